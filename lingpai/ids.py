@@ -1,0 +1,87 @@
+"""Identifiers and credentials: how they are made, and how garbage is told from a credential without a look-up.
+
+A credential is ``<prefix><id><secret><checksum>``, all base62, so that a double click selects the whole of it:
+
+- prefix: what it is (``sk-lp-`` API key, ``at-lp-`` access token, ``rt-lp-`` refresh token, ``cs-lp-`` client secret)
+- id: 12 characters, public, the indexed column it is found by
+- secret: 43 characters, 256 bits from the operating system
+- checksum: 6 characters, CRC-32 of everything before it, so that typos and floods of garbage never reach a look-up
+  and secret scanners can be exact
+"""
+
+import os
+import re
+import secrets
+import zlib
+from dataclasses import dataclass
+from itertools import count
+from typing import Final, Literal
+
+ALPHABET: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+ID_LENGTH: Final = 12
+SECRET_LENGTH: Final = 43
+CHECKSUM_LENGTH: Final = 6
+
+Prefix = Literal["sk-lp-", "at-lp-", "rt-lp-", "cs-lp-"]
+CREDENTIAL_PATTERN: Final = r"\b(?:sk|at|rt|cs)-lp-[0-9A-Za-z]{61}\b"
+
+_CREDENTIAL = re.compile(rb"(?:sk|at|rt|cs)-lp-([0-9A-Za-z]{12})[0-9A-Za-z]{43}([0-9A-Za-z]{6})")
+
+
+@dataclass(frozen=True, slots=True)
+class MintedCredential:
+    """A credential just made. The token is shown to its owner once and never stored."""
+
+    id: str
+    token: str
+
+    @property
+    def hint(self) -> str:
+        """What lists may show: the prefix and the last four characters (of the checksum, not of the secret)."""
+        return f"{self.token[:6]}…{self.token[-4:]}"
+
+    def __repr__(self) -> str:
+        return f"MintedCredential(id={self.id!r})"
+
+
+def random_base62(length: int) -> str:
+    """`length` characters drawn evenly from base62 by the operating system's generator."""
+    return "".join(secrets.choice(ALPHABET) for _ in range(length))
+
+
+def new_id(prefix: str) -> str:
+    """A random public identifier such as ``usr_4fK…``: 12 base62 characters after the prefix."""
+    return f"{prefix}_{random_base62(ID_LENGTH)}"
+
+
+def mint_credential(prefix: Prefix) -> MintedCredential:
+    """Make a new credential of the given kind."""
+    public_id = random_base62(ID_LENGTH)
+    body = f"{prefix}{public_id}{random_base62(SECRET_LENGTH)}"
+    return MintedCredential(public_id, body + _checksum(body.encode()))
+
+
+def credential_id(token: bytes) -> str | None:
+    """The public id inside `token`, or None when it is not a well-formed credential (form or checksum is wrong)."""
+    match = _CREDENTIAL.fullmatch(token)
+    if match is None or _checksum(token[:-CHECKSUM_LENGTH]) != match[2].decode():
+        return None
+    return match[1].decode()
+
+
+def _checksum(body: bytes) -> str:
+    value = zlib.crc32(body)
+    digits = []
+    for _ in range(CHECKSUM_LENGTH):
+        value, digit = divmod(value, 62)
+        digits.append(ALPHABET[digit])
+    return "".join(reversed(digits))
+
+
+_boot = os.urandom(6).hex().encode()
+_requests = count(1)
+
+
+def new_request_id() -> bytes:
+    """A request id, unique across restarts: ``req_`` + 12 hex digits of this process + a running number."""
+    return b"req_%b%08x" % (_boot, next(_requests))
