@@ -1,0 +1,65 @@
+"""What identity hands out: users and keys as values, without anything secret."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+from lingpai.principal import Role
+
+ChangeKind = Literal["key", "user"]
+OnChange = Callable[[ChangeKind, str], None]
+"""Told after the commit which key or user changed; may be called in any thread."""
+
+ValidateLimit = Callable[[str], str]
+"""Gives the canonical form of a limit, or raises ValueError with a sentence that helps."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class User:
+    """A person or program that owns keys. Times are Unix seconds."""
+
+    id: str
+    name: str
+    role: Role
+    limits: tuple[str, ...]
+    created_at: float
+    disabled_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiKey:
+    """An API key as everybody may know it: without its secret. Times are Unix seconds.
+
+    `scopes` are those that take effect for the owner's role. Empty `models` and `allowed_ips` do not restrict.
+    """
+
+    id: str
+    name: str
+    user_id: str
+    user_name: str
+    hint: str
+    scopes: tuple[str, ...]
+    models: tuple[str, ...]
+    limits: tuple[str, ...]
+    allowed_ips: tuple[str, ...]
+    created_at: float
+    expires_at: float | None = None
+    disabled_at: float | None = None
+    last_used_at: float | None = None
+    last_used_ip: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CreatedKey:
+    """A key just made and its credential, which exists nowhere else."""
+
+    key: ApiKey
+    token: str = field(repr=False)
+
+
+class KeyUse(NamedTuple):
+    """When and from where a key was last used."""
+
+    key_id: str
+    time: float
+    address: str | None

@@ -1,0 +1,41 @@
+"""Scopes: what a key may do, ``<resource>:<action>``.
+
+A key's rights are its scopes *and* its owner's role: a scope that the role does not carry has no effect, whatever is
+stored with the key, so that taking a role away takes the rights away at once.
+"""
+
+from collections.abc import Iterable, Mapping
+from enum import StrEnum
+from typing import Final
+
+from lingpai.principal import Role
+
+
+class Scope(StrEnum):
+    """Every scope there is."""
+
+    KEYS_READ = "keys:read"
+    KEYS_WRITE = "keys:write"
+    LIMITS_READ = "limits:read"
+    LIMITS_WRITE = "limits:write"
+    MODEL_INFERENCE = "model:inference"
+    MODELS_READ = "models:read"
+    MODELS_WRITE = "models:write"
+    USAGE_READ = "usage:read"
+    USERS_READ = "users:read"
+    USERS_WRITE = "users:write"
+
+
+ALL_SCOPES: Final = frozenset(scope.value for scope in Scope)
+DEFAULT_SCOPES: Final = (Scope.MODEL_INFERENCE.value,)
+
+# What a member's key can hold: nothing that changes models, users or anybody's limits.
+SCOPES_OF_ROLE: Final[Mapping[Role, frozenset[str]]] = {
+    "admin": ALL_SCOPES,
+    "member": ALL_SCOPES - {Scope.LIMITS_WRITE, Scope.MODELS_WRITE, Scope.USERS_WRITE},
+}
+
+
+def effective_scopes(stored: Iterable[str], role: Role) -> frozenset[str]:
+    """The scopes that take effect for a key whose owner has `role`."""
+    return SCOPES_OF_ROLE[role].intersection(stored)

@@ -1,0 +1,343 @@
+"""The rules of API keys and users. What callers may not see does not exist for them: not_found, as for unknown ids."""
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import IntegrityError
+
+from lingpai.errors import LingpaiError
+from lingpai.identity import restrictions
+from lingpai.identity.interfaces import ApiKey, CreatedKey, KeyUse, OnChange, User, ValidateLimit
+from lingpai.identity.peppers import Peppers
+from lingpai.identity.rights import (
+    check_is_admin,
+    check_may_grant_models,
+    check_may_grant_scopes,
+    visible_user,
+)
+from lingpai.identity.schemas import KeyCreate, KeyUpdate, UserCreate, UserUpdate
+from lingpai.identity.scopes import ALL_SCOPES, DEFAULT_SCOPES
+from lingpai.identity.store import Position, SqlKeyStore, SqlUserStore
+from lingpai.ids import MintedCredential, mint_credential, new_id
+from lingpai.principal import Principal
+from lingpai.storage.database import Database
+
+ADMIN_NAME = "admin"
+
+
+class Users:
+    """Users: made and changed by administrators; everybody sees themselves. All methods block.
+
+    Errors are LingpaiError: ``not_found``, ``already_exists``, ``invalid_request``, ``insufficient_scope``.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        on_change: OnChange,
+        validate_limit: ValidateLimit,
+        default_limits: Sequence[str],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """`default_limits` are those of a new user for whom none are given."""
+        self._database = database
+        self._on_change = on_change
+        self._validate_limit = validate_limit
+        self._default_limits = restrictions.checked_limits(default_limits, validate_limit)
+        self._clock = clock
+        self._store = SqlUserStore()
+
+    def ensure_admin(self) -> bool:
+        """Create the user `admin`, without limits, when there is no user. Returns whether this was the first start."""
+        with self._database.write() as connection:
+            if not self._store.is_empty(connection):
+                return False
+            self._insert(connection, name=ADMIN_NAME, role="admin", limits=())
+            return True
+
+    def local_administrator(self) -> Principal:
+        """Who calls through the admin socket: the user `admin`, with every scope and no key."""
+        with self._database.read() as connection:
+            user = self._find(connection, ADMIN_NAME, only=None)
+        return Principal(user.id, user.name, "admin", scopes=ALL_SCOPES, created_at=user.created_at)
+
+    def create(self, caller: Principal, body: UserCreate) -> User:
+        """Make a user."""
+        check_is_admin(caller, "make users")
+        name = restrictions.checked_user_name(body.name)
+        limits = self._checked(body.limits) if body.limits else self._default_limits
+        with self._database.write() as connection:
+            try:
+                user = self._insert(connection, name=name, role=body.role, limits=limits)
+            except IntegrityError as exc:
+                raise _already_exists("user", name) from exc
+        self._on_change("user", user.id)
+        return user
+
+    def list(self, caller: Principal, *, after: Position | None = None, limit: int = 50) -> list[User]:
+        """Up to `limit` of the users that `caller` sees, oldest first."""
+        with self._database.read() as connection:
+            return self._store.page(connection, only=visible_user(caller), after=after, limit=limit)
+
+    def get(self, caller: Principal, reference: str) -> User:
+        """The user with this id or name."""
+        with self._database.read() as connection:
+            return self._find(connection, reference, only=visible_user(caller))
+
+    def update(self, caller: Principal, reference: str, body: UserUpdate) -> User:
+        """Change a user. Disabling one disables all their keys at once; the last administrator cannot be lost."""
+        with self._database.write() as connection:
+            user = self._find(connection, reference, only=visible_user(caller))
+            check_is_admin(caller, "change users")
+            values = self._changes(user, body)
+            if values.get("disabled_at") is not None or values.get("role") == "member":
+                self._check_not_last_admin(connection, user)
+            if values:
+                self._store.update(connection, user.id, values)
+            user = self._find(connection, user.id, only=None)
+        self._on_change("user", user.id)
+        return user
+
+    def names(self, ids: Iterable[str]) -> dict[str, str]:
+        """The names of users by id."""
+        with self._database.read() as connection:
+            return self._store.names(connection, ids)
+
+    def _insert(self, connection: Connection, *, name: str, role: str, limits: tuple[str, ...]) -> User:
+        user_id = new_id("usr")
+        row = {"id": user_id, "name": name, "role": role, "limits": limits, "created_at": self._clock()}
+        self._store.insert(connection, row)
+        return self._find(connection, user_id, only=None)
+
+    def _find(self, connection: Connection, reference: str, *, only: str | None) -> User:
+        user = self._store.find(connection, reference, only=only)
+        if user is None:
+            raise no_such_user(reference)
+        return user
+
+    def _checked(self, limits: Sequence[str]) -> tuple[str, ...]:
+        return restrictions.checked_limits(limits, self._validate_limit)
+
+    def _changes(self, user: User, body: UserUpdate) -> dict[str, Any]:
+        values: dict[str, Any] = {}
+        if body.role is not None:
+            values["role"] = body.role
+        if body.limits is not None:
+            values["limits"] = self._checked(body.limits)
+        if body.disabled is not None:
+            values["disabled_at"] = (user.disabled_at or self._clock()) if body.disabled else None
+        return values
+
+    def _check_not_last_admin(self, connection: Connection, user: User) -> None:
+        if user.role == "admin" and not self._store.has_other_admin(connection, user.id):
+            raise LingpaiError(
+                "invalid_request",
+                f"`{user.name}` is the last administrator. Make somebody else an administrator first.",
+            )
+
+
+class Keys:
+    """API keys: administrators see and change all of them, members their own. All methods block.
+
+    Errors are LingpaiError: ``not_found``, ``already_exists``, ``invalid_request``, ``insufficient_scope``,
+    ``model_not_allowed``.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        on_change: OnChange,
+        peppers: Peppers,
+        validate_limit: ValidateLimit,
+        default_limits: Sequence[str],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """`default_limits` are those of a new key for which none are given and whose owner has none."""
+        self._database = database
+        self._on_change = on_change
+        self._peppers = peppers
+        self._validate_limit = validate_limit
+        self._default_limits = restrictions.checked_limits(default_limits, validate_limit)
+        self._clock = clock
+        self._store = SqlKeyStore()
+        self._users = SqlUserStore()
+
+    def create(self, caller: Principal, body: KeyCreate) -> CreatedKey:
+        """Make a key for the caller or, by an administrator, for anybody. The token is in the answer and nowhere else."""
+        name = restrictions.checked_key_name(body.name)
+        minted = mint_credential("sk-lp-")
+        with self._database.write() as connection:
+            owner = self._owner(connection, caller, body.user)
+            restricted = self._restrictions_of_new_key(caller, owner, body)
+            row = {"name": name, "user_id": owner.id, **self._stored_credential(minted), **restricted}
+            try:
+                self._store.insert(connection, row)
+            except IntegrityError as exc:
+                raise _already_exists("key", name) from exc
+            key = self._find(connection, minted.id, owner=None)
+        self._on_change("key", key.id)
+        return CreatedKey(key, minted.token)
+
+    def list(
+        self,
+        caller: Principal,
+        *,
+        user: str | None = None,
+        name: str | None = None,
+        after: Position | None = None,
+        limit: int = 50,
+    ) -> list[ApiKey]:
+        """Up to `limit` of the keys that `caller` sees, oldest first; of one user or with one name if given."""
+        with self._database.read() as connection:
+            owner = visible_user(caller) if user is None else self._owner(connection, caller, user).id
+            return self._store.page(connection, owner=owner, name=name, after=after, limit=limit)
+
+    def get(self, caller: Principal, reference: str) -> ApiKey:
+        """The key with this id, or with this name when only one that `caller` sees has it."""
+        with self._database.read() as connection:
+            return self._find(connection, reference, owner=visible_user(caller))
+
+    def update(self, caller: Principal, reference: str, body: KeyUpdate) -> ApiKey:
+        """Change a key. Nobody hands on more than they have, and only administrators lift limits."""
+        with self._database.write() as connection:
+            key = self._find(connection, reference, owner=visible_user(caller))
+            values = self._changes(connection, caller, key, body)
+            try:
+                if values:
+                    self._store.update(connection, key.id, values)
+            except IntegrityError as exc:
+                raise _already_exists("key", body.name or "") from exc
+            key = self._find(connection, key.id, owner=None)
+        self._on_change("key", key.id)
+        return key
+
+    def delete(self, caller: Principal, reference: str) -> None:
+        """Delete a key for good: its secret is wiped, its name stays for the sake of usage reports."""
+        with self._database.write() as connection:
+            key = self._find(connection, reference, owner=visible_user(caller))
+            self._store.update(connection, key.id, {"deleted_at": self._clock(), "secret_hmac": None})
+        self._on_change("key", key.id)
+
+    def touch(self, uses: Sequence[KeyUse]) -> None:
+        """Note when and from where keys were last used."""
+        if uses:
+            with self._database.write() as connection:
+                self._store.touch(connection, uses)
+
+    def names(self, ids: Iterable[str]) -> dict[str, str]:
+        """The names of keys by id, those of deleted keys too."""
+        with self._database.read() as connection:
+            return self._store.names(connection, ids)
+
+    def _find(self, connection: Connection, reference: str, *, owner: str | None) -> ApiKey:
+        found = self._store.find(connection, reference, owner=owner)
+        if not found:
+            raise LingpaiError("not_found", f"There is no key `{reference}`. `GET /api/v1/keys` lists yours.")
+        if len(found) > 1:
+            ids = ", ".join(f"`{key.id}` of {key.user_name}" for key in found[:10])
+            raise LingpaiError(
+                "invalid_request", f"{len(found)} keys are called `{reference}`. Use the id: {ids}."
+            )
+        return found[0]
+
+    def _owner(self, connection: Connection, caller: Principal, reference: str | None) -> User:
+        user = self._users.find(connection, reference or caller.user_id, only=visible_user(caller))
+        if user is None:
+            raise no_such_user(reference or caller.user_name, param="user")
+        return user
+
+    def _stored_credential(self, minted: MintedCredential) -> dict[str, Any]:
+        version = self._peppers.newest_version
+        return {
+            "id": minted.id,
+            "hint": minted.hint,
+            "secret_hmac": self._peppers.hmac(minted.token.encode(), version),
+            "pepper_version": version,
+        }
+
+    def _restrictions_of_new_key(self, caller: Principal, owner: User, body: KeyCreate) -> dict[str, Any]:
+        now = self._clock()
+        scopes = restrictions.checked_scopes(body.scopes if body.scopes is not None else DEFAULT_SCOPES)
+        check_may_grant_scopes(caller, scopes, owner=owner)
+        models = restrictions.checked_models(body.models or caller.models)
+        check_may_grant_models(caller, models)
+        return {
+            "scopes": scopes,
+            "models": models,
+            "limits": self._limits_of_new_key(caller, owner, body.limits),
+            "allowed_ips": restrictions.checked_networks(body.allowed_ips or ()),
+            "created_at": now,
+            "expires_at": _expiry_of_new_key(body, now),
+        }
+
+    def _limits_of_new_key(
+        self, caller: Principal, owner: User, limits: Sequence[str] | None
+    ) -> tuple[str, ...]:
+        if not limits:
+            return () if owner.limits else self._default_limits
+        checked = restrictions.checked_limits(limits, self._validate_limit)
+        if not checked:
+            check_is_admin(caller, "make a key without any limit")
+        return checked
+
+    def _changes(
+        self, connection: Connection, caller: Principal, key: ApiKey, body: KeyUpdate
+    ) -> dict[str, Any]:
+        values: dict[str, Any] = {}
+        if body.name is not None:
+            values["name"] = restrictions.checked_key_name(body.name)
+        if body.disabled is not None:
+            values["disabled_at"] = (key.disabled_at or self._clock()) if body.disabled else None
+        if body.scopes is not None:
+            values["scopes"] = self._changed_scopes(connection, caller, key, body.scopes)
+        if body.models is not None:
+            values["models"] = restrictions.checked_models(body.models)
+            check_may_grant_models(caller, values["models"])
+        if body.limits is not None:
+            values["limits"] = self._changed_limits(caller, key, body.limits)
+        if body.allowed_ips is not None:
+            values["allowed_ips"] = restrictions.checked_networks(body.allowed_ips)
+        if "expires_at" in body.model_fields_set:
+            values["expires_at"] = _expiry(body.expires_at, self._clock())
+        return values
+
+    def _changed_scopes(
+        self, connection: Connection, caller: Principal, key: ApiKey, scopes: Sequence[str]
+    ) -> tuple[str, ...]:
+        checked = restrictions.checked_scopes(scopes)
+        owner = self._owner(connection, caller, key.user_id)
+        check_may_grant_scopes(caller, set(checked) - set(key.scopes), owner=owner)
+        return checked
+
+    def _changed_limits(self, caller: Principal, key: ApiKey, limits: Sequence[str]) -> tuple[str, ...]:
+        checked = restrictions.checked_limits(limits, self._validate_limit)
+        if not set(key.limits) <= set(checked):
+            check_is_admin(caller, "lift limits; send the present ones and those you add")
+        return checked
+
+
+def no_such_user(reference: str, *, param: str | None = None) -> LingpaiError:
+    """What callers hear about a user who does not exist, or whom they may not see."""
+    return LingpaiError(
+        "not_found", f"There is no user `{reference}`. `GET /api/v1/users` lists those you can see.", param
+    )
+
+
+def _already_exists(kind: str, name: str) -> LingpaiError:
+    return LingpaiError("already_exists", f"There is a {kind} `{name}` already. Choose another name.", "name")
+
+
+def _expiry_of_new_key(body: KeyCreate, now: float) -> float | None:
+    if body.expires_in is None:
+        return _expiry(body.expires_at, now)
+    if body.expires_at is not None:
+        raise LingpaiError("invalid_request", "Send `expires_at` or `expires_in`, not both.", "expires_in")
+    return restrictions.checked_lifetime(body.expires_in, now=now)
+
+
+def _expiry(text: str | None, now: float) -> float | None:
+    return None if text is None else restrictions.checked_expiry(text, now=now)

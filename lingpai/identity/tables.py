@@ -1,0 +1,67 @@
+"""The tables `users` and `api_keys`. Times are seconds since 1970 in UTC; lists are JSON arrays of strings."""
+
+from typing import Final
+
+from sqlalchemy import (
+    JSON,
+    CheckConstraint,
+    Column,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    String,
+    Table,
+    text,
+)
+
+from lingpai.storage.metadata import metadata
+
+users: Final = Table(
+    "users",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("name", String(64), nullable=False, unique=True),
+    Column(
+        "role",
+        String(16),
+        CheckConstraint("role IN ('admin', 'member')", name="role_is_known"),
+        nullable=False,
+    ),
+    Column("limits", JSON, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("disabled_at", Double),
+)
+
+# A deleted key stays, without its secret, because usage goes on showing its name.
+api_keys: Final = Table(
+    "api_keys",
+    metadata,
+    Column("id", String(12), primary_key=True),  # the public id inside the credential
+    Column("name", String(64), nullable=False),
+    Column("user_id", String(32), ForeignKey("users.id"), nullable=False),
+    Column("secret_hmac", LargeBinary),
+    Column("pepper_version", Integer, nullable=False),
+    Column("hint", String(16), nullable=False),
+    Column("scopes", JSON, nullable=False),
+    Column("models", JSON, nullable=False),
+    Column("limits", JSON, nullable=False),
+    Column("allowed_ips", JSON, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("expires_at", Double),
+    Column("disabled_at", Double),
+    Column("deleted_at", Double),
+    Column("last_used_at", Double),
+    Column("last_used_ip", String(45)),
+    CheckConstraint("(deleted_at IS NULL) = (secret_hmac IS NOT NULL)", name="deleted_key_has_no_secret"),
+    Index(
+        "uq_api_keys_live_name_of_user",
+        "user_id",
+        "name",
+        unique=True,
+        sqlite_where=text("deleted_at IS NULL"),
+        postgresql_where=text("deleted_at IS NULL"),
+    ),
+    Index("ix_api_keys_created_at_id", "created_at", "id"),
+)

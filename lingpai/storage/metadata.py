@@ -1,0 +1,19 @@
+"""The one `MetaData` in which every domain's `tables.py` registers its tables.
+
+The naming convention gives every constraint a name, so that a migration can refer to it and an error explains itself.
+Migrations spell these names out: they must not depend on this module, which describes today's tables only.
+"""
+
+from typing import Final
+
+from sqlalchemy import MetaData
+
+NAMING_CONVENTION: Final = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+metadata = MetaData(naming_convention=NAMING_CONVENTION)

@@ -1,0 +1,91 @@
+"""How a route says who may call it.
+
+A route states its scope in its signature, ``caller: Annotated[Principal, require("keys:read")]``, or says with
+`open_route` why it needs none. A test walks all routes and finds those that do neither.
+
+The application decides how a request becomes a principal: it sets ``app.state.authenticate``, an async callable that
+takes the request and returns a `Principal` or raises a `LingpaiError`.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, TypeVar
+
+from fastapi import Request, Security
+from fastapi.openapi.models import HTTPBearer as HTTPBearerModel
+from fastapi.security.base import SecurityBase
+
+from lingpai.errors import LingpaiError
+from lingpai.principal import Principal
+
+ANY: Final = "*"
+"""The scope of a route that every valid key may call."""
+
+Authenticate = Callable[[Request], Awaitable[Principal]]
+
+_OPEN: Final = "__lingpai_open_because__"
+_Endpoint = TypeVar("_Endpoint", bound=Callable[..., Any])
+
+
+class ScopeRequirement(SecurityBase):
+    """The dependency behind `require`: authenticates the request and checks one scope."""
+
+    def __init__(self, scope: str) -> None:
+        self.scope = scope
+        # SecurityBase makes FastAPI describe the scheme in the OpenAPI document
+        self.scheme_name = "apiKey"
+        self.model = HTTPBearerModel(description="An API key: `Authorization: Bearer sk-lp-…`")
+
+    async def __call__(self, request: Request) -> Principal:
+        """Who is calling. Raises LingpaiError when nobody valid is, or the key lacks the scope."""
+        authenticate: Authenticate = request.app.state.authenticate
+        caller = await authenticate(request)
+        if self.scope != ANY and self.scope not in caller.scopes:
+            raise _insufficient_scope(self.scope, caller)
+        return caller
+
+
+def require(scope: str) -> Any:
+    """Marks a parameter that receives the caller, who must hold `scope` (`ANY`: every valid key will do)."""
+    return Security(ScopeRequirement(scope), scopes=[] if scope == ANY else [scope])
+
+
+def open_route(reason: str) -> Callable[[_Endpoint], _Endpoint]:
+    """Marks an endpoint that anybody may call, and says why. Stands below the route decorator."""
+
+    def mark(endpoint: _Endpoint) -> _Endpoint:
+        setattr(endpoint, _OPEN, reason)
+        return endpoint
+
+    return mark
+
+
+def declared_scope(route: Any) -> str | None:
+    """The scope that `route` requires (`ANY` included), or None when it requires no key.
+
+    `route` is what ``fastapi.routing.iter_route_contexts(app.routes)`` yields, or a plain route.
+    """
+    dependant = getattr(route, "dependant", None)
+    pending = [dependant] if dependant is not None else []
+    while pending:
+        current = pending.pop()
+        if isinstance(current.call, ScopeRequirement):
+            return current.call.scope
+        pending.extend(current.dependencies)
+    return None
+
+
+def open_reason(route: Any) -> str | None:
+    """Why anybody may call `route`, or None when `open_route` does not mark its endpoint."""
+    reason: str | None = getattr(getattr(route, "endpoint", None), _OPEN, None)
+    return reason
+
+
+def _insufficient_scope(scope: str, caller: Principal) -> LingpaiError:
+    held = ", ".join(f"`{name}`" for name in sorted(caller.scopes)) or "no scope at all"
+    return LingpaiError(
+        "insufficient_scope",
+        f"This call needs the scope `{scope}`; yours has {held}. Use a key that has it, or ask an administrator for one.",
+        headers={
+            "www-authenticate": f'Bearer error="insufficient_scope", scope="{scope}"'
+        },  # RFC 6750 section 3.1
+    )

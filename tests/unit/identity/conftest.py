@@ -1,0 +1,91 @@
+"""A migrated database, the services on it, and callers of every kind."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from identity_fakes import DEFAULT_LIMITS, Changes, Clock, validate_limit
+
+from lingpai.identity.peppers import Peppers
+from lingpai.identity.schemas import UserCreate
+from lingpai.identity.scopes import ALL_SCOPES, SCOPES_OF_ROLE
+from lingpai.identity.service import Keys, Users
+from lingpai.principal import Principal
+from lingpai.storage.database import Database, sqlite_url
+
+
+@pytest.fixture(scope="session")
+def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("migrated") / "lingpai.db"
+    database = Database(sqlite_url(path))
+    database.migrate()
+    database.close()
+    return path
+
+
+@pytest.fixture
+def database(migrated_file: Path, tmp_path: Path) -> Iterator[Database]:
+    path = tmp_path / "lingpai.db"
+    shutil.copyfile(migrated_file, path)
+    database = Database(sqlite_url(path))
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def changes() -> Changes:
+    return Changes()
+
+
+@pytest.fixture
+def peppers() -> Peppers:
+    return Peppers({1: b"p" * 32})
+
+
+@pytest.fixture
+def users(database: Database, changes: Changes, clock: Clock) -> Users:
+    users = Users(
+        database,
+        on_change=changes,
+        validate_limit=validate_limit,
+        default_limits=DEFAULT_LIMITS,
+        clock=clock,
+    )
+    users.ensure_admin()
+    return users
+
+
+@pytest.fixture
+def keys(database: Database, changes: Changes, clock: Clock, peppers: Peppers, users: Users) -> Keys:
+    return Keys(
+        database,
+        on_change=changes,
+        peppers=peppers,
+        validate_limit=validate_limit,
+        default_limits=DEFAULT_LIMITS,
+        clock=clock,
+    )
+
+
+@pytest.fixture
+def admin(users: Users) -> Principal:
+    """The local administrator."""
+    return users.local_administrator()
+
+
+@pytest.fixture
+def member(users: Users, admin: Principal) -> Callable[..., Principal]:
+    """Makes a member and returns them as a caller: ``member("bob", scopes={...}, models=(...))``."""
+
+    def make(name: str, *, scopes: frozenset[str] = ALL_SCOPES, models: tuple[str, ...] = ()) -> Principal:
+        user = users.create(admin, UserCreate(name=name))
+        held = SCOPES_OF_ROLE["member"] & scopes
+        return Principal(user.id, name, "member", key_id=f"key-of-{name}", scopes=held, models=models)
+
+    return make

@@ -1,0 +1,33 @@
+"""What the tests of identity have in common: a clock, a listener, a stand-in for the grammar of limits."""
+
+import re
+
+from lingpai.identity.interfaces import ChangeKind
+
+NOW = 1_795_000_000.0  # 2026-11-18T11:06:40Z
+DEFAULT_LIMITS = ("2000/day@Asia/Shanghai",)
+
+
+class Clock:
+    """A clock that the test moves."""
+
+    def __init__(self) -> None:
+        self.now = NOW
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Changes(list[tuple[ChangeKind, str]]):
+    """What the services reported, in order."""
+
+    def __call__(self, kind: ChangeKind, id_: str) -> None:
+        self.append((kind, id_))
+
+
+def validate_limit(text: str) -> str:
+    """Stands for the grammar of limits, which belongs to another domain."""
+    canonical = text.replace(" ", "")
+    if not re.fullmatch(r"\d+/\w+(@[\w/]+)?", canonical):
+        raise ValueError(f"`{text}` is no limit. Write `2000/day@Asia/Shanghai`.")
+    return canonical

@@ -1,0 +1,375 @@
+"""The keyring: who is recognised, what stays in memory, and that changes are never missed."""
+
+import hmac
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from lingpai.identity import keyring as keyring_module
+from lingpai.identity.interfaces import CreatedKey, KeyUse
+from lingpai.identity.keyring import Keyring
+from lingpai.identity.peppers import Peppers
+from lingpai.identity.schemas import KeyCreate, KeyUpdate, UserCreate, UserUpdate
+from lingpai.identity.service import Keys, Users
+from lingpai.identity.store import SqlCredentialStore
+from lingpai.ids import mint_credential
+from lingpai.principal import Principal
+from lingpai.storage.database import Database
+
+
+@pytest.fixture
+def keyring(database: Database, peppers: Peppers) -> Keyring:
+    return Keyring(SqlCredentialStore(database), peppers)
+
+
+def principal(key_id: str, *, user_id: str = "usr_1", last_used_at: float = 0.0) -> Principal:
+    return Principal(user_id, "bob", "member", key_id=key_id, last_used_at=last_used_at)
+
+
+def token_of(created: CreatedKey) -> bytes:
+    return created.token.encode()
+
+
+def small_keyring(**options: Any) -> Keyring:
+    """A keyring whose store is never asked."""
+    return Keyring(None, Peppers({1: b"p" * 32}), **options)  # type: ignore[arg-type]
+
+
+def test_load_gives_everything_that_restricts_the_key(
+    keyring: Keyring, keys: Keys, users: Users, admin: Principal
+) -> None:
+    users.create(admin, UserCreate(name="bob", limits=["100/day"]))
+    body = KeyCreate(
+        name="laptop",
+        user="bob",
+        scopes=["model:inference", "keys:read"],
+        models=["a/*"],
+        limits=["10/1s"],
+        allowed_ips=["10.0.0.0/8"],
+        expires_at="2027-01-01",
+    )
+
+    found = keyring.load(token_of(keys.create(admin, body)))
+
+    assert found is not None
+    assert (found.user_name, found.role, found.key_name) == ("bob", "member", "laptop")
+    assert found.scopes == {"model:inference", "keys:read"}
+    assert (found.key_limits, found.user_limits) == (("10/1s",), ("100/day",))
+    assert found.may_call("a/x")
+    assert not found.may_call("b/x")
+    assert found.may_come_from("10.1.2.3")
+    assert not found.may_come_from("11.1.2.3")
+    assert found.expires_at == 1798761600.0
+    assert not found.disabled
+
+
+def test_key_that_was_remembered_is_found(keyring: Keyring, keys: Keys, admin: Principal) -> None:
+    token = token_of(keys.create(admin, KeyCreate(name="a")))
+    assert keyring.find(token) is None
+
+    keyring.remember(token, keyring.load(token))
+
+    found = keyring.find(token)
+    assert found is not None
+    assert found.key_name == "a"
+
+
+def test_keys_that_begin_alike_are_told_apart() -> None:
+    keyring = small_keyring()
+
+    keyring.remember(b"sk-lp-" + b"a" * 61, principal("first"))
+
+    assert keyring.find(b"sk-lp-" + b"a" * 60 + b"b") is None
+
+
+def test_right_id_with_a_wrong_secret_is_nobody(keyring: Keyring, keys: Keys, admin: Principal) -> None:
+    created = keys.create(admin, KeyCreate(name="a"))
+    forged = mint_credential("sk-lp-").token
+    body = f"sk-lp-{created.key.id}{forged[18:61]}"
+    forged = body + keyring_checksum(body)
+
+    assert keyring.load(forged.encode()) is None
+
+
+def keyring_checksum(body: str) -> str:
+    from lingpai import ids
+
+    return ids._checksum(body.encode())
+
+
+def test_unknown_id_costs_the_same_hmac_and_comparison_as_a_wrong_secret(
+    keyring: Keyring, keys: Keys, admin: Principal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared: list[int] = []
+
+    def compare(ours: bytes, stored: bytes) -> bool:
+        compared.append(len(ours))
+        return hmac.compare_digest(ours, stored)
+
+    monkeypatch.setattr(keyring_module, "hmac", type("hmac", (), {"compare_digest": staticmethod(compare)}))
+
+    keyring.load(mint_credential("sk-lp-").token.encode())
+    keyring.load(token_of(keys.create(admin, KeyCreate(name="a"))))
+
+    assert compared == [32, 32]
+
+
+def test_disabled_and_expired_keys_have_a_principal_that_says_so(
+    keyring: Keyring, keys: Keys, admin: Principal, clock: Any
+) -> None:
+    created = keys.create(admin, KeyCreate(name="a", expires_in="1h"))
+    keys.update(admin, "a", KeyUpdate(disabled=True))
+
+    found = keyring.load(token_of(created))
+
+    assert found is not None
+    assert found.disabled
+    assert found.expires_at == clock.now + 3600
+
+
+def test_disabling_a_user_disables_their_keys(
+    keyring: Keyring, keys: Keys, users: Users, admin: Principal
+) -> None:
+    users.create(admin, UserCreate(name="bob"))
+    created = keys.create(admin, KeyCreate(name="a", user="bob"))
+    users.update(admin, "bob", UserUpdate(disabled=True))
+
+    found = keyring.load(token_of(created))
+
+    assert found is not None
+    assert found.disabled
+
+
+def test_deleted_key_is_nobody(keyring: Keyring, keys: Keys, admin: Principal) -> None:
+    created = keys.create(admin, KeyCreate(name="a"))
+    keys.delete(admin, "a")
+
+    assert keyring.load(token_of(created)) is None
+
+
+def test_role_taken_away_takes_its_scopes_away(
+    keyring: Keyring, keys: Keys, users: Users, admin: Principal
+) -> None:
+    users.create(admin, UserCreate(name="eve", role="admin"))
+    created = keys.create(admin, KeyCreate(name="a", user="eve", scopes=["users:write", "keys:read"]))
+    users.update(admin, "eve", UserUpdate(role="member"))
+
+    found = keyring.load(token_of(created))
+
+    assert found is not None
+    assert found.scopes == {"keys:read"}
+
+
+def test_key_made_under_an_older_pepper_still_works(
+    database: Database, keys: Keys, admin: Principal, peppers: Peppers
+) -> None:
+    token = token_of(keys.create(admin, KeyCreate(name="old")))
+    rotated = Keyring(SqlCredentialStore(database), Peppers({1: b"p" * 32, 2: b"n" * 32}))
+
+    assert rotated.load(token) is not None
+
+
+def test_key_whose_pepper_is_gone_is_nobody_and_the_operator_is_told(
+    database: Database, keys: Keys, admin: Principal, caplog: pytest.LogCaptureFixture
+) -> None:
+    created = keys.create(admin, KeyCreate(name="old"))
+    replaced = Keyring(SqlCredentialStore(database), Peppers({2: b"n" * 32}))
+
+    with caplog.at_level(logging.WARNING, logger="lingpai.identity"):
+        assert replaced.load(token_of(created)) is None
+
+    assert "pepper version 1" in caplog.text
+    assert created.token not in caplog.text
+
+
+@pytest.mark.parametrize(
+    "token", [b"", b"sk-lp-", b"hello", b"\xff" * 67, b"sk-lp-" + b"0" * 61, b"x" * 100_000]
+)
+def test_garbage_is_known_without_a_look_up(token: bytes) -> None:
+    keyring = small_keyring()
+
+    assert keyring.find(token) is None
+    assert keyring.is_known_garbage(token)
+    assert keyring.load(token) is None
+
+
+def test_well_formed_garbage_is_known_from_the_second_time_on(keyring: Keyring) -> None:
+    token = mint_credential("sk-lp-").token.encode()
+    assert not keyring.is_known_garbage(token)
+
+    keyring.remember(token, keyring.load(token))
+
+    assert keyring.is_known_garbage(token)
+    assert keyring.find(token) is None
+
+
+def test_memory_of_garbage_is_bounded() -> None:
+    keyring = small_keyring(garbage_capacity=3)
+    tokens = [mint_credential("sk-lp-").token.encode() for _ in range(5)]
+
+    for token in tokens:
+        keyring.remember(token, None)
+
+    assert [keyring.is_known_garbage(token) for token in tokens] == [False, False, True, True, True]
+
+
+def test_memory_of_principals_is_bounded() -> None:
+    keyring = small_keyring(capacity=10)
+
+    for number in range(25):
+        keyring.remember(b"%d" % number, principal(str(number)))
+
+    assert [found.key_id for found in keyring.principals()] == [str(number) for number in range(15, 25)]
+    assert keyring.find(b"14") is None
+
+
+def test_key_in_use_stays_in_memory() -> None:
+    keyring = small_keyring(capacity=10)
+    keyring.remember(b"busy", principal("busy"))
+
+    for number in range(100):
+        keyring.remember(b"%d" % number, principal(str(number)))
+        busy = keyring.find(b"busy")
+        assert busy is not None
+        busy.last_used_at = float(number + 1)
+
+    assert len(list(keyring.principals())) == 10
+
+
+def test_key_not_used_any_more_leaves_memory() -> None:
+    keyring = small_keyring(capacity=10)
+    keyring.remember(b"once", principal("once"))
+    for found in keyring.principals():
+        found.last_used_at = 1.0
+
+    for number in range(30):
+        keyring.remember(b"%d" % number, principal(str(number)))
+
+    assert keyring.find(b"once") is None
+
+
+def test_memory_full_of_keys_in_use_still_takes_a_new_one() -> None:
+    keyring = small_keyring(capacity=20)
+    for number in range(20):
+        keyring.remember(b"%d" % number, principal(str(number)))
+    for found in keyring.principals():
+        found.last_used_at = 1.0
+
+    keyring.remember(b"new", principal("new"))
+
+    assert keyring.find(b"new") is not None
+    assert len(list(keyring.principals())) == 20
+
+
+def test_key_remembered_twice_is_one_entry() -> None:
+    keyring = small_keyring(capacity=2)
+    keyring.remember(b"other", principal("other"))
+
+    for _ in range(3):
+        keyring.remember(b"x", principal("x"))
+
+    assert {found.key_id for found in keyring.principals()} == {"other", "x"}
+
+
+def test_changed_key_is_forgotten() -> None:
+    keyring = small_keyring()
+    keyring.remember(b"a", principal("a"))
+    keyring.remember(b"b", principal("b"))
+
+    keyring.forget_key("a")
+    keyring.forget_key("unknown")
+
+    assert keyring.find(b"a") is None
+    assert keyring.find(b"b") is not None
+
+
+def test_all_keys_of_a_changed_user_are_forgotten() -> None:
+    keyring = small_keyring()
+    keyring.remember(b"a", principal("a", user_id="usr_1"))
+    keyring.remember(b"b", principal("b", user_id="usr_1"))
+    keyring.remember(b"c", principal("c", user_id="usr_2"))
+
+    keyring.forget_user("usr_1")
+    keyring.forget_user("usr_unknown")
+
+    assert [keyring.find(token) is None for token in (b"a", b"b", b"c")] == [True, True, False]
+
+
+@pytest.mark.parametrize("forget", [lambda ring: ring.forget_key("x"), lambda ring: ring.forget_user("u")])
+def test_keys_can_be_forgotten_however_often_they_left_and_came_back(
+    forget: Callable[[Keyring], None],
+) -> None:
+    keyring = small_keyring(capacity=4)
+    for number in range(20):
+        keyring.remember(b"x", principal("x", user_id="u", last_used_at=number % 3))
+        keyring.remember(b"%d" % number, principal(str(number), user_id="u"))
+
+    forget(keyring)
+
+    assert keyring.find(b"x") is None
+
+
+def test_what_was_read_before_a_change_is_not_remembered_after_it(
+    keyring: Keyring, keys: Keys, admin: Principal
+) -> None:
+    """A load in a worker thread may overtake the change that makes it stale."""
+    created = keys.create(admin, KeyCreate(name="a"))
+    stale = keyring.load(token_of(created))
+    keys.update(admin, "a", KeyUpdate(disabled=True))
+    keyring.forget_key(created.key.id)
+
+    keyring.remember(token_of(created), stale)
+
+    assert keyring.find(token_of(created)) is None
+
+
+def test_uses_are_taken_once() -> None:
+    keyring = small_keyring()
+    keyring.remember(b"idle", principal("idle"))
+    keyring.remember(b"busy", principal("busy"))
+    busy = keyring.find(b"busy")
+    assert busy is not None
+    busy.last_used_at, busy.last_used_ip = 100.0, "192.0.2.1"
+
+    assert keyring.take_uses() == [KeyUse("busy", 100.0, "192.0.2.1")]
+    assert keyring.take_uses() == []
+
+    busy.last_used_at = 101.0
+    assert keyring.take_uses() == [KeyUse("busy", 101.0, "192.0.2.1")]
+
+
+def test_uses_of_keys_that_left_memory_are_not_lost() -> None:
+    keyring = small_keyring(capacity=2)
+    keyring.remember(b"evicted", principal("evicted", last_used_at=5.0))
+    keyring.remember(b"changed", principal("changed", last_used_at=6.0))
+    keyring.forget_key("changed")
+    for number in range(5):
+        keyring.remember(b"%d" % number, principal(str(number)))
+
+    assert {use.key_id: use.time for use in keyring.take_uses()} == {"evicted": 5.0, "changed": 6.0}
+
+
+def test_no_credential_stays_in_memory(keyring: Keyring, keys: Keys, admin: Principal) -> None:
+    token = token_of(keys.create(admin, KeyCreate(name="a")))
+    keyring.remember(token, keyring.load(token))
+
+    held = [index for name in ("_known", "_garbage") for index in getattr(keyring, name)]
+
+    assert [len(index) for index in held] == [32]
+    assert token[18:] not in repr(vars(keyring)).encode()
+
+
+def test_every_change_starts_a_new_generation() -> None:
+    keyring = small_keyring()
+
+    seen = [keyring.generation]
+    keyring.remember(b"a", principal("a"))
+    seen.append(keyring.generation)
+    keyring.forget_key("a")
+    seen.append(keyring.generation)
+    keyring.forget_user("usr_unknown")
+    seen.append(keyring.generation)
+
+    assert seen == [0, 0, 1, 2]

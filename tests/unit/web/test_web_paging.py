@@ -1,0 +1,38 @@
+"""Cursors: what is encoded comes back, and nothing else is accepted."""
+
+import base64
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lingpai.errors import LingpaiError
+from lingpai.web.paging import decode_cursor, encode_cursor
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False), st.text(st.characters(codec="utf-8"), max_size=40))
+def test_cursor_gives_back_what_it_was_made_of(created_at: float, id_: str) -> None:
+    assert decode_cursor(encode_cursor(created_at, id_)) == (created_at, id_)
+
+
+def test_cursor_can_stand_in_a_url_as_it_is() -> None:
+    cursor = encode_cursor(1763600000.125, "ÿÿÿ>>>")
+
+    assert cursor.replace("-", "").replace("_", "").isalnum()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"[]", b"[1.5]", b'[1, "a"]', b"[1.5, 2]", b'[1.5, "a", 3]', b"{}", b"\xff", b"7", b"[" * 300],
+)
+def test_cursor_of_another_making_is_refused(content: bytes) -> None:
+    with pytest.raises(LingpaiError) as caught:
+        decode_cursor(base64.urlsafe_b64encode(content).decode())
+
+    assert (caught.value.code, caught.value.param) == ("invalid_request", "cursor")
+
+
+@pytest.mark.parametrize("text", ["é", "%%%", "A", "WzEuNSwiYSJd\n!"])
+def test_text_that_is_no_base64_is_refused(text: str) -> None:
+    with pytest.raises(LingpaiError):
+        decode_cursor(text)
