@@ -1,0 +1,27 @@
+"""What metering needs of others. `app.py` passes it in."""
+
+from collections.abc import Collection, Mapping
+from typing import Protocol
+
+
+class UsageNames(Protocol):
+    """Names for the identifiers in usage records. Both directions include what has been deleted since.
+
+    All methods block and are called in a thread.
+    """
+
+    def key_names(self, key_ids: Collection[str]) -> Mapping[str, str]:
+        """The names of these keys; unknown ids are left out."""
+        ...
+
+    def user_names(self, user_ids: Collection[str]) -> Mapping[str, str]:
+        """The names of these users; unknown ids are left out."""
+        ...
+
+    def find_key(self, text: str, *, user_id: str | None) -> str | None:
+        """The id of the key with this id or unique name, or None. With `user_id`, only that user's keys are seen."""
+        ...
+
+    def find_user(self, text: str) -> str | None:
+        """The id of the user with this id or name, or None."""
+        ...

@@ -1,0 +1,124 @@
+"""Loading: records, sums and position together or not at all."""
+
+import sqlite3
+from dataclasses import dataclass
+
+import pytest
+from sqlalchemy import select
+
+from lingpai.metering import loader as loader_module
+from lingpai.metering.loader import SqliteLoader
+from lingpai.metering.segments import START
+from lingpai.metering.tables import usage_records, usage_rollups
+
+
+@pytest.fixture
+def loader(database, database_path):
+    loader = SqliteLoader(database_path)
+    yield loader
+    loader.close()
+
+
+@dataclass
+class Tables:
+    database: object
+
+    def rows(self, table):
+        with self.database.read() as connection:
+            return [row._asdict() for row in connection.execute(select(table))]
+
+
+@pytest.fixture
+def tables(database):
+    return Tables(database)
+
+
+def test_nothing_loaded_is_the_start(loader):
+    """The reader then begins with the oldest segment."""
+    assert loader.position() == START
+
+
+def test_a_record_arrives_with_every_field(loader, make_record, tables):
+    """The order of the record's fields is the order of the columns."""
+    loader.load([make_record()], (7, 100))
+
+    row = tables.rows(usage_records)[0]
+    record = make_record()
+    assert row == {"id": 1} | {name: getattr(record, name) for name in record.__struct_fields__}
+    assert loader.position() == (7, 100)
+
+
+def test_a_call_without_a_key_has_an_empty_key(loader, make_record, tables):
+    """So that roll-ups can have the key in their primary key."""
+    loader.load([make_record(key_id=None)], (7, 100))
+
+    assert tables.rows(usage_records)[0]["key_id"] == tables.rows(usage_rollups)[0]["key_id"] == ""
+
+
+def test_sums_are_kept_per_quarter_of_an_hour_key_user_model_and_task(loader, make_record, tables):
+    """Within a batch and over several batches."""
+    at = 1_800_000_000.0
+    loader.load([make_record(started_at=at), make_record(started_at=at + 899.99)], (1, 1))
+    loader.load([make_record(started_at=at + 1), make_record(started_at=at + 900)], (1, 2))
+    loader.load(
+        [make_record(model="other"), make_record(user_id="usr_bob"), make_record(task="embedding")], (1, 3)
+    )
+
+    rows = tables.rows(usage_rollups)
+    assert sorted(row["requests"] for row in rows) == [1, 1, 1, 1, 3]
+    three = next(row for row in rows if row["requests"] == 3)
+    assert three["bucket_start"] == int(at)
+    assert (three["prompt_tokens"], three["completion_tokens"]) == (30, 60)
+    assert (three["cached_tokens"], three["reasoning_tokens"], three["charged"]) == (3, 6, 3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, (1, 0, 0)),
+        ({"status": 400}, (1, 1, 0)),
+        ({"status": 200, "end_reason": "upstream_error"}, (1, 1, 0)),
+        ({"status": 200, "end_reason": "timeout"}, (1, 1, 0)),
+        ({"status": 200, "end_reason": "client_gone"}, (1, 0, 0)),
+        ({"status": 429, "end_reason": "refused"}, (0, 0, 1)),
+    ],
+)
+def test_what_counts_as_request_error_and_refusal(loader, make_record, tables, changes, expected):
+    """A refused call was not admitted, so it is neither a request nor an error."""
+    loader.load([make_record(**changes)], (1, 1))
+
+    row = tables.rows(usage_rollups)[0]
+    assert (row["requests"], row["errors"], row["refused"]) == expected
+
+
+def test_a_failed_load_leaves_nothing_and_can_be_repeated(loader, make_record, tables, monkeypatch):
+    """Records, sums and position are one transaction."""
+    loader.load([make_record()], (1, 1))
+    monkeypatch.setattr(loader_module, "_MOVE_POSITION", "INSERT INTO journal_position VALUES (2, ?, ?)")
+    with pytest.raises(sqlite3.IntegrityError):
+        loader.load([make_record()], (1, 2))
+    monkeypatch.undo()
+
+    assert len(tables.rows(usage_records)) == 1
+    assert tables.rows(usage_rollups)[0]["requests"] == 1
+    assert loader.position() == (1, 1)
+    loader.load([make_record()], (1, 2), durable=True)
+    assert tables.rows(usage_rollups)[0]["requests"] == 2
+
+
+def test_the_largest_counts_add_up(loader, make_record, tables):
+    """No sum overflows in the database."""
+    most = make_record(prompt_tokens=10**12)
+    loader.load([most] * 1000, (1, 1))
+
+    assert tables.rows(usage_rollups)[0]["prompt_tokens"] == 10**15
+
+
+def test_a_missing_database_is_an_error_and_is_not_made(tmp_path):
+    """A new file would have no tables and would hide a wrong path."""
+    loader = SqliteLoader(tmp_path / "missing.db")
+
+    with pytest.raises(sqlite3.OperationalError):
+        loader.position()
+
+    assert not (tmp_path / "missing.db").exists()
