@@ -1,0 +1,148 @@
+"""The worker's HTTP side: one small ASGI application, no framework.
+
+It reads a request, finds the endpoint, and watches the connection while the endpoint works: when the caller leaves,
+the call is cancelled. Whatever goes wrong is answered in OpenAI's shape; tracebacks go to standard error only.
+"""
+
+import asyncio
+import re
+import sys
+import traceback
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from typing import Any, Final
+
+from lingpai.authoring import InputError
+from lingpai.backends.engines.calls import ModelCodeError
+from lingpai.backends.engines.embedding import embeddings
+from lingpai.backends.engines.inference import inference, predict
+from lingpai.backends.engines.models import Models
+from lingpai.backends.engines.replies import Reply, Send
+from lingpai.backends.engines.requests import Request, read_object
+from lingpai.backends.engines.text import chat_completions, completions
+from lingpai.backends.engines.user_errors import authors_traceback
+from lingpai.backends.engines.values import ResultError
+from lingpai.errors import LingpaiError
+
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Endpoint = Callable[[Request, Reply], Awaitable[None]]
+
+ENDPOINTS: Final[Mapping[str, Endpoint]] = {
+    "/v1/chat/completions": chat_completions,
+    "/v1/completions": completions,
+    "/v1/embeddings": embeddings,
+    "/v1/inference": inference,
+    "/v1/predict": predict,
+}
+
+_REQUEST_ID: Final = re.compile(rb"[\w.-]{1,128}", re.ASCII)
+
+
+class WorkerApp:
+    """Serves `models`."""
+
+    def __init__(self, models: Models) -> None:
+        self._models = models
+
+    async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
+        reply = Reply(send)
+        body = await _read_body(receive)
+        if body is None:
+            return
+        async with _CancelWhenCallerLeaves(receive, reply):
+            await self._answer(scope, body, reply)
+
+    async def _answer(self, scope: Mapping[str, Any], body: bytes, reply: Reply) -> None:
+        try:
+            await self._dispatch(scope, body, reply)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            # Not we were cancelled: the author's code let the cancellation of something of its own escape.
+            _report(scope, "its code was cancelled from within")
+            await reply.error(_model_error())
+        except LingpaiError as error:
+            await reply.error(error)
+        except InputError as error:
+            await reply.error(LingpaiError("invalid_request", error.message, error.param))
+        except ModelCodeError as error:
+            cause = error.__cause__ or error
+            _report(scope, authors_traceback(cause))
+            await reply.error(_model_error(type(cause).__name__))
+        except ResultError as error:
+            _report(scope, f"it {error}")
+            await reply.error(_model_error())
+        except Exception:  # noqa: BLE001  the outermost edge: a fault of ours must not reach the caller as text
+            _report(scope, traceback.format_exc())
+            await reply.error(
+                LingpaiError("internal_error", "The worker failed. The operator's log says how.")
+            )
+
+    async def _dispatch(self, scope: Mapping[str, Any], body: bytes, reply: Reply) -> None:
+        path, method = scope["path"], scope["method"]
+        if path == "/healthz":
+            await reply.json(b'{"status":"ok"}')
+            return
+        endpoint = ENDPOINTS.get(path)
+        if endpoint is None:
+            raise LingpaiError("not_found", f"A worker has nothing at {path}.")
+        if method != "POST":
+            raise LingpaiError("method_not_allowed", f"Use POST for {path}.", headers={"allow": "POST"})
+        await endpoint(Request(read_object(body), self._models), reply)
+
+
+class _CancelWhenCallerLeaves:
+    """Cancels the task inside the block when the connection closes before the answer is complete."""
+
+    def __init__(self, receive: Receive, reply: Reply) -> None:
+        self._receive = receive
+        self._reply = reply
+        self._caller_left = False
+
+    async def __aenter__(self) -> None:
+        self._task = asyncio.current_task()
+        self._watch = asyncio.create_task(self._wait_for_end())
+
+    async def __aexit__(self, _: type[BaseException] | None, error: BaseException | None, __: object) -> bool:
+        self._watch.cancel()
+        if not self._caller_left or self._task is None:
+            return False
+        self._task.uncancel()
+        return isinstance(error, asyncio.CancelledError)
+
+    async def _wait_for_end(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        if not self._reply.is_complete and self._task is not None:
+            self._caller_left = True
+            self._task.cancel()
+
+
+async def _read_body(receive: Receive) -> bytes | None:
+    """The whole body; its size is the gateway's business. None when the caller has left before its end."""
+    parts = []
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return None
+        parts.append(message.get("body", b""))
+        if not message.get("more_body"):
+            return b"".join(parts)
+
+
+def _model_error(kind: str | None = None) -> LingpaiError:
+    what = f" ({kind})" if kind else ""
+    return LingpaiError(
+        "model_error",
+        f"The model's own code failed{what}. The operator's log has the details under the request id.",
+    )
+
+
+def _request_id(scope: Mapping[str, Any]) -> str:
+    value = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
+    return value.decode() if _REQUEST_ID.fullmatch(value) else "-"
+
+
+def _report(scope: Mapping[str, Any], what: str) -> None:
+    sys.stderr.write(f"call {_request_id(scope)} to {scope['path']} failed: {what}\n")
+    sys.stderr.flush()

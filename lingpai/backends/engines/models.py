@@ -1,0 +1,118 @@
+"""The models of one worker, loaded and ready to be called."""
+
+import inspect
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+from lingpai.authoring import Context, ModelDefinition, default_device
+from lingpai.backends.engines.binding import CallSignature, parameters_schema, read_signature
+from lingpai.backends.engines.calls import FunctionRunner
+from lingpai.backends.engines.user_errors import TargetError, authors_traceback
+from lingpai.errors import LingpaiError, did_you_mean
+
+TEXT_TASKS: Final = frozenset({"chat", "completion", "summarization", "translation"})
+"""Tasks whose models answer with text, on the chat and the completions endpoint alike."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A model that can be called."""
+
+    definition: ModelDefinition
+    signature: CallSignature
+    runner: FunctionRunner
+
+    @property
+    def id(self) -> str:
+        return self.definition.id
+
+    @property
+    def task(self) -> str:
+        return self.definition.task
+
+    @property
+    def takes_messages(self) -> bool:
+        """Whether the payload is a list of messages; other text models get one string."""
+        if self.signature.takes_messages:
+            return True
+        return self.task == "chat" and self.signature.payload is not str
+
+    def description(self) -> dict[str, Any]:
+        """What the supervisor and the catalogue are told."""
+        return {
+            "id": self.id,
+            "task": self.task,
+            "description": self.definition.description,
+            "aliases": list(self.definition.aliases),
+            "parameters": parameters_schema(self.signature),
+            "streams": self.runner.streams,
+        }
+
+
+class Models:
+    """The worker's models by id and alias."""
+
+    def __init__(self, models: Iterable[LoadedModel]) -> None:
+        self.all = tuple(models)
+        self._by_name = {name: model for model in self.all for name in (model.id, *model.definition.aliases)}
+
+    def find(self, name: Any) -> LoadedModel:
+        """The model called `name`; without a name the only one. Raises LingpaiError when there is none such."""
+        if name is None and len(self.all) == 1:
+            return self.all[0]
+        if not isinstance(name, str):
+            raise LingpaiError("invalid_request", "`model` must be the id of a model.", "model")
+        model = self._by_name.get(name)
+        if model is None:
+            near = did_you_mean(name, self._by_name)
+            raise LingpaiError("model_not_found", f"This worker has no model `{name}`.{near}", "model")
+        return model
+
+
+async def load_model(definition: ModelDefinition, cache_root: Path) -> LoadedModel:
+    """Instantiate and load what has to be; raises TargetError with the author's traceback when that fails."""
+    function = await _callable(definition, cache_root)
+    signature = read_signature(function, definition.id)
+    definition = replace(definition, task=_settled_task(definition.task, signature))
+    runner = FunctionRunner(function, concurrency=definition.concurrency, name=definition.id)
+    return LoadedModel(definition, signature, runner)
+
+
+def _settled_task(task: str, signature: CallSignature) -> str:
+    if task != "text-generation":
+        return task
+    return "chat" if signature.takes_messages else "completion"
+
+
+async def _callable(definition: ModelDefinition, cache_root: Path) -> Callable[..., Any]:
+    if not isinstance(definition.served, type):
+        return definition.served
+    try:
+        instance = definition.served()
+        await _load(instance, definition, cache_root)
+    except (Exception, SystemExit) as error:
+        message = f"`{definition.id}` could not be loaded: {type(error).__name__}."
+        raise TargetError(message, details=authors_traceback(error)) from error
+    call = getattr(instance, "__call__", None)  # noqa: B004  the bound method itself is wanted
+    if call is None:
+        raise TargetError(f"`{definition.id}` is a class without `__call__`, so there is nothing to call.")
+    return call  # type: ignore[no-any-return]  # of an object whose class is the author's
+
+
+async def _load(instance: Any, definition: ModelDefinition, cache_root: Path) -> None:
+    load = getattr(instance, "load", None)
+    if load is None:
+        return
+    context = Context(
+        model_id=definition.id,
+        device=default_device(),
+        logger=logging.getLogger(definition.id),
+        cache_root=cache_root,
+    )
+    context.logger.setLevel(logging.INFO)
+    result = load(context) if inspect.signature(load).parameters else load()
+    if inspect.isawaitable(result):
+        await result

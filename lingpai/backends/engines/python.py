@@ -1,0 +1,174 @@
+"""The worker process: ``python -P -m lingpai.backends.engines.python --socket PATH --status-fd N TARGET``.
+
+Loads the target's models, then serves them over HTTP/1.1 on a Unix socket until SIGTERM. What happens meanwhile is
+told on the status descriptor, one JSON object per line:
+
+- ``{"event": "loading", "model": "acme/embed"}`` before each model
+- ``{"event": "ready", "models": [{"id", "task", "description", "aliases", "parameters", "streams"}]}`` once
+- ``{"event": "error", "message": "…", "details": "…"}`` when the target cannot be served; the process ends
+
+Standard output and error belong to the author's code.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import io
+import logging
+import os
+import signal
+import socket
+import stat
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import uvicorn
+import uvloop
+
+from lingpai.backends.engines.asgi import WorkerApp
+from lingpai.backends.engines.lifeline import die_with_parent
+from lingpai.backends.engines.models import LoadedModel, Models, load_model
+from lingpai.backends.engines.targets import load_target
+from lingpai.backends.engines.user_errors import TargetError
+
+KEEP_ALIVE_S: Final = 24 * 3600
+"""The gateway pools its connections and closes them itself; a timer here would only race with it."""
+
+GRACE_S: Final = 4
+"""How long calls may go on after SIGTERM; a second less than the supervisor waits before it kills."""
+
+
+class Status:
+    """The line to the supervisor."""
+
+    def __init__(self, descriptor: int) -> None:
+        os.set_inheritable(descriptor, False)
+        self._descriptor = descriptor
+
+    def tell(self, event: str, **details: Any) -> None:
+        """Send one event. A supervisor that is gone is not an error: the lifeline ends this process."""
+        line = memoryview(msgspec.json.encode({"event": event, **details}) + b"\n")
+        with contextlib.suppress(BrokenPipeError):
+            while line:
+                line = line[os.write(self._descriptor, line) :]
+
+
+class WorkerServer(uvicorn.Server):
+    """uvicorn without its signal handling (a signal would be raised again after the end) and with a word at start."""
+
+    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_ready = on_ready
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._stop)
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._on_ready()
+
+    def _stop(self) -> None:
+        self.should_exit = True
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The process, from start to end."""
+    options = _options(arguments)
+    die_with_parent(options.parent or os.getppid())
+    _prepare_output()
+    status = Status(options.status_fd)
+    code = 0
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_serve(options, status))
+    except TargetError as error:
+        status.tell("error", message=error.message, details=error.details)
+        code = 1
+    # A thread that is still inside an author's function would hold up an ordinary exit.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+async def _serve(options: argparse.Namespace, status: Status) -> None:
+    definitions = load_target(options.target)
+    loaded: list[LoadedModel] = []
+    for definition in definitions:
+        status.tell("loading", model=definition.id)
+        loaded.append(await load_model(definition, options.cache))
+    descriptions = [model.description() for model in loaded]
+    server = WorkerServer(_server_config(Models(loaded)), lambda: status.tell("ready", models=descriptions))
+    await server.serve([_listen(options.socket)])
+    for model in loaded:
+        model.runner.close()
+
+
+def _server_config(models: Models) -> uvicorn.Config:
+    return uvicorn.Config(
+        WorkerApp(models),
+        http="httptools",
+        loop="none",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        date_header=False,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=GRACE_S,
+    )
+
+
+def _listen(path: Path) -> socket.socket:
+    """A socket at `path` that only this user can open; one left behind by an earlier worker is replaced."""
+    with contextlib.suppress(FileNotFoundError):
+        if not stat.S_ISSOCK(path.stat().st_mode):
+            raise TargetError(f"{path} exists and is not a socket.")
+        path.unlink()
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    before = os.umask(0o177)
+    try:
+        listener.bind(str(path))
+    except OSError as error:
+        listener.close()
+        raise TargetError(f"The socket {path} cannot be made: {error.strerror or error}.") from error
+    finally:
+        os.umask(before)
+    return listener
+
+
+def _prepare_output() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(line_buffering=True, errors="backslashreplace")
+    logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.WARNING)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the supervisor, which then stops us in order
+
+
+def _options(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="lingpai-worker", description="Serves one target over a Unix socket."
+    )
+    parser.add_argument("--socket", type=Path, required=True, help="where to listen")
+    parser.add_argument("--status-fd", type=int, required=True, help="descriptor for status lines")
+    parser.add_argument("--parent", type=int, help="process id whose end ends this process")
+    parser.add_argument(
+        "--cache", type=Path, default=_default_cache(), help="root of the models' cache directories"
+    )
+    parser.add_argument("target", help="app.py, app.py:name, package.module or package.module:name")
+    return parser.parse_args(arguments)
+
+
+def _default_cache() -> Path:
+    root = os.environ.get("XDG_CACHE_HOME")
+    return (Path(root) if root else Path.home() / ".cache") / "lingpai" / "models"
+
+
+if __name__ == "__main__":
+    main()
