@@ -1,0 +1,5 @@
+"""`python -m lingpai.cli`."""
+
+from lingpai.cli import main
+
+main()

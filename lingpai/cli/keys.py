@@ -1,0 +1,204 @@
+"""`lingpai keys`: make and manage API keys."""
+
+import sys
+from typing import Annotated, Any, Final
+
+from cyclopts import App, Parameter
+
+from lingpai.cli.failures import UsageError
+from lingpai.cli.options import NO_OPTIONS, Options, examples
+from lingpai.cli.output import listing, print_details, print_json, print_line, print_table, say
+from lingpai.cli.server import all_pages, connect, segment
+from lingpai.cli.times import expiry_fields, shown_time
+
+app = App(
+    name="keys",
+    help="Make and manage API keys.",
+    help_epilogue=examples("lingpai keys create my-app", "lingpai keys list", "lingpai keys disable my-app"),
+)
+
+PATH: Final = "/api/v1/keys"
+
+# What `--json` promises (design.md §8), in this order.
+CREATED_FIELDS: Final = (
+    "id", "name", "key", "user", "scopes", "models", "limits", "allowed_ips", "expires_at", "created_at",
+)  # fmt: skip
+
+KeyName = Annotated[str, Parameter(help="The key's name or id.")]
+
+
+@app.command(
+    help_epilogue=examples(
+        "lingpai keys create my-app",
+        "KEY=$(lingpai keys create my-app)",
+        "lingpai keys create nightly --limit 2000/day@Asia/Shanghai --limit 10/1s --expires 90d",
+        "lingpai keys create partner --user alice --model 'acme/*' --allow-ip 203.0.113.0/24",
+        "lingpai keys create dashboards --scope usage:read --json",
+    )
+)
+def create(
+    name: Annotated[str, Parameter(help="What the key is for.")],
+    /,
+    *,
+    user: Annotated[str | None, Parameter(help="Its owner (else you; on admin.sock the user admin).")] = None,
+    scope: Annotated[
+        tuple[str, ...], Parameter(help="What it may do (else model:inference). Repeatable.")
+    ] = (),
+    model: Annotated[
+        tuple[str, ...], Parameter(help="A model it may call, or owner/* (else all). Repeatable.")
+    ] = (),
+    limit: Annotated[
+        tuple[str, ...],
+        Parameter(help="A limit such as 2000/day@Asia/Shanghai or 10/1s, or none. Repeatable."),
+    ] = (),
+    allow_ip: Annotated[
+        tuple[str, ...], Parameter(help="An address or network it may be used from (else any). Repeatable.")
+    ] = (),
+    expires: Annotated[str | None, Parameter(help="When it ends: 90d, 12h or a date (else never).")] = None,
+    options: Options = NO_OPTIONS,
+) -> None:
+    """Make a key and print it, this once.
+
+    The key stands alone on stdout, so that a variable can take it; everything else goes to stderr.
+    """
+    wishes = {"user": user, "scopes": scope, "models": model, "limits": limit, "allowed_ips": allow_ip}
+    body = {
+        "name": name,
+        **{field: value for field, value in wishes.items() if value},
+        **expiry_fields(expires),
+    }
+    with connect(options) as client:
+        made = client.request("POST", PATH, json=body)
+    if options.as_json:
+        print_json({field: made.get(field) for field in CREATED_FIELDS})
+        return
+    say(f"Key {made['name']} ({made['id']}) of user {made['user']}: {_summary(made)}.")
+    print_line(made["key"])
+    sys.stdout.flush()
+    say("It is shown once and cannot be shown again: store it now.")
+
+
+@app.command(
+    name="list",
+    help_epilogue=examples("lingpai keys list", "lingpai keys list --user alice", "lingpai keys list --json"),
+)
+def list_(
+    *,
+    user: Annotated[str | None, Parameter(help="Only this user's keys.")] = None,
+    options: Options = NO_OPTIONS,
+) -> None:
+    """List the keys. A key's secret cannot be shown again; its hint helps to recognize it."""
+    with connect(options) as client:
+        keys = all_pages(client, PATH, {"user": user, "limit": 200})
+    if options.as_json:
+        print_json(keys)
+    elif keys:
+        headers = ("name", "user", "id", "hint", "state", "limits", "expires", "last used")
+        print_table(headers, [_row(key) for key in keys])
+    else:
+        say("There are no keys. Make one with `lingpai keys create NAME`.")
+
+
+@app.command(help_epilogue=examples("lingpai keys show my-app", "lingpai keys show my-app --json"))
+def show(key: KeyName, /, *, options: Options = NO_OPTIONS) -> None:
+    """Show what a key may do and when it was used."""
+    with connect(options) as client:
+        found = client.request("GET", f"{PATH}/{segment(key)}")
+    if options.as_json:
+        print_json(found)
+    else:
+        print_details(_details(found))
+
+
+@app.command(help_epilogue=examples("lingpai keys disable my-app"))
+def disable(key: KeyName, /, *, options: Options = NO_OPTIONS) -> None:
+    """Turn a key off at once; `enable` turns it on again."""
+    _switch(key, disabled=True, options=options)
+
+
+@app.command(help_epilogue=examples("lingpai keys enable my-app"))
+def enable(key: KeyName, /, *, options: Options = NO_OPTIONS) -> None:
+    """Turn a disabled key on again."""
+    _switch(key, disabled=False, options=options)
+
+
+@app.command(help_epilogue=examples("lingpai keys delete my-app", "lingpai keys delete my-app --yes"))
+def delete(
+    key: KeyName,
+    /,
+    *,
+    yes: Annotated[bool, Parameter(help="Do not ask.")] = False,
+    options: Options = NO_OPTIONS,
+) -> int:
+    """Delete a key for good. Programs that use it get 401 from then on; its usage stays."""
+    with connect(options) as client:
+        found = client.request("GET", f"{PATH}/{segment(key)}")
+        if not yes and not _confirmed(found):
+            say("Nothing was deleted.")
+            return 1
+        client.request("DELETE", f"{PATH}/{segment(found['id'])}")
+    say(f"Deleted key {found['name']} ({found['id']}).")
+    if options.as_json:
+        print_json({"id": found["id"], "name": found["name"], "deleted": True})
+    return 0
+
+
+def _switch(key: str, *, disabled: bool, options: Options) -> None:
+    with connect(options) as client:
+        changed = client.request("PATCH", f"{PATH}/{segment(key)}", json={"disabled": disabled})
+    say(f"{'Disabled' if disabled else 'Enabled'} key {changed['name']} ({changed['id']}).")
+    if options.as_json:
+        print_json(changed)
+
+
+def _confirmed(key: dict[str, Any]) -> bool:
+    if not sys.stdin.isatty():
+        raise UsageError(f"Deleting key {key['name']} needs --yes when there is no terminal to ask on.")
+    used = shown_time(key.get("last_used_at")) or "never"
+    say(f"Key {key['name']} ({key['id']}) of user {key['user']}, last used: {used}.")
+    print("Delete it for good? [y/N] ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip().lower() in {"y", "yes"}
+
+
+def _summary(key: dict[str, Any]) -> str:
+    parts = [listing(key["scopes"]), listing(key["models"], empty="all models")]
+    parts.append(listing(key["limits"], empty="no limits of its own"))
+    if key["expires_at"]:
+        parts.append(f"expires {shown_time(key['expires_at'])}")
+    return "; ".join(parts)
+
+
+def _row(key: dict[str, Any]) -> tuple[str | None, ...]:
+    return (
+        key["name"],
+        key["user"],
+        key["id"],
+        key.get("hint"),
+        _state(key),
+        listing(key["limits"]),
+        shown_time(key["expires_at"]) or "never",
+        shown_time(key.get("last_used_at")) or "never",
+    )
+
+
+def _state(key: dict[str, Any]) -> str:
+    return "disabled" if key.get("disabled") else "enabled"
+
+
+def _details(key: dict[str, Any]) -> dict[str, str | None]:
+    last_used = shown_time(key.get("last_used_at")) or "never"
+    address = key.get("last_used_ip")
+    return {
+        "name": key["name"],
+        "id": key["id"],
+        "hint": key.get("hint"),
+        "user": key["user"],
+        "state": _state(key),
+        "scopes": listing(key["scopes"]),
+        "models": listing(key["models"], empty="all"),
+        "limits": listing(key["limits"], empty="none of its own"),
+        "allowed addresses": listing(key["allowed_ips"], empty="any"),
+        "expires": shown_time(key["expires_at"]) or "never",
+        "created": shown_time(key["created_at"]),
+        "last used": f"{last_used} from {address}" if address else last_used,
+    }

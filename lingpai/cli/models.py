@@ -1,0 +1,138 @@
+"""`lingpai models`: what can be called."""
+
+from typing import Annotated, Any, Final
+
+from cyclopts import App, Parameter
+
+from lingpai.cli.options import NO_OPTIONS, Options, examples
+from lingpai.cli.output import Cell, listing, mark, print_details, print_json, print_table, say
+from lingpai.cli.server import all_pages, connect, model_path
+
+app = App(
+    name="models",
+    help="List, add, check and remove models.",
+    help_epilogue=examples("lingpai models list", "lingpai models add http://127.0.0.1:11434/v1"),
+)
+
+PATH: Final = "/api/v1/models"
+
+ModelId = Annotated[str, Parameter(help="The model's id, owner/name.")]
+
+
+@app.command(name="list", help_epilogue=examples("lingpai models list", "lingpai models list --json"))
+def list_(*, options: Options = NO_OPTIONS) -> None:
+    """List the models and whether they can be called."""
+    with connect(options) as client:
+        models = all_pages(client, PATH)
+    _print_models(models, options)
+
+
+@app.command(help_epilogue=examples("lingpai models show lingpai/eliza"))
+def show(model: ModelId, /, *, options: Options = NO_OPTIONS) -> None:
+    """Show a model, its parameters and where its calls go."""
+    with connect(options) as client:
+        found = client.request("GET", model_path(model))
+    if options.as_json:
+        print_json(found)
+    else:
+        print_details(_details(found))
+
+
+@app.command(
+    help_epilogue=examples(
+        "lingpai models add http://127.0.0.1:11434/v1", "lingpai models add https://engine.internal:8000"
+    )
+)
+def add(
+    target: Annotated[
+        str, Parameter(help="What to serve, as `lingpai serve` takes it: http://host:port/v1, …")
+    ],
+    /,
+    *,
+    options: Options = NO_OPTIONS,
+) -> None:
+    """Add the models of a target; it stays after a restart."""
+    with connect(options) as client:
+        added = client.request("POST", PATH, json={"target": target})
+    models = added.get("data", [added])
+    say(f"Added {listing(model['id'] for model in models)}." if models else f"{target} has no models.")
+    if options.as_json:
+        print_json(added)
+
+
+@app.command(
+    help_epilogue=examples("lingpai models check lingpai/eliza", "lingpai models check lingpai/eliza --json")
+)
+def check(model: ModelId, /, *, options: Options = NO_OPTIONS) -> int:
+    """Call a model step by step and show where it fails."""
+    with connect(options) as client:
+        outcome = client.request("POST", f"{PATH}/check", json={"model": model})
+    if options.as_json:
+        print_json(outcome)
+    else:
+        rows = [
+            (mark("ok" if step["ok"] else "failed"), step["name"], _took(step), step.get("detail"))
+            for step in outcome["steps"]
+        ]
+        print_table(("", "step", "took", "detail"), rows, right=("took",))
+        say(f"{model} {'can be called' if outcome['ok'] else 'cannot be called'}.")
+    return 0 if outcome["ok"] else 1
+
+
+@app.command(help_epilogue=examples("lingpai models remove acme/shout"))
+def remove(model: ModelId, /, *, options: Options = NO_OPTIONS) -> None:
+    """Remove a model that was added; its usage stays."""
+    with connect(options) as client:
+        client.request("DELETE", model_path(model))
+    say(f"Removed {model}.")
+    if options.as_json:
+        print_json({"id": model, "removed": True})
+
+
+def _print_models(models: list[dict[str, Any]], options: Options) -> None:
+    if options.as_json:
+        print_json(models)
+        return
+    if not models:
+        say("There are no models. Add one with `lingpai models add TARGET`.")
+        return
+    rows = [
+        (
+            model["id"],
+            model["task"],
+            model.get("status"),
+            listing(model.get("aliases") or ()),
+            model.get("description"),
+        )
+        for model in models
+    ]
+    print_table(("id", "task", "status", "aliases", "description"), rows)
+
+
+def _details(model: dict[str, Any]) -> dict[str, Cell]:
+    details: dict[str, Cell] = {
+        "id": model["id"],
+        "task": model["task"],
+        "status": model.get("status"),
+        "description": model.get("description"),
+        "aliases": listing(model.get("aliases") or (), empty="none"),
+        "backends": "\n".join(_backend(backend) for backend in model.get("backends") or ()),
+    }
+    properties = (model.get("parameters") or {}).get("properties") or {}
+    details["parameters"] = "\n".join(_parameter(name, schema) for name, schema in properties.items())
+    return details
+
+
+def _backend(backend: Any) -> str:
+    if not isinstance(backend, dict):
+        return str(backend)
+    return " ".join(str(value) for value in backend.values() if value is not None)
+
+
+def _parameter(name: str, schema: dict[str, Any]) -> str:
+    default = f" = {schema['default']}" if "default" in schema else ""
+    return f"{name}: {schema.get('type', 'any')}{default}"
+
+
+def _took(step: dict[str, Any]) -> str | None:
+    return f"{step['ms']:.0f} ms" if step.get("ms") is not None else None

@@ -1,0 +1,120 @@
+"""`lingpai serve`: the only command that loads the server, and does so late."""
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import uvloop
+from cyclopts import Parameter
+from rich.console import Console
+from rich.table import Table
+
+import lingpai
+from lingpai.app import Application, Started, StartError, default_targets, tune_garbage_collection
+from lingpai.catalog.interfaces import Model
+from lingpai.cli.failures import CommandError
+from lingpai.identity.peppers import PepperError
+from lingpai.settings import ModelSettings, Settings, SettingsError, load_settings
+from lingpai.storage.migrate import NewerDatabaseError
+from lingpai.targets import DEMONSTRATION_NAME, TargetError
+from lingpai.telemetry.logs import set_up_logging
+
+
+def serve(
+    *targets: Annotated[
+        str, Parameter(help="app.py | app.py:name | package.module:name | http://host:port/v1 | ollama")
+    ],
+    config: Annotated[
+        Path | None, Parameter(help="Settings file (else ./lingpai.toml, if there is one).")
+    ] = None,
+    data: Annotated[
+        Path | None, Parameter(help="Data directory (else LINGPAI_DATA, else ./lingpai-data).")
+    ] = None,
+    host: Annotated[str | None, Parameter(help="Address to listen on (else 127.0.0.1).")] = None,
+    port: Annotated[int | None, Parameter(help="Port to listen on (else 8741; 0: a free one).")] = None,
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"] | None, Parameter(help="How much is logged.")
+    ] = None,
+    log_format: Annotated[
+        Literal["text", "json"] | None, Parameter(help="Log lines for people or programs.")
+    ] = None,
+) -> None:
+    """Serve models behind API keys, limits and usage.
+
+    TARGET is a Python file or object, the address of an OpenAI-compatible server, or `ollama`; several may be given.
+    Without any, three demonstration models are served.
+
+    Examples:
+      lingpai serve
+      lingpai serve app.py:predict --port 9000
+      lingpai serve ollama http://127.0.0.1:8000/v1 app.py
+    """
+    try:
+        settings = load_settings(
+            config=config,
+            environment=os.environ,
+            flags={"server": {"host": host, "port": port, "log_level": log_level, "log_format": log_format}},
+        )
+        set_up_logging(level=settings.server.log_level, format_=settings.server.log_format)
+        folder = (data or Path(os.environ.get("LINGPAI_DATA") or "lingpai-data")).resolve()
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_serve(settings, targets, folder))
+    except (SettingsError, StartError, TargetError, PepperError, NewerDatabaseError) as error:
+        raise CommandError(str(error)) from error
+
+
+async def _serve(settings: Settings, targets: tuple[str, ...], data: Path) -> None:
+    models = tuple(ModelSettings(target=target) for target in targets) + settings.models
+    application = Application(settings, data=data, environment=os.environ, on_progress=_say)
+    try:
+        started = await application.start(models or default_targets())
+        _announce(application, started)
+        tune_garbage_collection()
+        await application.run()
+        _say("stopping …")
+    finally:
+        await application.stop()
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _announce(application: Application, started: Started) -> None:
+    """The first lines: address, models and, on the very first start, one key. It is not printed or logged again."""
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(f"[bold]Lingpai {lingpai.__version__}[/bold] is ready.\n")
+    table = Table.grid(padding=(0, 2))
+    table.add_row("Address", f"[bold]{started.address}/v1[/bold]")
+    table.add_row("Data", str(application.data))
+    for number, model in enumerate(application.catalog.models()):
+        table.add_row("Models" if number == 0 else "", f"{model.id}  [dim]{model.task}{_mark(model)}[/dim]")
+    console.print(table)
+    if started.first_key is not None:
+        console.print("\nYour first API key, shown only now. Store it, for example so:\n")
+        console.print(f"  export LINGPAI_API_KEY={started.first_key}")
+    console.print(
+        f"\nTry it:\n\n{_try_it(started.address, application.catalog.models())}\n\nStop with Ctrl-C."
+    )
+    sys.stdout.flush()
+
+
+def _mark(model: Model) -> str:
+    return " · demonstration" if model.backend.name == DEMONSTRATION_NAME else ""
+
+
+def _try_it(address: str, models: list[Model]) -> str:
+    head = f'  curl {address}{{path}} -H "Authorization: Bearer $LINGPAI_API_KEY" \\\n'
+    for model in models:
+        if model.task == "chat":
+            body = f'{{"model": "{model.id}", "messages": [{{"role": "user", "content": "Hello"}}]}}'
+            return (
+                head.format(path="/v1/chat/completions")
+                + f"    -H 'Content-Type: application/json' -d '{body}'"
+            )
+    if models:
+        path = f"/api/v1/models/{models[0].id}/inference"
+        return head.format(path=path) + """    -H 'Content-Type: application/json' -d '{"input": "Hello"}'"""
+    return head.format(path="/v1/models").rstrip(" \\\n")

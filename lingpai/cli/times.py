@@ -1,0 +1,77 @@
+"""Times as people read them, and the machine's own time zone."""
+
+import os
+import re
+from collections.abc import Mapping
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+from lingpai.cli.failures import UsageError
+
+LOCALTIME: Final = Path("/etc/localtime")
+
+_DURATION = re.compile(r"[1-9]\d*\s*[smhdw]")
+_ZONE = re.compile(r"UTC|[A-Za-z][A-Za-z0-9_+-]*(?:/[A-Za-z0-9_+-]+){1,2}")
+_UNITS: Final = ((86400, "day"), (3600, "hour"), (60, "minute"), (1, "second"))
+
+
+def local_zone(environment: Mapping[str, str] = os.environ, localtime: Path = LOCALTIME) -> str:
+    """The machine's IANA zone name: from TZ, else from where /etc/localtime points, else UTC."""
+    zone = environment.get("TZ", "").removeprefix(":")
+    if zone.startswith("/"):
+        return _zone_of(zone) or "UTC"
+    if zone:
+        return zone if _ZONE.fullmatch(zone) else "UTC"
+    return _zone_of(str(localtime.resolve())) or "UTC"
+
+
+def _zone_of(path: str) -> str | None:
+    _, found, zone = path.partition("zoneinfo/")
+    zone = zone.removeprefix("posix/").removeprefix("right/")
+    return zone if found and _ZONE.fullmatch(zone) else None
+
+
+def expiry_fields(text: str | None) -> dict[str, str]:
+    """`--expires` as the API wants it: `expires_in` for a duration, `expires_at` for a date or time."""
+    if text is None:
+        return {}
+    value = text.strip()
+    if _DURATION.fullmatch(value):
+        return {"expires_in": value.replace(" ", "")}
+    if _is_date(value):
+        return {"expires_at": value}
+    raise UsageError(f"--expires {text!r} is neither a duration (90d, 12h) nor a date (2027-01-31).")
+
+
+def _is_date(text: str) -> bool:
+    for read in (date.fromisoformat, datetime.fromisoformat):
+        try:
+            read(text)
+        except ValueError:
+            continue
+        return True
+    return False
+
+
+def shown_time(iso: str | None, *, now: datetime | None = None) -> str | None:
+    """An ISO time as `2026-11-20 16:00 (3 hours ago)` in local time; unchanged when it is not one."""
+    if not iso:
+        return None
+    try:
+        moment = datetime.fromisoformat(iso).astimezone()
+    except ValueError:
+        return iso
+    distance = moment - (now or datetime.now(UTC))
+    return f"{moment:%Y-%m-%d %H:%M} ({shown_distance(distance)})"
+
+
+def shown_distance(distance: timedelta) -> str:
+    """`in 3 hours`, `2 days ago`, `now`: the largest unit that fits, rounded down."""
+    seconds = int(abs(distance.total_seconds()))
+    for size, name in _UNITS:
+        count = seconds // size
+        if count:
+            amount = f"{count} {name}{'s' if count > 1 else ''}"
+            return f"in {amount}" if distance > timedelta() else f"{amount} ago"
+    return "now"

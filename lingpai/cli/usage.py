@@ -1,0 +1,94 @@
+"""`lingpai usage`: what was used, by whom, when."""
+
+import shutil
+from collections.abc import Sequence
+from typing import Annotated, Any, Final
+
+from cyclopts import Parameter
+
+from lingpai.cli.failures import UsageError
+from lingpai.cli.options import NO_OPTIONS, Options
+from lingpai.cli.output import Cell, bar, print_csv, print_json, print_table, say
+from lingpai.cli.server import connect
+from lingpai.cli.times import local_zone
+
+PATH: Final = "/api/v1/usage"
+GROUPS: Final = ("key", "user", "model", "task", "day", "hour")
+AMOUNTS: Final = ("requests", "prompt_tokens", "completion_tokens", "cost", "errors", "refused")
+
+
+def usage(
+    *,
+    since: Annotated[str, Parameter(help="From when: 7d, 12h, or a date (else 7d).")] = "7d",
+    until: Annotated[str | None, Parameter(help="Until when (else now).")] = None,
+    by: Annotated[
+        str | None, Parameter(help="Group by any of key, user, model, task, day, hour, with commas between.")
+    ] = None,
+    tz: Annotated[
+        str | None, Parameter(help="Time zone of days, hours and dates (else this machine's).")
+    ] = None,
+    key: Annotated[str | None, Parameter(help="Only this key's usage.")] = None,
+    user: Annotated[str | None, Parameter(help="Only this user's usage.")] = None,
+    model: Annotated[str | None, Parameter(help="Only this model's usage.")] = None,
+    csv: Annotated[bool, Parameter(help="Print CSV for spreadsheets.")] = False,
+    options: Options = NO_OPTIONS,
+) -> None:
+    """Show how much was used. Every call that was answered is in it."""
+    groups = read_groups(by)
+    if csv and options.as_json:
+        raise UsageError("--csv and --json exclude each other.")
+    wishes = {"since": since, "until": until, "by": ",".join(groups), "tz": tz or local_zone()}
+    wishes |= {"key": key, "user": user, "model": model}
+    with connect(options) as client:
+        report = client.request("GET", PATH, params={name: value for name, value in wishes.items() if value})
+    if not report.get("complete", True):
+        say("warning: the newest calls are not counted yet; ask again in a moment.")
+    if options.as_json:
+        print_json(report["data"])
+    elif csv:
+        headers = [*groups, *AMOUNTS]
+        print_csv(headers, [[row.get(name) for name in headers] for row in report["data"]])
+    else:
+        _print_report(report, groups)
+
+
+def read_groups(by: str | None) -> list[str]:
+    """The groups of `--by`. Raises `UsageError` for one that does not exist."""
+    groups = [name.strip().lower() for name in (by or "").split(",") if name.strip()]
+    for name in groups:
+        if name not in GROUPS:
+            raise UsageError(f"--by {name!r} is not a group. Use any of {', '.join(GROUPS)}.")
+    return list(dict.fromkeys(groups))
+
+
+def _print_report(report: dict[str, Any], groups: Sequence[str]) -> None:
+    rows = report["data"]
+    if not rows:
+        say(f"Nothing was used since {report.get('since')}.")
+        return
+    most = max(row["requests"] for row in rows)
+    table: list[list[Cell]] = [_cells(row, groups, most=most) for row in rows]
+    if groups and len(rows) > 1:
+        table.append(_cells(total_of(rows, groups), groups, most=None))
+    share = ["share"] if groups else []
+    headers = [*groups, "requests", *share, *(name.replace("_", " ") for name in AMOUNTS[1:])]
+    print_table(headers, table, right=[name for name in headers if name not in {*groups, "share"}])
+    say(f"{report.get('since')} to {report.get('until')}, days and hours in {report.get('tz')}.")
+
+
+def bar_width() -> int:
+    """Half as wide on a narrow terminal, where the numbers need the room."""
+    return 20 if shutil.get_terminal_size((120, 24)).columns >= 110 else 10
+
+
+def total_of(rows: Sequence[dict[str, Any]], groups: Sequence[str]) -> dict[str, Any]:
+    """The sum of `rows` as one more row."""
+    return {groups[0]: "total", **{name: sum(row.get(name) or 0 for row in rows) for name in AMOUNTS}}
+
+
+def _cells(row: dict[str, Any], groups: Sequence[str], *, most: int | None) -> list[Cell]:
+    cells: list[Cell] = [row.get(name, "") if most is not None else row.get(name, " ") for name in groups]
+    cells.append(row["requests"])
+    if groups:
+        cells.append(bar(row["requests"] / most, width=bar_width()) if most else " ")
+    return [*cells, *(row.get(name) for name in AMOUNTS[1:])]
