@@ -1,0 +1,1 @@
+"""Limits: how they are written, counted, refused and shown."""

@@ -1,0 +1,100 @@
+"""Counts requests per minute, hour, day, week or month."""
+
+from dataclasses import dataclass
+from math import ceil
+
+from lingpai.quotas.grammar import Limit
+from lingpai.quotas.interfaces import Subject
+from lingpai.quotas.meter import Meter
+from lingpai.quotas.windows import CalendarWindow
+
+
+@dataclass(frozen=True, slots=True)
+class WindowCount:
+    """A calendar window and the requests counted in it so far."""
+
+    starts_at: int
+    ends_at: int
+    used: int
+
+
+class CalendarMeter(Meter):
+    """At most `amount` requests in each calendar window.
+
+    The window moves forward when the clock passes its end, and never back: when the clock is set back, the window that
+    had begun stays the current one, with what is used in it, until the clock passes its end again.
+    """
+
+    __slots__ = ("_used", "_window", "ends_at", "starts_at")
+
+    def __init__(
+        self,
+        limit: Limit,
+        window: CalendarWindow,
+        subject: Subject,
+        count: WindowCount,
+        *,
+        label: str,
+        now: float,
+    ) -> None:
+        self._window = window
+        self._used = count.used
+        self.starts_at = float(count.starts_at)
+        self.ends_at = float(count.ends_at)
+        super().__init__(limit, subject, label=label, now=now)
+
+    @property
+    def used(self) -> int:
+        return self._used
+
+    @property
+    def window_seconds(self) -> int:
+        return int(self.ends_at - self.starts_at)
+
+    def room(self, now: float) -> bool:
+        if now >= self.ends_at:
+            self._roll(now)
+        return self._used < self.amount
+
+    def take(self, now: float) -> None:
+        self._used += 1
+        self.touched = now
+
+    def give_back(self, admitted_at: float) -> None:
+        # A request of an earlier window is not in this count.
+        if admitted_at >= self.starts_at and self._used > 0:
+            self._used -= 1
+
+    def used_at(self, now: float) -> int:
+        if now >= self.ends_at:
+            self._roll(now)
+        return self._used
+
+    def remaining(self, now: float) -> int:
+        if now >= self.ends_at:
+            self._roll(now)
+        return max(self.amount - self._used, 0)
+
+    def left_and_wait(self, now: float) -> tuple[int, int]:
+        if now >= self.ends_at:
+            self._roll(now)
+        left = self.amount - self._used
+        return (left if left > 0 else 0), ceil(self.ends_at - now)  # noqa: FURB136  a call of max costs as much as all else here
+
+    def resets_at(self, now: float) -> float:
+        if now >= self.ends_at:
+            self._roll(now)
+        return self.ends_at
+
+    def free_at(self, now: float) -> float:
+        return now if self.room(now) else self.ends_at
+
+    def _change_amount(self, amount: int, now: float) -> None:  # noqa: ARG002  a count does not depend on the time
+        self.amount = amount
+
+    def _roll(self, now: float) -> None:
+        start, end = self._window.bounds(now)
+        self._used = 0
+        self.starts_at = float(start)
+        self.ends_at = float(end)
+        self._describe_policy()

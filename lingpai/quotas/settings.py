@@ -1,0 +1,19 @@
+"""The section `[limits]` of the settings."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitsSettings:
+    """Which limits apply when none are given, and how long unused counters stay in memory."""
+
+    default: tuple[str, ...] = field(
+        default=("2000/day@Asia/Shanghai",),
+        metadata={"help": "Limits of a new user, shared by the user's keys, when none are given."},
+    )
+    evict_after_s: float = field(
+        default=3600.0,
+        metadata={
+            "help": "Seconds after which the counters of an unused key or user leave memory; at least 60."
+        },
+    )

@@ -1,0 +1,37 @@
+"""What the API shows of a limit."""
+
+from quota_doubles import NOON_ISH, USER, admitted_at_once, fresh_meters
+
+from lingpai.quotas.description import describe
+
+
+def test_every_limit_is_shown_with_what_is_left_and_when_it_resets():
+    [daily] = fresh_meters("2000/day@Asia/Shanghai")
+    [smooth] = fresh_meters("3/1m", subject=USER)
+    daily.take(NOON_ISH)
+    admitted_at_once(smooth, NOON_ISH)
+
+    assert describe([daily, smooth], NOON_ISH + 20.5) == [
+        {
+            "subject": "key",
+            "limit": "2000/day@Asia/Shanghai",
+            "used": 1,
+            "remaining": 1999,
+            "resets_at": "2026-11-20T16:00:00Z",
+            "resets_in_s": 28780,
+        },
+        {
+            "subject": "user",
+            "limit": "3/1m",
+            "used": 2,
+            "remaining": 1,
+            "resets_at": "2026-11-20T08:01:00Z",
+            "resets_in_s": 40,
+        },
+    ]
+
+
+def test_an_unused_rate_resets_now():
+    [state] = describe(fresh_meters("3/1m"), NOON_ISH)
+
+    assert (state["remaining"], state["resets_at"], state["resets_in_s"]) == (3, "2026-11-20T08:00:00Z", 0)

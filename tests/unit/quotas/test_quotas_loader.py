@@ -1,0 +1,114 @@
+"""Loading meters: the history is waited for, read in a thread, and never trusted when incomplete."""
+
+import asyncio
+
+import pytest
+from quota_doubles import KEY, NOON_ISH, RecordedHistory, VirtualClock
+
+from lingpai.errors import LingpaiError
+from lingpai.quotas.limiter import SNAPSHOT_LIFE_S, MemoryLimiter
+from lingpai.quotas.loader import MeterLoader
+
+
+class Journal:
+    """A journal whose records reach the history when somebody waits for them."""
+
+    def __init__(self) -> None:
+        self.history = RecordedHistory()
+        self.clock = VirtualClock()
+        self.written: list[float] = []
+        self.waits: list[int] = []
+        self.stuck = False
+        self.slow_s = 0.0
+        self.limiter = MemoryLimiter(self.history, self.clock)
+        self.loader = MeterLoader(self.limiter, mark=lambda: len(self.written), reached=self.reached)
+
+    async def reached(self, mark: int) -> bool:
+        await asyncio.sleep(0)
+        self.waits.append(mark)
+        self.clock.advance(self.slow_s)
+        self.history.times = self.written[:mark]
+        return not self.stuck
+
+    def load(self, *limits: str):
+        return asyncio.run(self.loader.load(KEY, limits, "key `ci`"))
+
+
+def test_meters_are_loaded_from_the_history_and_then_found_in_memory():
+    journal = Journal()
+
+    first = journal.load("5/day")
+    second = journal.load("5/day")
+
+    assert first[0] is second[0]
+    assert first[0].label == "key `ci`"
+    assert journal.waits == [0]
+
+
+def test_a_reload_waits_for_everything_recorded_before_the_meter_was_forgotten():
+    journal = Journal()
+    meters = journal.load("5/day")
+    for _ in range(3):
+        assert journal.limiter.admit(meters, journal.clock()) is None
+        journal.written.append(journal.clock())
+    del meters
+    journal.limiter.evict_idle(journal.clock.advance(60), 60)
+
+    [meter] = journal.load("5/day")
+
+    assert (meter.used, journal.waits) == (3, [0, 3])
+
+
+def test_changed_limits_can_require_what_is_recorded_by_now():
+    journal = Journal()
+    journal.load("5/1s")
+    journal.written = [NOON_ISH, NOON_ISH]
+    journal.loader.require_history_up_to_now()
+
+    [_, daily] = journal.load("5/1s", "5/day")
+
+    assert daily.used == 2
+
+
+def test_an_incomplete_history_fails_closed():
+    journal = Journal()
+    journal.stuck = True
+
+    with pytest.raises(LingpaiError) as caught:
+        journal.load("5/day")
+
+    assert (caught.value.code, caught.value.headers) == ("storage_unavailable", {"retry-after": "5"})
+    assert len(journal.limiter) == 0
+
+
+def test_many_loads_at_once_end_with_one_meter():
+    journal = Journal()
+
+    async def load_ten_times():
+        return await asyncio.gather(*(journal.loader.load(KEY, ("5/day",), "") for _ in range(10)))
+
+    meters = asyncio.run(load_ten_times())
+
+    assert len({id(meter) for [meter] in meters}) == 1
+    assert len(journal.limiter) == 1
+
+
+def test_a_snapshot_that_took_too_long_to_read_is_read_again():
+    journal = Journal()
+    slow_reads = iter([SNAPSHOT_LIFE_S, 0.0])
+    read = journal.limiter.read_history
+
+    def read_slowly(subject, limits):
+        snapshot = read(subject, limits)
+        journal.clock.advance(next(slow_reads))
+        return snapshot
+
+    journal.limiter.read_history = read_slowly  # type: ignore[method-assign]
+
+    assert len(journal.load("5/day")) == 1
+    assert next(slow_reads, None) is None
+
+
+def test_a_bad_limit_is_a_value_error():
+    with pytest.raises(ValueError, match="fortnight"):
+        Journal().load("5/fortnight")
