@@ -1,0 +1,281 @@
+"""The front: uvicorn's httptools protocol with a fast lane for model calls.
+
+A request whose path `Calls.open` claims becomes a `Call` and is driven by callbacks; every other request is plain
+ASGI on the same connection, exactly as uvicorn does it.
+
+One request at a time: a request that arrives on a connection before the call in front of it is answered is not
+served; the connection closes after that answer. RFC 9112, section 9.3.2 lets a server do so and tells clients not to
+pipeline after a POST; and nothing can then mix up two answers.
+"""
+
+import asyncio
+from typing import Any, ClassVar, Final, Protocol
+
+import httptools
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+MAX_HEAD_BYTES: Final = 64 * 1024
+MAX_HEADERS: Final = 100
+LINGER_S: Final = 2.0
+
+Headers = list[tuple[bytes, bytes]]
+
+
+class Call(Protocol):
+    """One model call, told what happens on the caller's side. No method may raise."""
+
+    def body_part(self, data: bytes) -> None:
+        """A piece of the request body."""
+
+    def body_complete(self) -> None:
+        """The request is complete."""
+
+    def caller_left(self) -> None:
+        """The connection is gone; nothing can be answered any more."""
+
+    def pause(self) -> None:
+        """The caller reads slower than we write: stop the source."""
+
+    def resume(self) -> None:
+        """The caller has caught up."""
+
+    def stop(self) -> None:
+        """The server ends and cannot wait any longer: say so to the caller and finish."""
+
+
+class Calls(Protocol):
+    """Decides which requests are model calls."""
+
+    def open(self, front: "Front", url: bytes, headers: Headers, fields: dict[bytes, bytes]) -> Call | None:
+        """The call that this POST begins, or None when the request is for the ASGI application.
+
+        `fields` holds the same headers by lower-case name; of a repeated one, the last.
+        """
+
+    def malformed(self, status: int, message: str) -> bytes:
+        """A whole HTTP response, to be followed by a close, for a request that is not proper HTTP."""
+
+
+class Front(HttpToolsProtocol):
+    """One connection of a caller."""
+
+    calls: ClassVar[Calls]
+    is_local: ClassVar[bool] = False
+    """Whether the connection came over the administration socket."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.call: Call | None = None
+        self.has_been_active = True
+        self.idle_since = 0.0
+        self.caller_address = ""
+        """The peer's IP address; empty on the administration socket."""
+        self._deaf = False
+        self._in_head = False
+        self._head_bytes = 0
+        self._piece_bytes = 0
+
+    # -- what the transport tells us
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+        super().connection_made(transport)
+        self.caller_address = self.client[0] if self.client else ""
+
+    def data_received(self, data: bytes) -> None:
+        if self._deaf:
+            return
+        self._piece_bytes = len(data)
+        self.has_been_active = True
+        if self.timeout_keep_alive_task is not None:
+            self._unset_keepalive_if_required()
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserError:
+            self.send_400_response("This is not an HTTP request.")
+            return
+        except httptools.HttpParserUpgrade:
+            pass  # RFC 9110, section 7.8: a server may ignore an upgrade, and answers as if it was not asked for
+        if self._in_head:
+            self._head_bytes += len(data)
+            if self._head_bytes > MAX_HEAD_BYTES:
+                self._refuse_head(
+                    431, f"The header block is over {MAX_HEAD_BYTES} bytes. Send fewer or shorter headers."
+                )
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        call, self.call = self.call, None
+        if call is not None:
+            call.caller_left()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self.call is not None:
+            self.call.pause()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self.call is not None:
+            self.call.resume()
+
+    # -- what the parser tells us
+
+    def on_message_begin(self) -> None:
+        if self.call is not None:
+            self._ignore_the_rest()
+            return
+        self.url = b""
+        self.headers = []
+        self.expect_100_continue = False
+        self._in_head = True
+        self._head_bytes = 0
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.headers.append((name.lower(), value))
+
+    def on_headers_complete(self) -> None:
+        if self._deaf:
+            return
+        self._in_head = False
+        headers = self.headers
+        fields = dict(headers)
+        if (
+            b"host" not in fields
+            or len(fields) != len(headers)
+            or self._head_bytes
+            or self._piece_bytes > MAX_HEAD_BYTES
+        ):
+            problem = self._problem_with_head()
+            if problem:
+                self._refuse_head(*problem)
+                return
+        if b"expect" in fields:
+            self.expect_100_continue = fields[b"expect"].lower() == b"100-continue"
+        if self.parser.get_method() == b"POST":
+            self.call = self.calls.open(self, self.url, headers, fields)
+            if self.call is not None:
+                self._begin_call()
+                return
+        # uvicorn builds its scope when a message begins; only now is it known that one is needed.
+        url, headers, expect = self.url, self.headers, self.expect_100_continue
+        super().on_message_begin()
+        self.url, self.expect_100_continue = url, expect
+        self.headers = self.scope["headers"] = headers
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        if self.call is not None:
+            self.call.body_part(body)
+        elif not self._deaf:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        if self.call is not None:
+            if not self._deaf:
+                self.call.body_complete()
+        elif not self._deaf:
+            super().on_message_complete()
+
+    # -- what a call may do
+
+    def write(self, data: bytes) -> None:
+        """Send bytes to the caller. After the connection is lost this does nothing."""
+        self.transport.write(data)
+
+    def finish(self, *, keep_alive: bool) -> None:
+        """The call is answered. The connection waits for the next request or closes."""
+        self.call = None
+        self.has_been_active = True
+        self.server_state.total_requests += 1
+        if self._deaf or not keep_alive:
+            self.transport.close()
+
+    def finish_and_linger(self) -> None:
+        """The call is answered before its body was read: close, but in a way that lets the caller read the answer.
+
+        Closing with unread input makes the kernel send a reset, which can destroy the answer on its way
+        (RFC 9112, section 9.6). So: half-close, discard what still comes, close soon.
+        """
+        self.call = None
+        self._deaf = True
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self.loop.call_later(LINGER_S, self.transport.close)
+
+    def is_http_1_0(self) -> bool:
+        return bool(self.parser.get_http_version() == "1.0")
+
+    # -- uvicorn's server asks for these
+
+    def shutdown(self) -> None:
+        """Stop after the current request."""
+        if self.call is not None:
+            self._deaf = True
+        else:
+            super().shutdown()
+
+    def close_if_idle(self, now: float, idle_s: float) -> None:
+        """Close a connection on which nothing was under way for `idle_s`. `now` is loop time."""
+        is_busy = self.call is not None or (self.cycle is not None and not self.cycle.response_complete)
+        if self.has_been_active or is_busy:
+            self.has_been_active = False
+            self.idle_since = now
+        elif now - self.idle_since > idle_s:
+            self.transport.close()
+
+    def send_400_response(self, msg: str) -> None:
+        self._refuse_head(400, f"{msg} Send HTTP/1.1 as RFC 9112 describes it.")
+
+    # -- helpers
+
+    def _begin_call(self) -> None:
+        if self.cycle is not None and not self.cycle.response_complete:
+            # An ASGI answer is still under way on this connection: see the module's docstring.
+            self.cycle.keep_alive = False
+            self.call = None
+            self._deaf = True
+        elif self.expect_100_continue:
+            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def _ignore_the_rest(self) -> None:
+        self._deaf = True
+
+    def _problem_with_head(self) -> tuple[int, str] | None:
+        headers = self.headers
+        if len(headers) > MAX_HEADERS:
+            return 431, f"More than {MAX_HEADERS} headers. Send fewer."
+        if self._head_bytes + self._piece_bytes > MAX_HEAD_BYTES:
+            size = sum(len(name) + len(value) + 4 for name, value in headers) + len(self.url)
+            if size > MAX_HEAD_BYTES:
+                return 431, f"The header block is over {MAX_HEAD_BYTES} bytes. Send fewer or shorter headers."
+        hosts = 0
+        for name, _ in headers:
+            if name == b"host":
+                hosts += 1
+        if hosts != 1 and (hosts or self.parser.get_http_version() == "1.1"):
+            return 400, "A request needs exactly one Host header (RFC 9112, section 3.2)."
+        return None
+
+    def _refuse_head(self, status: int, message: str) -> None:
+        if self.transport.is_closing() or self._deaf:
+            return
+        self.transport.write(self.calls.malformed(status, message))
+        self._in_head = False
+        self.finish_and_linger()
+
+
+def front_protocol(calls: Calls, *, is_local: bool = False) -> type[Front]:
+    """A protocol class for uvicorn whose connections hand model calls to `calls`."""
+    return type("BoundFront", (Front,), {"calls": calls, "is_local": is_local})
+
+
+async def close_idle_fronts(
+    connections: set[asyncio.Protocol], *, idle_s: float, every_s: float = 15.0
+) -> None:
+    """Close connections that have been idle for `idle_s`, for ever (a task; cancel it to stop)."""
+    loop = asyncio.get_running_loop()
+    while True:
+        await asyncio.sleep(every_s)
+        for connection in list(connections):
+            if isinstance(connection, Front):
+                connection.close_if_idle(loop.time(), idle_s)

@@ -1,0 +1,339 @@
+"""Upstream connections: pooled per backend, kept alive, watched for silence.
+
+A request is one run of bytes, already framed. Its answer is told to a `Receiver` piece by piece, on the event loop.
+An idle connection that turns out to be dead before the first byte of the answer gets one retry on a fresh one
+(RFC 9110, section 9.2.2 leaves this to the client's knowledge of what is safe: nothing of an answer has been seen).
+"""
+
+import asyncio
+import contextlib
+import ssl
+from collections import deque
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Final, Protocol
+
+import httptools
+
+KEPT_HEADERS: Final = frozenset({
+    b"content-type", b"content-length", b"transfer-encoding", b"content-encoding", b"retry-after",
+    b"x-lingpai-dropped-params",
+})  # fmt: skip
+
+
+class Failure(Enum):
+    """Why there was no answer, or not all of it."""
+
+    CONNECT = "could not be reached"
+    CONNECT_TIMEOUT = "did not accept the connection in time"
+    TIMEOUT = "did not answer in time"
+    IDLE = "fell silent in the middle of its answer"
+    CLOSED = "closed the connection before its answer was complete"
+    GARBAGE = "answered with something that is not HTTP"
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where connections go: a TCP address (with or without TLS), or a Unix socket when `socket_path` is set."""
+
+    host: str
+    port: int
+    tls: ssl.SSLContext | None = None
+    socket_path: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timeouts:
+    """Seconds: to connect, until the head of the answer, and between two pieces of it; idle life in the pool.
+
+    All but the first are watched by the sweep, and so are up to a second longer.
+    """
+
+    connect: float = 5.0
+    first_byte: float = 600.0
+    idle: float = 300.0
+    keep_alive: float = 60.0
+
+
+class Receiver(Protocol):
+    """Who gets an answer. The lane calls `started` at most once, then `data`, then exactly one of the last two."""
+
+    upstream: "Upstream | None"
+    """The connection the answer comes from; set when it is known, cleared when it is over."""
+    retries: int
+    """Counted up when a dead pooled connection made a second attempt necessary."""
+    is_over: bool
+    """Whether nobody waits for the answer any more."""
+
+    def response_started(self, status: int, headers: dict[bytes, bytes]) -> None:
+        """The head is here: status and those of `KEPT_HEADERS` that were sent, names in lower case."""
+
+    def response_data(self, data: bytes) -> None:
+        """A piece of the body."""
+
+    def response_finished(self) -> None:
+        """The answer is complete."""
+
+    def response_failed(self, failure: Failure, detail: str) -> None:
+        """There will be no (more) answer."""
+
+
+class Upstream(asyncio.Protocol):
+    """One connection to a backend: idle in its pool, or busy with one receiver.
+
+    Time-outs cost nothing here: whatever happens sets `has_progressed`, and the pool's sweep, which runs twice a
+    second, moves the deadline of those that have and ends those that have not.
+    """
+
+    __slots__ = (
+        "_headers", "_is_paused", "_is_retryable", "_is_spoiled", "_parser", "_request", "_status", "deadline",
+        "has_answered", "has_progressed", "pool", "receiver", "transport",
+    )  # fmt: skip
+
+    def __init__(self, pool: "UpstreamPool") -> None:
+        self.pool = pool
+        self.transport: asyncio.Transport = None  # type: ignore[assignment]  # set by connection_made
+        self.receiver: Receiver | None = None
+        self.deadline = 0.0
+        self.has_answered = False
+        self.has_progressed = True
+        self._request = b""
+        self._is_retryable = False
+        self._is_spoiled = False
+        self._is_paused = False
+        self._parser: Any = httptools.HttpResponseParser(self)
+        self._status = 0
+        self._headers: dict[bytes, bytes] = {}
+
+    def send(self, request: bytes, receiver: Receiver, *, is_retryable: bool) -> None:
+        """Begin an exchange on this idle connection."""
+        self.receiver = receiver
+        receiver.upstream = self
+        self._request = request
+        self._is_retryable = is_retryable
+        self.has_answered = False
+        self.has_progressed = True
+        self.transport.write(request)
+
+    def abort(self) -> None:
+        """Drop the exchange and the connection with it: the backend sees the close and can stop working."""
+        self._release()
+        self.transport.abort()
+
+    def pause(self) -> None:
+        """Stop reading: the caller is slower than the backend."""
+        if not self._is_paused:
+            self._is_paused = True
+            self.transport.pause_reading()
+
+    def resume(self) -> None:
+        """Read on."""
+        if self._is_paused:
+            self._is_paused = False
+            self.has_progressed = True  # the silence in between was ours
+            self.transport.resume_reading()
+
+    # -- transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport  # type: ignore[assignment]
+        self.pool.open_connections.add(self)
+
+    def data_received(self, data: bytes) -> None:
+        if self.receiver is None:
+            self._is_spoiled = True  # unasked-for bytes: whatever comes next could be taken for an answer
+            self.transport.abort()
+            return
+        self.has_answered = self.has_progressed = True
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            self._fail(Failure.GARBAGE, str(error))
+            self.transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.pool.forget(self)
+        if self.receiver is None:
+            return
+        if self._status and not self._is_framed() and exc is None:
+            self._finish(may_keep_alive=False)  # RFC 9112, section 6.3 rule 8: no length given, so the close ends the answer
+        elif self._is_retryable and not self.has_answered:
+            request, receiver = self._request, self.receiver
+            self._release()
+            self.pool.retry(request, receiver)
+        else:
+            self._fail(Failure.CLOSED, str(exc) if exc else "connection closed")
+
+    # -- parser
+
+    def on_message_begin(self) -> None:
+        self._status = 0
+        self._headers = {}
+        if self.receiver is None:
+            self._is_spoiled = True  # a second answer behind the first
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        name = name.lower()
+        if name in KEPT_HEADERS:
+            self._headers[name] = value
+
+    def on_headers_complete(self) -> None:
+        status = self._parser.get_status_code()
+        # An interim answer (RFC 9110, section 15.2) is not the answer; that one follows.
+        if status >= 200 and self.receiver is not None:
+            self._status = status
+            self.receiver.response_started(status, self._headers)
+
+    def on_body(self, data: bytes) -> None:
+        if self.receiver is not None:
+            self.receiver.response_data(data)
+
+    def on_message_complete(self) -> None:
+        if self._status:
+            self._finish(may_keep_alive=self._parser.should_keep_alive())
+
+    # -- ends
+
+    def _finish(self, *, may_keep_alive: bool) -> None:
+        receiver = self.receiver
+        if receiver is None:
+            return
+        is_reusable = may_keep_alive and not self._is_spoiled and self._is_framed()
+        self._status = 0
+        self.receiver = receiver.upstream = None
+        self._request = b""
+        if is_reusable:
+            self.resume()
+            self.pool.give_back(self)
+        else:
+            self.transport.close()
+        receiver.response_finished()
+
+    def _fail(self, failure: Failure, detail: str) -> None:
+        receiver = self.receiver
+        if receiver is not None:
+            self._release()
+            receiver.response_failed(failure, detail)
+
+    def _release(self) -> None:
+        if self.receiver is not None:
+            self.receiver.upstream = None
+            self.receiver = None
+        self._request = b""
+
+    def _is_framed(self) -> bool:
+        return b"content-length" in self._headers or b"transfer-encoding" in self._headers
+
+    def check_deadline(self, now: float) -> None:
+        """Move the deadline when something has happened since the last check; else see whether it has passed."""
+        if self.has_progressed:
+            self.has_progressed = False
+            self.deadline = now + self._patience()
+        elif now > self.deadline and not self._is_paused:
+            if self.receiver is None:
+                self.transport.close()
+            else:
+                self._fail(Failure.IDLE if self.has_answered else Failure.TIMEOUT, "time-out")
+                self.transport.abort()
+
+    def _patience(self) -> float:
+        timeouts = self.pool.timeouts
+        if self.receiver is None:
+            return timeouts.keep_alive
+        return timeouts.idle if self.has_answered else timeouts.first_byte
+
+
+class UpstreamPool:
+    """The connections to one backend."""
+
+    def __init__(
+        self,
+        origin: Origin,
+        *,
+        loop: asyncio.AbstractEventLoop,
+        timeouts: Timeouts | None = None,
+        max_idle: int = 512,
+    ) -> None:
+        self.origin = origin
+        self.loop = loop
+        self.timeouts = timeouts or Timeouts()
+        self.max_idle = max_idle
+        self.open_connections: set[Upstream] = set()
+        self._idle: deque[Upstream] = deque()
+        self._connecting: set[asyncio.Task[None]] = set()
+
+    def send(self, request: bytes, receiver: Receiver) -> None:
+        """Send `request` over an idle connection, or over a new one as soon as it is open."""
+        idle = self._idle
+        while idle:
+            upstream = idle.pop()  # the most recently used: least likely to have been closed meanwhile
+            if not upstream.transport.is_closing():
+                upstream.send(request, receiver, is_retryable=True)
+                return
+        self._connect(request, receiver)
+
+    def retry(self, request: bytes, receiver: Receiver) -> None:
+        """Send `request` again, over a fresh connection: the pooled one was dead."""
+        receiver.retries += 1
+        self._connect(request, receiver)
+
+    def give_back(self, upstream: Upstream) -> None:
+        """Keep an idle connection for the next exchange."""
+        if len(self._idle) >= self.max_idle:
+            upstream.transport.close()
+            return
+        upstream.has_progressed = True
+        self._idle.append(upstream)
+
+    def forget(self, upstream: Upstream) -> None:
+        """A connection is gone."""
+        self.open_connections.discard(upstream)
+        if upstream.receiver is None:
+            with contextlib.suppress(ValueError):
+                self._idle.remove(upstream)
+
+    def sweep(self) -> None:
+        """End exchanges whose time is up and connections idle for too long. Call it every half second."""
+        now = self.loop.time()
+        for upstream in list(self.open_connections):
+            upstream.check_deadline(now)
+
+    async def close(self) -> None:
+        """Close every connection; exchanges under way fail."""
+        for task in self._connecting:
+            task.cancel()
+        await asyncio.gather(*self._connecting, return_exceptions=True)
+        for upstream in list(self.open_connections):
+            upstream.transport.abort()
+
+    def _connect(self, request: bytes, receiver: Receiver) -> None:
+        task = self.loop.create_task(self._open_and_send(request, receiver))
+        self._connecting.add(task)
+        task.add_done_callback(self._connecting.discard)
+
+    async def _open_and_send(self, request: bytes, receiver: Receiver) -> None:
+        try:
+            async with asyncio.timeout(self.timeouts.connect):
+                upstream = await self._open()
+        except TimeoutError:
+            receiver.response_failed(
+                Failure.CONNECT_TIMEOUT, f"no connection within {self.timeouts.connect:g} s"
+            )
+        except OSError as error:  # ssl.SSLError is one too
+            receiver.response_failed(Failure.CONNECT, str(error))
+        else:
+            if receiver.is_over:
+                self.give_back(upstream)  # the caller left while we were connecting
+            else:
+                upstream.send(request, receiver, is_retryable=False)
+
+    async def _open(self) -> Upstream:
+        origin = self.origin
+        if origin.socket_path is not None:
+            _, upstream = await self.loop.create_unix_connection(lambda: Upstream(self), origin.socket_path)
+            return upstream
+        hostname = origin.host if origin.tls else None
+        _, upstream = await self.loop.create_connection(
+            lambda: Upstream(self), origin.host, origin.port, ssl=origin.tls, server_hostname=hostname
+        )
+        return upstream

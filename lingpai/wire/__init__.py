@@ -1,0 +1,1 @@
+"""Shapes on the wire and pure conversions between them: bytes in, bytes out, no I/O."""

@@ -1,0 +1,140 @@
+"""The plain calls (`/predict`, `/api/v1/generate`, `…/inference`) put into OpenAI's shapes and back.
+
+They exist because articles, scripts and desktop clients use them; docs/concepts.md shows each with its answer.
+"""
+
+from typing import Any, Final
+
+import msgspec
+
+from lingpai.errors import LingpaiError
+from lingpai.wire import tasks
+
+LENGTH_NAMES: Final = ("max_tokens", "max_completion_tokens", "max_new_tokens", "max_length")
+"""Names for the most tokens to generate, the most telling first."""
+
+
+class PredictRequest(msgspec.Struct):
+    """`POST /predict`: the function's argument, and optionally a model."""
+
+    input_data: msgspec.Raw = msgspec.Raw()
+    model: str | None = None
+
+    def check(self) -> None:
+        """Refuse a request without an argument. Raises LingpaiError `invalid_request`."""
+        if not bytes(self.input_data):
+            raise LingpaiError(
+                "invalid_request", '`input_data` is missing. Send {"input_data": …}.', param="input_data"
+            )
+
+
+class InferenceRequest(msgspec.Struct):
+    """`POST /api/v1/models/{owner}/{name}/inference`."""
+
+    input: msgspec.Raw = msgspec.Raw()
+    parameters: dict[str, Any] | None = None
+    model: str | None = None
+    stream: bool | None = None
+
+    def check(self) -> None:
+        """Refuse a request without input, and streams. Raises LingpaiError `invalid_request`."""
+        _refuse_stream(self.stream)
+        if not bytes(self.input):
+            raise LingpaiError("invalid_request", '`input` is missing. Send {"input": …}.', param="input")
+
+
+class GenerateRequest(msgspec.Struct):
+    """`POST /api/v1/generate`: `prompt` and any generation parameters beside it."""
+
+    prompt: str | list[str] | None = None
+    model: str | None = None
+    stream: bool | None = None
+
+    def check(self) -> None:
+        """Refuse a request without a prompt, and streams. Raises LingpaiError `invalid_request`."""
+        _refuse_stream(self.stream)
+        if self.prompt is None:
+            raise LingpaiError(
+                "invalid_request", '`prompt` is missing. Send {"prompt": "…"}.', param="prompt"
+            )
+
+
+def _refuse_stream(stream: bool | None) -> None:
+    if stream:
+        raise LingpaiError(
+            "invalid_request",
+            "This endpoint does not stream. Use /v1/chat/completions with `stream`.",
+            param="stream",
+        )
+
+
+PREDICT: Final = msgspec.json.Decoder(PredictRequest)
+INFERENCE: Final = msgspec.json.Decoder(InferenceRequest)
+GENERATE: Final = msgspec.json.Decoder(GenerateRequest)
+
+
+def generation_parameters(fields: dict[str, Any]) -> dict[str, Any]:
+    """`fields` with every name for the length turned into `max_tokens`, and without what is not a parameter."""
+    parameters = {
+        name: value
+        for name, value in fields.items()
+        if name not in LENGTH_NAMES and name not in ("prompt", "model", "input", "stream")
+    }
+    for name in LENGTH_NAMES:
+        if fields.get(name) is not None:
+            parameters["max_tokens"] = fields[name]
+            break
+    return parameters
+
+
+def openai_request(
+    task: str, model: str, payload: Any, parameters: dict[str, Any]
+) -> tuple[bytes, dict[str, Any]]:
+    """The OpenAI path (without its prefix) and body for `payload` on a model of `task`.
+
+    Raises LingpaiError `invalid_request` when the payload does not fit, `unsupported_task` when the task has no such
+    call.
+    """
+    if task == tasks.CHAT:
+        return b"/chat/completions", {"model": model, "messages": as_messages(payload), **parameters}
+    if task == tasks.COMPLETION:
+        return b"/completions", {"model": model, "prompt": payload, **parameters}
+    if task == tasks.EMBEDDING:
+        return b"/embeddings", {"model": model, "input": payload, "encoding_format": "float", **parameters}
+    raise LingpaiError("unsupported_task", f"`{model}` ({task}) cannot be called this way.", param="model")
+
+
+def as_messages(payload: Any) -> list[Any]:
+    """Chat messages from what callers of the plain endpoints send: a text, messages, or an object holding them."""
+    if isinstance(payload, str):
+        return [{"role": "user", "content": payload}]
+    if isinstance(payload, dict) and isinstance(payload.get("messages"), list):
+        return list(payload["messages"])
+    if isinstance(payload, list) and payload and all(isinstance(item, dict) for item in payload):
+        return payload
+    raise LingpaiError(
+        "invalid_request", 'For a chat model send a text, or a list of messages [{"role": "user", "content": "…"}].',
+        param="input",
+    )  # fmt: skip
+
+
+def answer_output(task: str, answer: Any) -> Any:
+    """What the model said, out of an OpenAI answer: `{"text"}`, or a list of vectors.
+
+    Raises KeyError, IndexError or TypeError when the answer is not of the expected shape.
+    """
+    if task == tasks.EMBEDDING:
+        return [item["embedding"] for item in sorted(answer["data"], key=lambda item: item.get("index", 0))]
+    return {"text": answer_texts(task, answer)[0]}
+
+
+def answer_texts(task: str, answer: Any) -> list[str]:
+    """The generated texts of an OpenAI answer, one per choice. Raises like `answer_output`."""
+    if task == tasks.CHAT:
+        return [choice["message"]["content"] or "" for choice in answer["choices"]]
+    return [choice["text"] for choice in answer["choices"]]
+
+
+def encode(body: dict[str, Any]) -> bytes:
+    """A request body as JSON."""
+    return msgspec.json.encode(body)

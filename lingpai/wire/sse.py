@@ -1,0 +1,69 @@
+"""Server-sent events as bytes: cutting a stream at event borders without parsing what need not be parsed.
+
+Source: WHATWG HTML, section 9.2 (server-sent events). Lines end in LF or CRLF; an event ends at an empty line.
+"""
+
+from typing import Final
+
+MAX_EVENT_BYTES: Final = 8 * 1024 * 1024
+"""An event longer than this is garbage: the stream is ended rather than kept in memory."""
+
+DONE: Final = b"data: [DONE]\n\n"
+
+
+class EventTooLongError(ValueError):
+    """The backend sent more than `MAX_EVENT_BYTES` without ending an event."""
+
+
+class EventCutter:
+    """Hands on whole events only, so that one can be looked at, changed or dropped before it is sent.
+
+    The usual piece ends at an event border and passes as it came, uncopied.
+    """
+
+    __slots__ = ("_rest",)
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def feed(self, piece: bytes) -> bytes:
+        """All whole events up to now, as one run of bytes (maybe empty). Raises EventTooLongError."""
+        if self._rest:
+            piece = self._rest + piece
+            self._rest = b""
+        elif piece.endswith(b"\n\n"):
+            return piece
+        end = max(piece.rfind(b"\n\n") + 2, piece.rfind(b"\r\n\r\n") + 4)
+        if end < 4 and not piece.startswith(b"\n\n"):
+            end = 0
+        self._rest = piece[end:]
+        if len(self._rest) > MAX_EVENT_BYTES:
+            raise EventTooLongError
+        return piece[:end]
+
+    def rest(self) -> bytes:
+        """What was left without an end when the stream ended."""
+        rest, self._rest = self._rest, b""
+        return rest
+
+
+def split_events(run: bytes) -> list[bytes]:
+    """Single events, each with its closing empty line, of a run of whole events."""
+    if b"\r" in run:
+        run = run.replace(b"\r\n", b"\n")
+    return [event + b"\n\n" for event in run.split(b"\n\n") if event]
+
+
+def event_data(event: bytes) -> bytes | None:
+    """The `data` of one event (several data lines are joined by LF), or None when it has none (a comment)."""
+    lines = [
+        line[6:] if line.startswith(b"data: ") else line[5:]
+        for line in event.splitlines()
+        if line.startswith(b"data:")
+    ]
+    return b"\n".join(lines) if lines else None
+
+
+def data_event(data: bytes) -> bytes:
+    """One event that carries `data`."""
+    return b"data: " + data + b"\n\n"

@@ -1,0 +1,85 @@
+"""What a backend says a call has used (OpenAI's `usage` object)."""
+
+from typing import Final
+
+import msgspec
+
+
+class PromptDetails(msgspec.Struct):
+    cached_tokens: int | None = None
+
+
+class CompletionDetails(msgspec.Struct):
+    reasoning_tokens: int | None = None
+
+
+class Usage(msgspec.Struct):
+    """Token counts. `estimated` is Lingpai's own mark: counted by rule of thumb, not by the model's tokenizer."""
+
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    prompt_tokens_details: PromptDetails | None = None
+    completion_tokens_details: CompletionDetails | None = None
+    estimated: bool = False
+
+    @property
+    def cached_tokens(self) -> int:
+        details = self.prompt_tokens_details
+        return _count(details.cached_tokens) if details else 0
+
+    @property
+    def reasoning_tokens(self) -> int:
+        details = self.completion_tokens_details
+        return _count(details.reasoning_tokens) if details else 0
+
+
+class _Answer(msgspec.Struct):
+    usage: Usage | None = None
+
+
+_ANSWER: Final = msgspec.json.Decoder(_Answer)
+_USAGE: Final = msgspec.json.Decoder(Usage | None)
+_OBJECT: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+# Larger than any context window; a backend that reports more is wrong, and must not poison sums.
+_MOST = 10**9
+
+
+def answer_usage(body: bytes) -> Usage | None:
+    """The usage in a unary answer; None when it has none that makes sense.
+
+    Raises msgspec.DecodeError when the answer is not a JSON object.
+    """
+    try:
+        usage: Usage | None = _ANSWER.decode(body).usage
+    except msgspec.ValidationError:
+        _OBJECT.decode(body)  # an object at all? Then only its usage is odd.
+        return None
+    return usage
+
+
+def read_usage(raw: msgspec.Raw) -> Usage | None:
+    """The usage object, or None when it is absent, null or not as it should be (backends do lie)."""
+    if not bytes(raw):
+        return None
+    try:
+        usage: Usage | None = _USAGE.decode(raw)
+    except msgspec.DecodeError:
+        return None
+    return usage
+
+
+def _count(value: int | None) -> int:
+    return min(max(value or 0, 0), _MOST)
+
+
+def tokens(usage: Usage | None) -> tuple[int, int, int, int]:
+    """(prompt, completion, cached, reasoning) of `usage`, never negative, zeros when there is none."""
+    if usage is None:
+        return 0, 0, 0, 0
+    prompt, completion = usage.prompt_tokens or 0, usage.completion_tokens or 0
+    if not (0 <= prompt <= _MOST and 0 <= completion <= _MOST):
+        prompt, completion = _count(prompt), _count(completion)
+    if usage.prompt_tokens_details is None and usage.completion_tokens_details is None:
+        return prompt, completion, 0, 0
+    return prompt, completion, usage.cached_tokens, usage.reasoning_tokens
