@@ -44,15 +44,9 @@ class OpenAIBackend:
     is_ollama: bool = False
     kind: Literal["openai"] = "openai"
     socket_path: None = None
-
-    @property
-    def state(self) -> Literal["ready"]:
-        """Always ready: whether the origin is there shows with each call, and a call costs nothing when it is not."""
-        return "ready"
-
-    @property
-    def retry_after(self) -> float:
-        return 2.0
+    state: Literal["ready"] = "ready"
+    """Always: whether the origin is there shows with each call, and a call costs nothing when it is not."""
+    retry_after: float = 2.0
 
     @property
     def origin(self) -> str:

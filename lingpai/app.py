@@ -1,0 +1,365 @@
+"""Composition: settings in, server out. The one file that knows every part."""
+
+import asyncio
+import fcntl
+import gc
+import os
+import socket
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+
+import lingpai
+from lingpai import model_operations
+from lingpai.catalog import routes as catalog_routes
+from lingpai.catalog.interfaces import Backend
+from lingpai.catalog.service import Catalog
+from lingpai.catalog.store import SqlTargetStore
+from lingpai.errors import LingpaiError
+from lingpai.gateway import authenticate
+from lingpai.gateway import routes as gateway_routes
+from lingpai.gateway.answer import EXPOSED_HEADERS
+from lingpai.gateway.authenticate import Account, Authenticator, read_credential
+from lingpai.gateway.gateway import Gateway
+from lingpai.identity import routes as identity_routes
+from lingpai.identity.keyring import Keyring
+from lingpai.identity.peppers import Peppers, peppers_from_file, peppers_from_text
+from lingpai.identity.schemas import KeyCreate
+from lingpai.identity.service import Keys, Users
+from lingpai.identity.store import SqlCredentialStore
+from lingpai.jobs.runner import JobRunner
+from lingpai.lane.server import LaneServer
+from lingpai.metering import routes as metering_routes
+from lingpai.metering.journal import Journal
+from lingpai.metering.service import UsageReport
+from lingpai.metering.store import SqlUsageStore
+from lingpai.metering.supervisor import IngesterProcess
+from lingpai.names import Names, Subjects
+from lingpai.principal import Principal
+from lingpai.quotas import routes as quota_routes
+from lingpai.quotas.description import describe
+from lingpai.quotas.grammar import canonical_limit
+from lingpai.quotas.headers import rate_limit_headers
+from lingpai.quotas.limiter import MemoryLimiter
+from lingpai.quotas.loader import MeterLoader
+from lingpai.settings import ModelSettings, Settings
+from lingpai.storage.database import Database, sqlite_url
+from lingpai.targets import DEMONSTRATION, DEMONSTRATION_NAME, Fleet
+from lingpai.telemetry.metrics import CallMetrics, render
+from lingpai.web.errors import install_error_handlers
+from lingpai.web.health import health_routes
+from lingpai.web.paths import UsualPaths
+
+FIRST_KEY_NAME: Final = "first"
+INGEST_TIMEOUT_S: Final = 600.0
+EVICT_AFTER_S: Final = 600.0
+
+
+class StartError(Exception):
+    """The server cannot start. The message says why and what to try."""
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """What the first lines of `lingpai serve` tell."""
+
+    address: str
+    first_key: str | None
+
+
+class Application:
+    """One server process: built from settings, started, run, stopped.
+
+    What has been opened is noted in `_exits` at once and closed in the reverse order, also after a start that failed.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        data: Path,
+        environment: Mapping[str, str],
+        on_progress: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self.settings = settings
+        self.data = data
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._exits = AsyncExitStack()
+        self._exits.callback(os.close, _lock_data(data))
+        self.jobs = JobRunner()
+        self.metrics = CallMetrics()
+        self.catalog = Catalog(default_model=settings.server.default_model)
+        self.fleet = Fleet(
+            self.catalog,
+            socket_folder=Path(self._exits.enter_context(tempfile.TemporaryDirectory(prefix="lingpai-"))),
+            environment=environment,
+            on_progress=on_progress,
+            on_removed=self._drop_backend,
+        )
+        self._open_storage(environment)
+
+    def _open_storage(self, environment: Mapping[str, str]) -> None:
+        self.database = Database(sqlite_url(self.data / "lingpai.db"))
+        self._exits.callback(self.database.close)
+        self.database.migrate()
+        self.targets = SqlTargetStore(self.database)
+        self.usage = SqlUsageStore(self.database)
+        peppers = _peppers(self.data, environment)
+        self.keyring = Keyring(SqlCredentialStore(self.database), peppers)
+        shared: dict[str, Any] = {
+            "on_change": self._on_identity_change,
+            "validate_limit": canonical_limit,
+            "default_limits": self.settings.limits.default,
+        }
+        self.users = Users(self.database, **shared)
+        self.keys = Keys(self.database, peppers=peppers, **shared)
+        self.names = Names(self.database)
+        self._first_key = self._ensure_first_key()
+        self.local_administrator = self.users.local_administrator()
+        self.local_administrator.account = Account(self.local_administrator, ())
+
+    def _ensure_first_key(self) -> str | None:
+        """On the very first start: the administrator, and one key to begin with."""
+        if not self.users.ensure_admin():
+            return None
+        return self.keys.create(self.users.local_administrator(), KeyCreate(name=FIRST_KEY_NAME)).token
+
+    # -- start
+
+    async def start(self, models: tuple[ModelSettings, ...]) -> Started:
+        """Listen, load the journal, serve the targets. Raises StartError or TargetError; call `stop` in any case."""
+        loop = self._loop = asyncio.get_running_loop()
+        listener = _bind(self.settings.server.host, self.settings.server.port)
+        self._exits.callback(listener.close)
+        self._exits.push_async_callback(self.fleet.stop)
+        serving = asyncio.gather(*(self.fleet.add(model) for model in models))
+        try:
+            await self._open_journal(loop)
+            self._build_gateway(loop)
+            await self._listen(listener)
+            if not await self.ingester.wait_for(self._journal_at_start, INGEST_TIMEOUT_S):
+                raise StartError("The usage journal of the last run could not be loaded. The log says why.")
+            await serving
+        finally:
+            serving.cancel()
+            await asyncio.gather(serving, return_exceptions=True)
+        await self._start_jobs()
+        host, port = listener.getsockname()[:2]
+        return Started(f"http://{f'[{host}]' if ':' in host else host}:{port}", self._first_key)
+
+    async def _open_journal(self, loop: asyncio.AbstractEventLoop) -> None:
+        folder = self.data / "journal"
+        self.ingester = IngesterProcess(folder, self.data / "lingpai.db")
+        self._exits.push_async_callback(self.ingester.stop)
+        self.journal = Journal(folder, loop, self.settings.metering)
+        self._exits.callback(self.journal.close)
+        self._journal_at_start = self.journal.position
+        await self.ingester.start()
+
+    def _build_gateway(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.limiter = MemoryLimiter(self.usage)
+        self.meters = MeterLoader(self.limiter, mark=lambda: self.journal.position, reached=self._reached)
+        self.gateway = Gateway(
+            settings=self.settings.gateway,
+            loop=loop,
+            catalog=self.catalog,
+            authenticator=Authenticator(self.keyring, self.meters.load, jobs=self.jobs),
+            limiter=self.limiter,
+            rate_limit_headers=rate_limit_headers,
+            journal=self.journal,
+            metrics=self.metrics,
+            is_loading=lambda: self.fleet.is_loading,
+            local_administrator=self.local_administrator,
+        )
+        self._exits.push_async_callback(self.gateway.close)
+        self._exits.push_async_callback(self.jobs.stop)
+        self.metrics.gauge(
+            "lingpai_connections", "Open connections of callers.", lambda: len(self.server.fronts)
+        )
+        self.metrics.gauge("lingpai_meters", "Limit counters in memory.", lambda: len(self.limiter))
+
+    async def _listen(self, listener: socket.socket) -> None:
+        settings = self.settings.server
+        self.server = LaneServer(
+            self._build_asgi(),
+            self.gateway,
+            keep_alive_s=settings.keep_alive_s,
+            stop_timeout_s=settings.stop_timeout_s,
+        )
+        await self.server.start(listener, self.data / "admin.sock")
+        self._exits.push_async_callback(self._drain)
+
+    async def _start_jobs(self) -> None:
+        self.jobs.every(0.5, "watch time-outs", self.gateway.sweep)
+        self.jobs.every(5.0, "evict idle limits", self._evict_idle_limits)
+        self.jobs.every(60.0, "note last uses of keys", self._note_uses)
+        self.jobs.every(60.0, "refresh model lists", self.fleet.refresh)
+        for target in await asyncio.to_thread(self.targets.all):
+            self.jobs.start("serve a kept target", self.fleet.add_patiently(ModelSettings(target=target)))
+
+    # -- the ASGI side
+
+    def _build_asgi(self) -> Any:
+        app = FastAPI(title="Lingpai", version=lingpai.__version__, docs_url=None, redoc_url=None)
+        app.state.authenticate = self._authenticate
+        for router in self._routers():
+            app.include_router(router)
+        install_error_handlers(app)
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(self.settings.gateway.cors_origins),
+            allow_methods=["GET", "POST", "OPTIONS"],
+            allow_headers=["*"],
+            expose_headers=EXPOSED_HEADERS.split(", "),
+            max_age=600,
+        )
+        return UsualPaths(app)
+
+    def _routers(self) -> list[Any]:
+        return [
+            health_routes(
+                not_ready_because=self._not_ready_because,
+                metrics=lambda: render(self.metrics),
+                metrics_token=self.settings.server.metrics_token,
+            ),
+            catalog_routes.client_routes(self.catalog),
+            gateway_routes.documented_calls(),
+            gateway_routes.key_routes(describe, time.time),
+            identity_routes.key_routes(self.keys),
+            identity_routes.user_routes(self.users),
+            quota_routes.limit_routes(Subjects(self.keys, self.users), self.meters.load),
+            metering_routes.usage_routes(UsageReport(self.usage), self._all_recorded, self.names),
+            catalog_routes.management_routes(
+                self.catalog, model_operations.TargetOperations(self.fleet, self.targets, self.gateway)
+            ),
+        ]
+
+    async def _authenticate(self, request: Request) -> Principal:
+        """Who calls a route that is not a model call."""
+        seen = [name for name, _ in request.headers.raw]
+        fields = dict(request.headers.raw)
+        token = read_credential(fields)
+        if len(seen) != len(fields) and seen.count(b"authorization") > 1:
+            raise LingpaiError("ambiguous_credentials", "Authorization was sent twice. Send it once.")
+        if token is None:
+            if getattr(request.state, "is_local", False):
+                return self.local_administrator
+            raise authenticate.missing_key()
+        principal = await self.gateway.authenticator.principal_for(token)
+        if principal is None:
+            raise authenticate.unknown_key(token)
+        authenticate.check_principal(principal, request.client.host if request.client else "", time.time())
+        return principal
+
+    def _not_ready_because(self) -> str | None:
+        if self.gateway.is_stopping:
+            return "the server is stopping"
+        if not self.journal.healthy:
+            return "usage cannot be recorded"
+        if self.fleet.is_loading:
+            return "models are loading"
+        return None if self.catalog.models() else "there is no model"
+
+    # -- what parts tell each other
+
+    def _on_identity_change(self, kind: str, id_: str) -> None:
+        """A key or user changed (told from a worker thread): the next call must see it."""
+        if self._loop is not None:
+            asyncio.run_coroutine_threadsafe(self._forget(kind, id_), self._loop).result(timeout=10)
+
+    async def _forget(self, kind: str, id_: str) -> None:
+        self.meters.require_history_up_to_now()
+        if kind == "key":
+            self.keyring.forget_key(id_)
+        else:
+            self.keyring.forget_user(id_)
+
+    def _drop_backend(self, backend: Backend) -> None:
+        self.jobs.start("drop a backend", self.gateway.drop(backend))
+
+    def _evict_idle_limits(self) -> None:
+        self.limiter.evict_idle(time.time(), EVICT_AFTER_S)
+
+    async def _reached(self, position: Any) -> bool:
+        return await self.ingester.wait_for(position, self.settings.metering.usage_wait_s)
+
+    async def _all_recorded(self) -> bool:
+        return await self._reached(self.journal.position)
+
+    async def _note_uses(self) -> None:
+        uses = self.keyring.take_uses()
+        if uses:
+            await asyncio.to_thread(self.keys.touch, uses)
+
+    # -- run and stop
+
+    async def run(self) -> None:
+        """Serve until told to stop."""
+        await self.server.run()
+
+    async def stop(self) -> None:
+        """Stop in order: no new calls, let streams finish, record, load the records, close."""
+        await self._exits.aclose()
+
+    async def _drain(self) -> None:
+        self.gateway.is_stopping = True
+        await self.server.drain()
+        await self._note_uses()
+        (self.data / "admin.sock").unlink(missing_ok=True)
+
+
+def tune_garbage_collection() -> None:
+    """Keep what start-up made out of every collection, and collect less often: calls leave no cycles behind."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)
+
+
+def default_targets() -> tuple[ModelSettings, ...]:
+    """What is served when nothing is named: the demonstration models."""
+    return (ModelSettings(target=DEMONSTRATION, name=DEMONSTRATION_NAME),)
+
+
+def _lock_data(data: Path) -> int:
+    """Make the data folder, closed to others, and hold it for this process alone."""
+    try:
+        data.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(data / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise StartError(
+            f"Another server is running on {data}. Stop it, or choose another folder with --data."
+        ) from None
+    except OSError as error:
+        raise StartError(
+            f"The data folder {data} cannot be used: {error}. Choose another one with --data."
+        ) from error
+    return descriptor
+
+
+def _peppers(data: Path, environment: Mapping[str, str]) -> Peppers:
+    text = environment.get("LINGPAI_PEPPER")
+    return peppers_from_text(text) if text else peppers_from_file(data / "secrets" / "pepper.json")
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise StartError(
+            f"Cannot listen on {host}:{port}: {error.strerror or error}. Is a server running there already? "
+            "Choose another port with --port."
+        ) from error
+    return listener

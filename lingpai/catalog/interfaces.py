@@ -1,0 +1,75 @@
+"""What the catalog needs to know of a backend, and what it says of a model."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+BackendState = Literal["loading", "ready", "restarting", "unavailable", "stopped"]
+
+
+class Backend(Protocol):
+    """Where a model's calls go: an HTTP origin that speaks OpenAI, or a worker behind a Unix socket."""
+
+    @property
+    def name(self) -> str:
+        """Unique among the backends, fit for logs and usage records."""
+        ...
+
+    @property
+    def kind(self) -> Literal["openai", "worker"]: ...
+
+    @property
+    def host(self) -> str: ...
+
+    @property
+    def port(self) -> int: ...
+
+    @property
+    def is_tls(self) -> bool: ...
+
+    @property
+    def socket_path(self) -> Path | None:
+        """The Unix socket to connect to instead of host and port."""
+        ...
+
+    @property
+    def path_prefix(self) -> str:
+        """What stands before `/chat/completions` (usually `/v1`)."""
+        ...
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Sent with every call: the backend's own credential, above all. Never shown or logged."""
+        ...
+
+    @property
+    def state(self) -> BackendState: ...
+
+    @property
+    def retry_after(self) -> float:
+        """Seconds until another try makes sense while `state` is not "ready"."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Model:
+    """Something callable by id."""
+
+    id: str
+    task: str
+    backend: Backend
+    upstream_name: str
+    """What the backend calls it; equal to `id` unless the operator renamed it."""
+    description: str = ""
+    aliases: tuple[str, ...] = ()
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    """JSON schema of the keyword parameters, for local models."""
+    is_task_certain: bool = True
+    """False when the task was only guessed from the model's name."""
+    created: int = 0
+
+    @property
+    def owner(self) -> str:
+        owner, slash, _ = self.id.partition("/")
+        return owner if slash else self.backend.name

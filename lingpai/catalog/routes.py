@@ -1,0 +1,114 @@
+"""`/v1/models` for every client, `/api/v1/models` for operators."""
+
+from collections.abc import Awaitable
+from typing import Annotated, Any, Protocol
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
+
+from lingpai.catalog.interfaces import Model
+from lingpai.catalog.schemas import (
+    CheckRequest,
+    NewTarget,
+    anthropic_list,
+    model_page,
+    openai_list,
+    openai_model,
+)
+from lingpai.catalog.service import Catalog
+from lingpai.errors import LingpaiError
+from lingpai.principal import Principal
+from lingpai.web.auth import ANY, require
+from lingpai.web.errors import ERROR_RESPONSES
+
+NO_STORE = {"cache-control": "no-store"}
+
+
+class Targets(Protocol):
+    """Adding and removing what is served (app.py passes it in)."""
+
+    def add(self, target: str, *, is_local: bool) -> Awaitable[list[Model]]:
+        """Serve `target` now and after the next start. Raises LingpaiError `invalid_request`."""
+
+    def remove(self, model: Model) -> Awaitable[None]:
+        """Stop serving the target that `model` came from. Raises LingpaiError when it cannot be removed here."""
+
+    def check(self, model: Model) -> Awaitable[list[dict[str, Any]]]:
+        """Try `model` out step by step: `name`, `ok`, `ms`, `detail` of each step."""
+
+
+def client_routes(catalog: Catalog) -> APIRouter:
+    """The list that every client asks for first."""
+    router = APIRouter(tags=["models"], responses=ERROR_RESPONSES)
+
+    @router.get("/v1/models", summary="List the models that this key may call")
+    async def list_models(request: Request, caller: Annotated[Principal, require(ANY)]) -> Response:
+        models = [model for model in catalog.models() if caller.may_call(model.id)]
+        is_anthropic = "anthropic-version" in request.headers
+        return JSONResponse(anthropic_list(models) if is_anthropic else openai_list(models), headers=NO_STORE)
+
+    @router.get("/v1/models/{id:path}", summary="One model")
+    async def show_model(id: str, caller: Annotated[Principal, require(ANY)]) -> Response:  # noqa: A002  the wire name
+        model = catalog.find(id)
+        if model is None or not (caller.may_call(model.id) or caller.may_call(id)):
+            raise _not_found(catalog, id, caller)
+        return JSONResponse({**openai_model(model), "id": id}, headers=NO_STORE)
+
+    return router
+
+
+def management_routes(catalog: Catalog, targets: Targets) -> APIRouter:
+    """What operators do with models."""
+    router = APIRouter(prefix="/api/v1/models", tags=["models"], responses=ERROR_RESPONSES)
+
+    @router.get("", summary="List all models with their state")
+    async def list_all(caller: Annotated[Principal, require("models:read")]) -> dict[str, Any]:
+        return {"data": [model_page(model) for model in catalog.models() if caller.may_call(model.id)]}
+
+    @router.post("", status_code=201, summary="Serve a target")
+    async def add(
+        body: NewTarget, request: Request, caller: Annotated[Principal, require("models:write")]
+    ) -> dict[str, Any]:
+        _require_admin(caller)
+        models = await targets.add(body.target, is_local=bool(getattr(request.state, "is_local", False)))
+        return {"data": [model_page(model) for model in models]}
+
+    @router.post("/check", summary="Try a model out")
+    async def check(
+        body: CheckRequest, caller: Annotated[Principal, require("models:read")]
+    ) -> dict[str, Any]:
+        model = _find(catalog, body.model, caller)
+        steps = await targets.check(model)
+        return {"model": model.id, "ok": all(step["ok"] for step in steps), "steps": steps}
+
+    @router.get("/{id:path}", summary="One model with its state")
+    async def show(id: str, caller: Annotated[Principal, require("models:read")]) -> dict[str, Any]:  # noqa: A002
+        return model_page(_find(catalog, id, caller))
+
+    @router.delete("/{id:path}", status_code=204, summary="Stop serving the target that a model came from")
+    async def remove(id: str, caller: Annotated[Principal, require("models:write")]) -> None:  # noqa: A002
+        _require_admin(caller)
+        await targets.remove(_find(catalog, id, caller))
+
+    return router
+
+
+def _find(catalog: Catalog, name: str, caller: Principal) -> Model:
+    model = catalog.find(name)
+    if model is None or not caller.may_call(model.id):
+        raise _not_found(catalog, name, caller)
+    return model
+
+
+def _not_found(catalog: Catalog, name: str, caller: Principal) -> LingpaiError:
+    near = catalog.nearest(name, among=[model.id for model in catalog.models() if caller.may_call(model.id)])
+    return LingpaiError(
+        "model_not_found",
+        f"There is no model `{name[:200]}`.{near} `GET /v1/models` lists the models.",
+        param="model",
+    )
+
+
+def _require_admin(caller: Principal) -> None:
+    if not caller.is_admin:
+        raise LingpaiError("insufficient_scope", "Only administrators add and remove models. Ask one.")

@@ -1,0 +1,72 @@
+"""How an answer looks: status line, headers, body, as one run of bytes."""
+
+import time
+from email.utils import formatdate
+from http import HTTPStatus
+from typing import Final
+
+import msgspec
+
+from lingpai.errors import LingpaiError
+
+STATUS_LINE: Final = {
+    status: b"HTTP/1.1 %d %b\r\n" % (status, phrase.encode())
+    for status in range(200, 600)
+    for phrase in [HTTPStatus(status).phrase if status in HTTPStatus._value2member_map_ else "Status"]
+}
+
+EXPOSED_HEADERS: Final = (
+    "x-request-id, request-id, openai-processing-ms, retry-after, retry-after-ms, x-should-retry, ratelimit, "
+    "ratelimit-policy, x-ratelimit-limit-requests, x-ratelimit-remaining-requests, x-ratelimit-reset-requests, "
+    "x-lingpai-dropped-params"
+)
+"""What scripts in a browser may read of an answer (Access-Control-Expose-Headers)."""
+
+
+class DateLine:
+    """The `date` header line, made anew when the second changes (RFC 9110, section 6.6.1)."""
+
+    def __init__(self) -> None:
+        self._second = 0
+        self._line = b""
+
+    def at(self, now: float) -> bytes:
+        second = int(now)
+        if second != self._second:
+            self._second = second
+            self._line = b"date: %b\r\n" % formatdate(second, usegmt=True).encode()
+        return self._line
+
+
+class CrossOrigin:
+    """The header lines that let pages of other origins read an answer (Fetch standard, section 3.3)."""
+
+    def __init__(self, origins: tuple[str, ...]) -> None:
+        self._any = "*" in origins
+        self._origins = frozenset(origin.encode() for origin in origins)
+        self._expose = b"access-control-expose-headers: %b\r\n" % EXPOSED_HEADERS.encode()
+
+    def lines(self, origin: bytes) -> bytes:
+        """Header lines for a request with this Origin."""
+        if self._any:
+            return b"access-control-allow-origin: *\r\n" + self._expose
+        if origin in self._origins:
+            return b"access-control-allow-origin: %b\r\nvary: origin\r\n%b" % (origin, self._expose)
+        return b""
+
+
+def header_lines(headers: dict[str, str]) -> bytes:
+    """`headers` as lines. Line breaks cannot get in: they would begin a header of somebody else's choice."""
+    return b"".join(
+        b"%b: %b\r\n"
+        % (name.encode("latin-1"), value.replace("\r", " ").replace("\n", " ").encode("latin-1", "replace"))
+        for name, value in headers.items()
+    )
+
+
+def malformed(status: int, message: str) -> bytes:
+    """A whole answer to something that is not proper HTTP; the connection closes after it."""
+    code = "headers_too_large" if status == 431 else "invalid_request"
+    body = msgspec.json.encode(LingpaiError(code, message).body())
+    head = b"%b%bcontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
+    return head % (STATUS_LINE[status], DateLine().at(time.time()), len(body)) + body

@@ -1,0 +1,280 @@
+"""Step 1: who calls? The credential becomes a principal.
+
+From memory when the key was used before; else from the database, once for all calls that wait for the same key. Sources: RFC 6750, sections 2.1 and 3; docs/concepts.md for the accepted headers.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol
+
+from lingpai.errors import LingpaiError
+from lingpai.ids import credential_id
+from lingpai.jobs.runner import JobRunner
+from lingpai.principal import Principal
+from lingpai.quotas.loader import StaleLimitsError
+
+if TYPE_CHECKING:
+    from lingpai.catalog.interfaces import Model
+    from lingpai.gateway.exchange import Exchange
+
+log = logging.getLogger("lingpai.gateway")
+
+SCOPE = "model:inference"
+_OTHER_HEADERS = (b"x-api-key", b"api-key", b"x-goog-api-key")
+
+
+class Keys(Protocol):
+    """Principals by credential (identity's keyring)."""
+
+    @property
+    def generation(self) -> int:
+        """Grows with every change to a key or user."""
+        ...
+
+    def find(self, token: bytes) -> Principal | None: ...
+    def is_known_garbage(self, token: bytes) -> bool: ...
+    def load(self, token: bytes) -> Principal | None: ...
+    def remember(self, token: bytes, principal: Principal | None) -> None: ...
+
+
+class LoadMeters(Protocol):
+    """Brings the meters of a subject into memory (quotas' loader)."""
+
+    def __call__(
+        self, subject: Any, limits: tuple[str, ...], label: str, *, is_current: Callable[[], bool]
+    ) -> Awaitable[tuple[Any, ...]]:
+        """The meters. Raises StaleLimitsError when `is_current` says so before they are attached."""
+
+
+class Account:
+    """What the gateway has worked out for a principal once, so that no call needs to again."""
+
+    __slots__ = ("allowed_addresses", "catalog_version", "meters", "models", "principal")
+
+    def __init__(self, principal: Principal, meters: tuple[Any, ...]) -> None:
+        self.principal = principal
+        self.meters = meters
+        self.models: dict[str, Model] = {}
+        self.catalog_version = -1
+        self.allowed_addresses: set[str] = set()
+
+
+def read_credential(fields: dict[bytes, bytes]) -> bytes | None:
+    """The credential in the request's headers, or None when there is none.
+
+    `Authorization: Bearer K` (scheme in any case), `Authorization: K`, `x-api-key`, `api-key`, `x-goog-api-key`.
+    Raises LingpaiError `ambiguous_credentials` when there is more than one.
+    """
+    authorization = fields.get(b"authorization")
+    if not fields.keys().isdisjoint(_OTHER_HEADERS):
+        others = [fields[name] for name in _OTHER_HEADERS if name in fields]
+        if len(others) > 1 or authorization is not None:
+            raise LingpaiError(
+                "ambiguous_credentials",
+                "The request carries more than one credential. Send one: `Authorization: Bearer sk-lp-…`.",
+            )
+        return others[0].strip() or None
+    if authorization is None:
+        return None
+    if authorization.startswith(b"Bearer "):
+        return authorization[7:].strip() or None
+    scheme, _, rest = authorization.strip().partition(b" ")
+    return (rest.strip() if scheme.lower() == b"bearer" else scheme + rest) or None
+
+
+def begin(exchange: "Exchange") -> None:
+    """Look the credential up; `exchange.refusal` is set when it is no good, or the look-up is under way."""
+    gateway = exchange.gateway
+    try:
+        token = read_credential(exchange.fields)
+    except LingpaiError as error:
+        _settle(exchange, None, error)
+        return
+    if token is None:
+        local = gateway.local_administrator if exchange.front.is_local else None
+        _settle(exchange, local, None if local else missing_key())
+        return
+    principal = gateway.authenticator.find(token)
+    if principal is not None:
+        exchange.principal = principal
+        exchange.account = principal.account
+        exchange.is_key_settled = True
+    elif gateway.authenticator.is_garbage(token):
+        _settle(exchange, None, unknown_key(token))
+    else:
+        gateway.authenticator.load(token, partial(_loaded, exchange, token))
+
+
+def _loaded(
+    exchange: "Exchange", token: bytes, principal: Principal | None, error: LingpaiError | None
+) -> None:
+    if not exchange.is_over:
+        _settle(exchange, principal, error or (None if principal else unknown_key(token)))
+        exchange.proceed()
+
+
+def _settle(exchange: "Exchange", principal: Principal | None, refusal: LingpaiError | None) -> None:
+    exchange.principal = principal
+    if principal is not None:
+        exchange.account = principal.account
+    exchange.refusal = refusal
+    exchange.is_key_settled = True
+
+
+def check(exchange: "Exchange") -> None:
+    """Refuse a principal that is known but may not call models now, or not from here."""
+    principal = exchange.principal
+    if principal is None:
+        raise missing_key()
+    if SCOPE not in principal.scopes:
+        raise missing_scope(SCOPE)
+    check_principal(principal, exchange.front.caller_address, exchange.started_at)
+
+
+def check_principal(principal: Principal, address: str, now: float) -> None:
+    """Refuse a disabled or expired principal, and one that calls from an address it may not use.
+
+    Raises LingpaiError `key_disabled`, `key_expired` or `ip_not_allowed`.
+    """
+    if principal.disabled:
+        raise LingpaiError(
+            "key_disabled", "This key or its owner is disabled. Ask an administrator to enable it."
+        )
+    if principal.expires_at is not None and now >= principal.expires_at:
+        raise LingpaiError("key_expired", "This key has expired. Make a new one: `lingpai keys create NAME`.")
+    account: Account = principal.account
+    if principal.allowed_ips and address not in account.allowed_addresses:
+        if not principal.may_come_from(address):
+            raise LingpaiError("ip_not_allowed", f"This key may not be used from {address or 'this socket'}.")
+        if len(account.allowed_addresses) < 1000:
+            account.allowed_addresses.add(address)
+    principal.last_used_at = now
+    principal.last_used_ip = address
+
+
+def missing_key() -> LingpaiError:
+    return LingpaiError(
+        "missing_api_key",
+        "No API key was sent. Send the header `Authorization: Bearer sk-lp-…`; make a key with `lingpai keys create NAME`.",
+        headers={"www-authenticate": 'Bearer realm="lingpai"'},
+    )
+
+
+def missing_scope(scope: str) -> LingpaiError:
+    return LingpaiError(
+        "insufficient_scope",
+        f"This key lacks the scope `{scope}`. Use a key that has it, or ask an administrator.",
+        headers={"www-authenticate": f'Bearer realm="lingpai", error="insufficient_scope", scope="{scope}"'},
+    )
+
+
+def unknown_key(token: bytes) -> LingpaiError:
+    """The same answer for unknown, deleted and mistyped keys; only what the caller can see themselves is added."""
+    message = "The API key is not valid: mistyped, deleted, or of another server."
+    if not token.startswith(b"sk-lp-"):
+        message += " Keys of this server begin with `sk-lp-`."
+    elif credential_id(token) is None:
+        message += " Its checksum is wrong, so some of its characters are missing or changed."
+    headers = {"www-authenticate": 'Bearer realm="lingpai", error="invalid_token"'}
+    return LingpaiError("invalid_api_key", message + " Check it with `lingpai doctor`.", headers=headers)
+
+
+Loaded = Callable[[Principal | None, LingpaiError | None], None]
+
+
+class Authenticator:
+    """Principals for credentials: from memory at once, else from the database with all that belongs to them."""
+
+    def __init__(self, keys: Keys, load_meters: LoadMeters, *, jobs: JobRunner) -> None:
+        self._keys = keys
+        self._load_meters = load_meters
+        self._jobs = jobs
+        self._threads = ThreadPoolExecutor(max_workers=4, thread_name_prefix="lingpai-keys")
+        self._waiting: dict[bytes, list[Loaded]] = {}
+        self.find = keys.find
+        self.is_garbage = keys.is_known_garbage
+
+    def load(self, token: bytes, then: Loaded) -> None:
+        """Load the principal and tell `then` on the event loop. Calls for the same token share one look-up."""
+        waiting = self._waiting.get(token)
+        if waiting is not None:
+            waiting.append(then)
+            return
+        self._waiting[token] = [then]
+        self._jobs.start("load a key", self._look_up(token))
+
+    async def principal_for(self, token: bytes) -> Principal | None:
+        """The principal of `token`, or None. Raises LingpaiError when the database cannot be asked."""
+        principal = self.find(token)
+        if principal is not None or self.is_garbage(token):
+            return principal
+        future: asyncio.Future[Principal | None] = asyncio.get_running_loop().create_future()
+
+        def settle(principal: Principal | None, error: LingpaiError | None) -> None:
+            if not future.done():
+                if error is not None:
+                    future.set_exception(error)
+                else:
+                    future.set_result(principal)
+
+        self.load(token, settle)
+        return await future
+
+    def close(self) -> None:
+        """Let go of the threads."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def _look_up(self, token: bytes) -> None:
+        principal, refusal = None, None
+        try:
+            principal = await self._read(token)
+        except LingpaiError as error:
+            refusal = error
+        except Exception:  # the outermost edge of a look-up: those who wait must hear of any failure
+            log.exception("looking a key up failed")
+            refusal = LingpaiError(
+                "storage_unavailable",
+                "The key cannot be checked now. Try again.",
+                headers={"retry-after": "1"},
+            )
+        else:
+            self._keys.remember(token, principal)
+        finally:
+            for then in self._waiting.pop(token):
+                then(principal, refusal)
+
+    async def _read(self, token: bytes) -> Principal | None:
+        """The principal and its meters. Read again when a key or user changes meanwhile: nothing stale is attached."""
+        loop = asyncio.get_running_loop()
+        while True:
+            generation = self._keys.generation
+            principal = await loop.run_in_executor(self._threads, self._keys.load, token)
+            if principal is None:
+                return None
+            try:
+                meters = await self._meters(principal, partial(self._is_generation, generation))
+            except StaleLimitsError:
+                continue
+            principal.account = Account(principal, meters)
+            return principal
+
+    def _is_generation(self, seen: int) -> bool:
+        return seen == self._keys.generation
+
+    async def _meters(self, principal: Principal, is_current: Callable[[], bool]) -> tuple[Any, ...]:
+        meters: list[Any] = []
+        for subject, limits, label in _limit_subjects(principal):
+            meters += await self._load_meters(subject, limits, label, is_current=is_current)
+        return tuple(meters)
+
+
+def _limit_subjects(principal: Principal) -> list[tuple[tuple[str, str], tuple[str, ...], str]]:
+    subjects = []
+    if principal.key_limits and principal.key_id:
+        subjects.append((("key", principal.key_id), principal.key_limits, f"key `{principal.key_name}`"))
+    if principal.user_limits:
+        subjects.append((("user", principal.user_id), principal.user_limits, f"user `{principal.user_name}`"))
+    return subjects

@@ -1,0 +1,197 @@
+"""The addresses of model calls: how each reads its request, what it sends to the backend, what it answers."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import unquote
+
+import httptools
+import msgspec
+
+from lingpai.wire import embeddings, inference, openai, tasks
+
+if TYPE_CHECKING:
+    from lingpai.gateway.exchange import Exchange
+
+Prepared = tuple[bytes, bytes]
+"""The path at the backend, after its prefix, and the body."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """One kind of model call."""
+
+    name: str
+    path: str
+    tasks: frozenset[str] | None
+    """Models of these tasks can answer here; None: any."""
+    decoder: msgspec.json.Decoder[Any]
+    prepare: Callable[["Exchange"], Prepared]
+    convert: Callable[["Exchange", bytes], bytes]
+    """Turns the backend's unary answer into ours."""
+    backend_path: bytes = field(init=False)
+    """The path of the same endpoint at an OpenAI-compatible backend, after its prefix."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "backend_path", self.path.removeprefix("/v1").encode())
+
+
+def find_endpoint(url: bytes) -> tuple[Endpoint, str | None] | None:
+    """The endpoint at `url` (path and maybe query), and the model named in the path; None when it is not ours."""
+    endpoint = _BY_PATH.get(url)
+    if endpoint is not None:
+        return endpoint, None
+    return _find_unusual(url)
+
+
+def _find_unusual(url: bytes) -> tuple[Endpoint, str | None] | None:
+    """Queries, the absolute form, doubled or trailing slashes, a model in the path, `/v1` twice or not at all."""
+    try:
+        path = httptools.parse_url(url).path
+    except httptools.HttpParserInvalidURLError:
+        return None
+    path = re.sub(rb"/{2,}", b"/", path or b"")
+    path = path.rstrip(b"/")
+    endpoint = _BY_PATH.get(path) or _BY_PATH.get(path.removeprefix(b"/v1"))
+    if endpoint is not None:
+        return endpoint, None
+    match = _INFERENCE_PATH.fullmatch(path)
+    if match is None:
+        return None
+    try:
+        return INFERENCE, unquote(match[1].decode("ascii"), errors="strict")
+    except UnicodeDecodeError:
+        return None
+
+
+# -- OpenAI's own shapes pass through
+
+
+def _prepare_openai(exchange: "Exchange") -> Prepared:
+    request, model, body = exchange.request, exchange.model, exchange.body
+    changes: dict[str, Any] = {}
+    if request.model != model.upstream_name or not openai.is_unambiguous(body):
+        changes["model"] = model.upstream_name
+    if request.stream and not request.wants_usage:
+        # Usage is asked for in any case, for the record, and taken out again on the way back.
+        changes["stream_options"] = {**(request.stream_options or {}), "include_usage": True}
+    return exchange.endpoint.backend_path, openai.rewrite(body, changes) if changes else body
+
+
+def _echo_model(exchange: "Exchange", answer: bytes) -> bytes:
+    """The caller reads the name they asked for, even if the backend calls the model something else."""
+    if exchange.model_name == exchange.model.upstream_name:
+        return answer
+    return openai.rewrite(answer, {"model": exchange.model_name})
+
+
+def _convert_embeddings(exchange: "Exchange", answer: bytes) -> bytes:
+    return _echo_model(exchange, embeddings.match_encoding(answer, exchange.request.encoding_format))
+
+
+# -- /predict: the article's function service
+
+
+def _prepare_predict(exchange: "Exchange") -> Prepared:
+    model, payload = exchange.model, exchange.request.input_data
+    if model.backend.kind == "worker":
+        return b"/predict", msgspec.json.encode({"model": model.upstream_name, "input_data": payload})
+    path, body = inference.openai_request(model.task, model.upstream_name, msgspec.json.decode(payload), {})
+    return path, inference.encode(body)
+
+
+def _convert_predict(exchange: "Exchange", answer: bytes) -> bytes:
+    if exchange.model.backend.kind == "worker":
+        return answer
+    output = inference.answer_output(exchange.model.task, msgspec.json.decode(answer))
+    return msgspec.json.encode({"prediction": output["text"] if isinstance(output, dict) else output})
+
+
+# -- /api/v1/generate: the article's text generation
+
+
+def _prepare_generate(exchange: "Exchange") -> Prepared:
+    request, model = exchange.request, exchange.model
+    parameters = inference.generation_parameters(msgspec.json.decode(exchange.body))
+    path, body = inference.openai_request(model.task, model.upstream_name, request.prompt, parameters)
+    return path, inference.encode(body)
+
+
+def _convert_generate(exchange: "Exchange", answer: bytes) -> bytes:
+    parsed = msgspec.json.decode(answer)
+    texts = inference.answer_texts(exchange.model.task, parsed)
+    result = {
+        "results": [{"text": text} for text in texts],
+        "model": exchange.model_name,
+        "usage": parsed.get("usage"),
+    }
+    return msgspec.json.encode(result)
+
+
+# -- /api/v1/models/{owner}/{name}/inference
+
+
+def _prepare_inference(exchange: "Exchange") -> Prepared:
+    request, model = exchange.request, exchange.model
+    if model.backend.kind == "worker":
+        fields = {
+            "model": model.upstream_name,
+            "input": request.input,
+            "parameters": request.parameters or {},
+        }
+        return b"/inference", msgspec.json.encode(fields)
+    payload = msgspec.json.decode(request.input)
+    parameters = inference.generation_parameters(request.parameters or {})
+    path, body = inference.openai_request(model.task, model.upstream_name, payload, parameters)
+    return path, inference.encode(body)
+
+
+def _convert_inference(exchange: "Exchange", answer: bytes) -> bytes:
+    parsed, model = msgspec.json.decode(answer), exchange.model
+    output = (
+        parsed["output"] if model.backend.kind == "worker" else inference.answer_output(model.task, parsed)
+    )
+    return msgspec.json.encode({
+        "request_id": exchange.request_id.decode(),
+        "model": exchange.model_name,
+        "task": model.task,
+        "output": output,
+        "usage": parsed.get("usage"),
+    })  # fmt: skip
+
+
+CHAT: Final = Endpoint(
+    name="chat.completions", path="/v1/chat/completions", tasks=tasks.GENERATION, decoder=openai.CHAT,
+    prepare=_prepare_openai, convert=_echo_model,
+)  # fmt: skip
+COMPLETIONS: Final = Endpoint(
+    name="completions", path="/v1/completions", tasks=tasks.GENERATION, decoder=openai.COMPLETION,
+    prepare=_prepare_openai, convert=_echo_model,
+)  # fmt: skip
+EMBEDDINGS: Final = Endpoint(
+    name="embeddings", path="/v1/embeddings", tasks=frozenset({tasks.EMBEDDING}), decoder=openai.EMBEDDING,
+    prepare=_prepare_openai, convert=_convert_embeddings,
+)  # fmt: skip
+PREDICT: Final = Endpoint(
+    name="predict", path="/predict", tasks=None, decoder=inference.PREDICT,
+    prepare=_prepare_predict, convert=_convert_predict,
+)  # fmt: skip
+GENERATE: Final = Endpoint(
+    name="generate", path="/api/v1/generate", tasks=tasks.GENERATION, decoder=inference.GENERATE,
+    prepare=_prepare_generate, convert=_convert_generate,
+)  # fmt: skip
+INFERENCE: Final = Endpoint(
+    name="inference", path="/api/v1/models/{model}/inference", tasks=None, decoder=inference.INFERENCE,
+    prepare=_prepare_inference, convert=_convert_inference,
+)  # fmt: skip
+
+ENDPOINTS: Final = (CHAT, COMPLETIONS, EMBEDDINGS, PREDICT, GENERATE, INFERENCE)
+
+_INFERENCE_PATH = re.compile(rb"/api/v1/models/(.+)/inference")
+# People paste a base URL with `/v1`, without it, or so that it comes twice.
+_BY_PATH: Final[dict[bytes, Endpoint]] = {
+    path.encode(): endpoint
+    for endpoint in (CHAT, COMPLETIONS, EMBEDDINGS, PREDICT, GENERATE)
+    for path in (endpoint.path, endpoint.path.removeprefix("/v1"))
+}

@@ -1,0 +1,207 @@
+"""Step 5: to the backend and back, unary or as a stream."""
+
+import logging
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from lingpai.errors import LingpaiError
+from lingpai.gateway import settle
+from lingpai.lane.upstream import Failure
+from lingpai.wire import backend_error, sse
+from lingpai.wire.chunks import StreamReader, is_plain
+from lingpai.wire.usage import answer_usage
+
+if TYPE_CHECKING:
+    from lingpai.gateway.exchange import Exchange
+
+log = logging.getLogger("lingpai.gateway")
+
+
+class Stream:
+    """What a streamed answer needs beyond a unary one."""
+
+    __slots__ = ("cutter", "is_chunked", "reader", "rename")
+
+    def __init__(self, *, wants_usage: bool, is_chunked: bool, rename: tuple[bytes, bytes] | None) -> None:
+        self.cutter = sse.EventCutter()
+        self.reader = StreamReader(keep_usage=wants_usage)
+        self.is_chunked = is_chunked
+        self.rename = rename
+
+    def frame(self, run: bytes) -> bytes:
+        """`run` as one chunk of a chunked body (RFC 9112, section 7.1); as it is for HTTP/1.0."""
+        return b"%x\r\n%b\r\n" % (len(run), run) if self.is_chunked else run
+
+    def end(self) -> bytes:
+        return b"0\r\n\r\n" if self.is_chunked else b""
+
+
+def send(exchange: "Exchange", path: bytes, body: bytes) -> None:
+    """Begin the exchange with the backend."""
+    exchange.gateway.link(exchange.model.backend).send(path, body, exchange, exchange.request_id)
+
+
+def cancel(exchange: "Exchange") -> None:
+    """Close the connection to the backend, so that it stops working for nobody."""
+    if exchange.upstream is not None:
+        exchange.upstream.abort()
+
+
+# -- the head of the answer
+
+
+def started(exchange: "Exchange", status: int, headers: dict[bytes, bytes]) -> None:
+    """The backend has begun to answer: as a stream of events, or with one body."""
+    exchange.status = status
+    exchange.first_byte_at = exchange.gateway.loop.time()
+    exchange.retry_after = headers.get(b"retry-after")
+    dropped = headers.get(b"x-lingpai-dropped-params")
+    if dropped:
+        exchange.extra_headers += b"x-lingpai-dropped-params: %b\r\n" % dropped
+    if status < 300 and headers.get(b"content-type", b"").startswith(b"text/event-stream"):
+        _start_stream(exchange)
+
+
+def _start_stream(exchange: "Exchange") -> None:
+    name, upstream_name = exchange.model_name, exchange.model.upstream_name
+    exchange.stream = Stream(
+        wants_usage=exchange.request.wants_usage,
+        is_chunked=not exchange.front.is_http_1_0(),
+        rename=(msgspec.json.encode(upstream_name), msgspec.json.encode(name))
+        if name != upstream_name
+        else None,
+    )
+    exchange.front.write(settle.stream_head(exchange, exchange.stream))
+
+
+def data(exchange: "Exchange", piece: bytes) -> None:
+    """A piece of the answer's body."""
+    if exchange.stream is not None:
+        _stream_data(exchange, exchange.stream, piece)
+    else:
+        _unary_data(exchange, piece)
+
+
+def finished(exchange: "Exchange") -> None:
+    """The answer is complete."""
+    if exchange.is_over:
+        return
+    if exchange.stream is not None:
+        _stream_finished(exchange, exchange.stream)
+    else:
+        _unary_finished(exchange)
+
+
+# -- a unary answer
+
+
+def _unary_data(exchange: "Exchange", data: bytes) -> None:
+    exchange.received += len(data)
+    exchange.parts.append(data)
+    if exchange.received > exchange.gateway.settings.max_answer_bytes:
+        cancel(exchange)
+        most = exchange.gateway.settings.max_answer_bytes
+        _backend_fault(exchange, "backend_error", f"answered with more than {most} bytes")
+
+
+def _unary_finished(exchange: "Exchange") -> None:
+    """Look at the answer, settle, and hand it on."""
+    parts = exchange.parts
+    body = parts[0] if len(parts) == 1 else b"".join(parts)
+    if exchange.status >= 300:
+        _relay_error(exchange, body)
+        return
+    try:
+        exchange.usage = answer_usage(body)
+        body = exchange.endpoint.convert(exchange, body)
+    except (msgspec.DecodeError, ValueError, KeyError, IndexError, TypeError) as error:
+        log.warning("backend %s: answer cannot be read: %s", exchange.model.backend.name, error)
+        _backend_fault(exchange, "backend_error", "answered with something that is not what it should be")
+        return
+    settle.answer(exchange, body)
+
+
+def _relay_error(exchange: "Exchange", body: bytes) -> None:
+    backend = exchange.model.backend
+    if backend.kind == "worker":
+        settle.answer_error(exchange, exchange.status, body, {})  # our own worker speaks our own errors
+        return
+    if exchange.status >= 500 or exchange.status < 400:
+        log.warning("backend %s: status %d: %r", backend.name, exchange.status, body[:500])
+    status, body, headers = backend_error.translate(
+        exchange.status, body, retry_after=exchange.retry_after, backend=backend.name
+    )
+    settle.answer_error(exchange, status, body, headers)
+
+
+# -- a streamed answer
+
+
+def _stream_data(exchange: "Exchange", stream: Stream, data: bytes) -> None:
+    """Hand on whole events. Most runs of events pass as they came."""
+    try:
+        run = stream.cutter.feed(data)
+    except sse.EventTooLongError:
+        cancel(exchange)
+        failed(exchange, Failure.GARBAGE, "an event without an end")
+        return
+    if not run:
+        return
+    if not is_plain(run):
+        run = stream.reader.read(run)
+    if stream.rename is not None:
+        run = _rename(run, *stream.rename)
+    if run:
+        exchange.front.write(stream.frame(run))
+
+
+def _rename(run: bytes, upstream_name: bytes, name: bytes) -> bytes:
+    """The caller reads the model name they asked for. A quote inside text is escaped, so text cannot match."""
+    run = run.replace(b'"model":' + upstream_name, b'"model":' + name)
+    return run.replace(b'"model": ' + upstream_name, b'"model": ' + name)
+
+
+def _stream_finished(exchange: "Exchange", stream: Stream) -> None:
+    """The last events wait for the usage record, so that a complete answer is always a recorded one."""
+    rest = stream.cutter.rest()
+    if rest.strip():
+        rest = stream.reader.read(rest.rstrip(b"\r\n") + b"\n\n")
+    reader = stream.reader
+    exchange.usage = reader.usage
+    if reader.error is not None:
+        settle.end_stream(exchange, stream, rest, end_reason="upstream_error")
+    else:
+        settle.end_stream(exchange, stream, rest + sse.DONE, end_reason="complete")
+
+
+# -- no answer, or not all of it
+
+_CODES = {
+    Failure.CONNECT: "backend_unavailable",
+    Failure.CONNECT_TIMEOUT: "backend_unavailable",
+    Failure.TIMEOUT: "backend_timeout",
+    Failure.IDLE: "backend_timeout",
+    Failure.CLOSED: "backend_error",
+    Failure.GARBAGE: "backend_error",
+}
+
+
+def failed(exchange: "Exchange", failure: Failure, detail: str) -> None:
+    """Tell the caller that the backend failed: as an error answer, or as the last event of a stream."""
+    if exchange.is_over:
+        return
+    log.warning("backend %s %s: %s", exchange.model.backend.name, failure.value, detail)
+    _backend_fault(exchange, _CODES[failure], failure.value)
+
+
+def _backend_fault(exchange: "Exchange", code: str, what: str) -> None:
+    headers = {"retry-after": "2"} if code == "backend_unavailable" else {}
+    error = LingpaiError(code, f"Backend `{exchange.model.backend.name}` {what}. Try again.", headers=headers)
+    end_reason: settle.EndReason = "timeout" if code == "backend_timeout" else "upstream_error"
+    if exchange.stream is not None:
+        exchange.usage = exchange.stream.reader.usage
+        last = sse.data_event(msgspec.json.encode(error.body()))
+        settle.end_stream(exchange, exchange.stream, last, end_reason=end_reason)
+    else:
+        settle.fail(exchange, error, end_reason=end_reason)

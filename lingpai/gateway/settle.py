@@ -1,0 +1,227 @@
+"""Step 6: the record first, then the last bytes.
+
+Whatever way a call ends, it ends here: one usage record goes to the journal, and when it is written (`recorded`), the
+answer (or the last piece of a stream) goes to the caller. A call that the backend did not answer is not charged.
+"""
+
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+
+from lingpai.errors import LingpaiError
+from lingpai.gateway.admit import give_back
+from lingpai.gateway.answer import STATUS_LINE, header_lines
+from lingpai.metering.records import UsageRecord
+from lingpai.wire import sse
+from lingpai.wire.usage import tokens
+
+if TYPE_CHECKING:
+    from lingpai.gateway.exchange import Exchange
+    from lingpai.gateway.relay import Stream
+
+EndReason = Literal["complete", "client_gone", "upstream_error", "timeout", "refused", "stopped"]
+
+
+# -- ends of a call
+
+
+def answer(exchange: "Exchange", body: bytes) -> None:
+    """A complete unary answer."""
+    exchange.final = _unary(exchange, exchange.status, body)
+    _record(exchange, "complete", charged=1)
+
+
+def answer_error(exchange: "Exchange", status: int, body: bytes, headers: dict[str, str]) -> None:
+    """An error answer of the backend. It is charged when the caller could have avoided it."""
+    charged = 1 if status < 500 and status != 429 else 0
+    if not charged:
+        give_back(exchange)
+    exchange.status = status
+    exchange.extra_headers += header_lines(headers)
+    exchange.final = _unary(exchange, status, body)
+    _record(exchange, "complete" if status < 500 else "upstream_error", charged=charged)
+
+
+def fail(exchange: "Exchange", error: LingpaiError, *, end_reason: EndReason) -> None:
+    """The backend did not answer: the caller gets an error and is not charged."""
+    give_back(exchange)
+    _prepare_error(exchange, error)
+    _record(exchange, end_reason, charged=0)
+
+
+def refuse(exchange: "Exchange", error: LingpaiError) -> None:
+    """The call is turned away. It is recorded when it is known who called."""
+    give_back(exchange)
+    _prepare_error(exchange, error)
+    if exchange.principal is None:
+        exchange.is_over = True
+        _count(exchange)
+        deliver(exchange)
+    else:
+        _record(exchange, "refused", charged=0)
+
+
+def refuse_unread(exchange: "Exchange", error: LingpaiError) -> None:
+    """The call is turned away although its body is still coming."""
+    exchange.is_over = True
+    exchange.keep_alive = False
+    _prepare_error(exchange, error)
+    _count(exchange)
+    exchange.front.write(exchange.final)
+    exchange.front.finish_and_linger()
+
+
+def end_stream(exchange: "Exchange", stream: "Stream", last: bytes, *, end_reason: EndReason) -> None:
+    """The last events of a stream."""
+    exchange.final = (stream.frame(last) if last else b"") + stream.end()
+    _record(exchange, end_reason, charged=1)
+
+
+def abandon(exchange: "Exchange") -> None:
+    """The caller left. What they had until then is recorded; nothing can be sent."""
+    if exchange.is_admitted:
+        if exchange.stream is not None:
+            exchange.usage = exchange.stream.reader.usage
+        _record(exchange, "client_gone", charged=1)
+    exchange.is_over = True
+
+
+def stop(exchange: "Exchange") -> None:
+    """The server ends: a stream gets a last event, a waiting caller an error."""
+    error = LingpaiError("shutting_down", "The server is stopping. Try again.", headers={"retry-after": "1"})
+    exchange.keep_alive = False
+    if exchange.stream is not None:
+        end_stream(
+            exchange, exchange.stream, sse.data_event(msgspec.json.encode(error.body())), end_reason="stopped"
+        )
+    else:
+        fail(exchange, error, end_reason="stopped")
+
+
+# -- the record
+
+
+def _count(exchange: "Exchange") -> None:
+    gateway = exchange.gateway
+    gateway.metrics.record(
+        exchange.endpoint.name, "", exchange.status, gateway.loop.time() - exchange.started
+    )
+
+
+def _record(exchange: "Exchange", end_reason: EndReason, *, charged: int) -> None:
+    gateway, principal, model = exchange.gateway, exchange.principal, exchange.model
+    now = gateway.loop.time()
+    usage = exchange.usage
+    prompt, completion, cached, reasoning = tokens(usage)
+    first_byte_at = exchange.first_byte_at
+    exchange.is_over = True
+    gateway.journal.append(
+        UsageRecord(
+            exchange.request_id.decode(),
+            principal.key_id,  # type: ignore[union-attr]  # only calls with a principal are recorded
+            principal.user_id,  # type: ignore[union-attr]
+            model.id if model is not None else "",
+            model.backend.name if model is not None else "",
+            model.task if model is not None else "",
+            exchange.endpoint.name,
+            exchange.started_at,
+            (first_byte_at - exchange.started) * 1000 if first_byte_at else None,
+            (now - exchange.started) * 1000,
+            prompt,
+            completion,
+            cached,
+            reasoning,
+            "none" if usage is None else "estimated" if usage.estimated else "reported",
+            exchange.status,
+            end_reason,
+            charged,
+            exchange.retries,
+            exchange.front.caller_address,
+        ),
+        exchange.recorded,
+    )
+    gateway.metrics.record(
+        exchange.endpoint.name, exchange.model_name if model else "", exchange.status, now - exchange.started
+    )
+
+
+def recorded(exchange: "Exchange", is_written: bool) -> None:
+    """The journal has the record (or cannot take it): now, and only now, the caller gets the end of the answer."""
+    if not is_written:
+        _withhold(exchange)
+    deliver(exchange)
+
+
+def _withhold(exchange: "Exchange") -> None:
+    if exchange.stream is not None:
+        exchange.final = b""  # the stream breaks off: an incomplete answer is what the caller must see
+        exchange.keep_alive = False
+        return
+    give_back(exchange)
+    error = LingpaiError(
+        "storage_unavailable",
+        "The answer could not be recorded (is the disk full?) and is withheld. Tell the operator.",
+    )
+    _prepare_error(exchange, error)
+
+
+def deliver(exchange: "Exchange") -> None:
+    """Send what is left of the answer, if anybody is there to read it."""
+    front = exchange.front
+    if front.call is exchange:
+        if exchange.final:
+            front.transport.write(exchange.final)
+        front.finish(keep_alive=exchange.keep_alive)
+
+
+# -- the bytes
+
+
+def _prepare_error(exchange: "Exchange", error: LingpaiError) -> None:
+    exchange.status = error.status
+    exchange.extra_headers += header_lines(dict(error.headers))
+    exchange.final = _unary(exchange, error.status, msgspec.json.encode(error.body()))
+
+
+def _unary(exchange: "Exchange", status: int, body: bytes) -> bytes:
+    gateway, request_id, account = exchange.gateway, exchange.request_id, exchange.account
+    return (
+        b"%b%bcontent-type: application/json\r\ncache-control: no-store\r\ncontent-length: %d\r\n"
+        b"x-request-id: %b\r\nrequest-id: %b\r\nopenai-processing-ms: %d\r\n%b%b%b%b\r\n%b"
+    ) % (
+        STATUS_LINE[status],
+        gateway.date_line.at(exchange.started_at),
+        len(body),
+        request_id,
+        request_id,
+        (gateway.loop.time() - exchange.started) * 1000,
+        gateway.rate_limit_headers(account.meters, exchange.started_at)
+        if account is not None and account.meters
+        else b"",
+        exchange.extra_headers,
+        exchange.cors,
+        b"" if exchange.keep_alive else b"connection: close\r\n",
+        body,
+    )
+
+
+def stream_head(exchange: "Exchange", stream: "Stream") -> bytes:
+    """The head of a streamed answer."""
+    if not stream.is_chunked:
+        exchange.keep_alive = False
+    gateway, request_id, meters = exchange.gateway, exchange.request_id, exchange.account.meters
+    return (
+        b"%b%bcontent-type: text/event-stream\r\ncache-control: no-cache\r\nx-accel-buffering: no\r\n"
+        b"x-request-id: %b\r\nrequest-id: %b\r\nopenai-processing-ms: %d\r\n%b%b%b%b%b\r\n"
+    ) % (
+        STATUS_LINE[200],
+        gateway.date_line.at(exchange.started_at),
+        request_id,
+        request_id,
+        (gateway.loop.time() - exchange.started) * 1000,
+        b"transfer-encoding: chunked\r\n" if stream.is_chunked else b"",
+        gateway.rate_limit_headers(meters, exchange.started_at) if meters else b"",
+        exchange.extra_headers,
+        exchange.cors,
+        b"" if exchange.keep_alive else b"connection: close\r\n",
+    )

@@ -1,0 +1,1 @@
+"""Background work in the server process: every task has a name and an owner."""

@@ -1,0 +1,124 @@
+"""What operators do with models at run time: add a target, remove it, try a model out."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any
+
+from lingpai.catalog.interfaces import Model
+from lingpai.catalog.store import SqlTargetStore
+from lingpai.errors import LingpaiError
+from lingpai.gateway.gateway import Gateway
+from lingpai.lane.upstream import Failure, Upstream
+from lingpai.settings import ModelSettings
+from lingpai.targets import Fleet, TargetError
+from lingpai.wire import inference
+
+CHECK_TIMEOUT_S = 60.0
+_SAMPLE = "Hello"
+
+
+class TargetOperations:
+    """Fulfils the catalog's `Targets`."""
+
+    def __init__(self, fleet: Fleet, store: SqlTargetStore, gateway: Gateway) -> None:
+        self._fleet = fleet
+        self._store = store
+        self._gateway = gateway
+
+    async def add(self, target: str, *, is_local: bool) -> list[Model]:
+        """Serve `target` from now on. Python targets run code, so only the local administrator may name one."""
+        is_origin = target == "ollama" or target.startswith(("http://", "https://"))
+        if not (is_origin or is_local):
+            raise LingpaiError(
+                "insufficient_scope",
+                "Python targets can be added on the server's own machine only: `lingpai models add` there.",
+                param="target",
+            )
+        try:
+            models = await self._fleet.add(ModelSettings(target=target))
+        except TargetError as error:
+            raise LingpaiError("invalid_request", str(error), param="target") from error
+        await asyncio.to_thread(self._store.add, target)
+        return models
+
+    async def remove(self, model: Model) -> None:
+        """Stop serving the target that `model` came from, if it was added at run time."""
+        kept = await asyncio.to_thread(self._store.all)
+        for served in self._fleet.served():
+            if served.backend is model.backend:
+                target = served.settings.target
+                if target not in kept:
+                    raise LingpaiError(
+                        "invalid_request",
+                        f"`{model.id}` comes from the command line or lingpai.toml ({target}). Remove it there and restart.",
+                    )
+                await asyncio.to_thread(self._store.remove, target)
+                await self._fleet.remove(target)
+                return
+
+    async def check(self, model: Model) -> list[dict[str, Any]]:
+        """Reach the backend, then call the model with a short input."""
+        backend = model.backend
+        state = {
+            "name": "backend",
+            "ok": backend.state == "ready",
+            "ms": 0,
+            "detail": f"{backend.name}: {backend.state}",
+        }
+        if not state["ok"]:
+            return [state]
+        started = time.monotonic()
+        status, body = await self._call(model)
+        text = body.decode("utf-8", "replace")
+        step = {
+            "name": "call",
+            "ok": status == 200,
+            "ms": round((time.monotonic() - started) * 1000),
+            "detail": "answered" if status == 200 else f"status {status}: {text[:300]}" if status else text,
+        }
+        return [state, step]
+
+    async def _call(self, model: Model) -> tuple[int, bytes]:
+        try:
+            path, body = inference.openai_request(model.task, model.upstream_name, _SAMPLE, {})
+        except LingpaiError:
+            path, body = b"/inference", {"model": model.upstream_name, "input": _SAMPLE, "parameters": {}}
+        link = self._gateway.link(model.backend)
+        answer = _Answer(asyncio.get_running_loop().create_future())
+        link.send(path, inference.encode(body), answer, b"check")
+        try:
+            return await asyncio.wait_for(answer.future, CHECK_TIMEOUT_S)
+        except TimeoutError:
+            answer.is_over = True
+            if answer.upstream is not None:
+                answer.upstream.abort()
+            return 0, b"no answer in time"
+
+
+class _Answer:
+    """A receiver that collects one answer."""
+
+    def __init__(self, future: "asyncio.Future[tuple[int, bytes]]") -> None:
+        self.future = future
+        self.upstream: Upstream | None = None
+        self.retries = 0
+        self.is_over = False
+        self._status = 0
+        self._parts: list[bytes] = []
+
+    def response_started(self, status: int, headers: dict[bytes, bytes]) -> None:  # noqa: ARG002  the receiver's form
+        self._status = status
+
+    def response_data(self, data: bytes) -> None:
+        self._parts.append(data)
+
+    def response_finished(self) -> None:
+        self._settle(lambda: (self._status, b"".join(self._parts)))
+
+    def response_failed(self, failure: Failure, detail: str) -> None:
+        self._settle(lambda: (0, f"{failure.value}: {detail}".encode()))
+
+    def _settle(self, result: Callable[[], tuple[int, bytes]]) -> None:
+        if not self.future.done():
+            self.future.set_result(result())

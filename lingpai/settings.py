@@ -1,0 +1,190 @@
+"""Settings: read once, at start, from `lingpai.toml`, the environment and the command line, in rising order.
+
+Each part owns its settings (`<part>/settings.py`); here they are put together, read and checked. An unknown key or a
+bad value stops the start and names the key.
+"""
+
+import dataclasses
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import msgspec
+
+from lingpai.errors import did_you_mean
+from lingpai.gateway.settings import GatewaySettings
+from lingpai.metering.settings import MeteringSettings
+from lingpai.quotas.settings import LimitsSettings
+
+ENVIRONMENT_PREFIX: Final = "LINGPAI__"
+CONFIG_FILE: Final = "lingpai.toml"
+
+
+class SettingsError(Exception):
+    """The settings cannot be used. The message names the key and says what it wants."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerSettings:
+    """Section `[server]`."""
+
+    host: str = field(default="127.0.0.1", metadata={"help": "Address to listen on."})
+    port: int = field(default=8741, metadata={"help": "Port to listen on; 0 takes a free one."})
+    default_model: str | None = field(
+        default=None,
+        metadata={"help": "Model that answers where a call names none; default: the first that fits."},
+    )
+    keep_alive_s: float = field(
+        default=650.0, metadata={"help": "Seconds an idle connection of a caller is kept."}
+    )
+    stop_timeout_s: float = field(
+        default=30.0, metadata={"help": "Seconds that streams may take to finish when the server stops."}
+    )
+    metrics_token: str | None = field(
+        default=None,
+        metadata={
+            "help": "Token for `GET /metrics` from elsewhere; without one only this machine may read them."
+        },
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = field(
+        default="info", metadata={"help": "How much is logged."}
+    )
+    log_format: Literal["text", "json"] = field(
+        default="text", metadata={"help": "Log lines for people or for programs."}
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSettings:
+    """One `[[models]]` entry: a target beside those of the command line."""
+
+    target: str = field(
+        metadata={"help": "As on the command line: `app.py:name`, `http://host:port/v1`, `ollama`, …"}
+    )
+    name: str | None = field(
+        default=None, metadata={"help": "Name of the backend in logs and usage records."}
+    )
+    api_key_env: str | None = field(
+        default=None, metadata={"help": "Environment variable that holds the provider's key."}
+    )
+    only: tuple[str, ...] = field(default=(), metadata={"help": "Offer only these models of the target."})
+    rename: dict[str, str] = field(
+        default_factory=dict, metadata={"help": "Own names for the target's models: `{theirs = ours}`."}
+    )
+    aliases: dict[str, str] = field(
+        default_factory=dict,
+        metadata={"help": "Further names: `{alias = model}`, for programs with fixed names."},
+    )
+    task: str | None = field(
+        default=None, metadata={"help": "Task of these models where it cannot be discovered."}
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """All settings."""
+
+    server: ServerSettings = field(default_factory=ServerSettings)
+    gateway: GatewaySettings = field(default_factory=GatewaySettings)
+    limits: LimitsSettings = field(default_factory=LimitsSettings)
+    metering: MeteringSettings = field(default_factory=MeteringSettings)
+    models: tuple[ModelSettings, ...] = ()
+
+
+SECTIONS: Final[Mapping[str, type[Any]]] = {
+    "server": ServerSettings,
+    "gateway": GatewaySettings,
+    "limits": LimitsSettings,
+    "metering": MeteringSettings,
+}
+
+
+def load_settings(
+    *, config: Path | None, environment: Mapping[str, str], flags: Mapping[str, Mapping[str, Any]]
+) -> Settings:
+    """Read the settings.
+
+    `config` is a TOML file (None: `lingpai.toml` in the working directory, if there is one); `environment` holds
+    `LINGPAI__SECTION__KEY`; `flags` holds what the command line sets, by section and key, None meaning unset.
+    Raises SettingsError.
+    """
+    given = _read_file(config)
+    entries = given.pop("models", [])
+    if not isinstance(entries, list):
+        raise SettingsError("`models` must be a list of tables: write [[models]], in double brackets.")
+    _overlay_environment(given, environment)
+    for section, values in flags.items():
+        given.setdefault(section, {}).update(
+            {key: value for key, value in values.items() if value is not None}
+        )
+    known = {name: _section(name, values) for name, values in given.items()}
+    models = tuple(_build(ModelSettings, entry, f"models[{number}]") for number, entry in enumerate(entries))
+    return Settings(**known, models=models)
+
+
+def _read_file(config: Path | None) -> dict[str, Any]:
+    path = config or Path(CONFIG_FILE)
+    if config is None and not path.exists():
+        return {}
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SettingsError(f"There is no file {path}.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path} cannot be read: {error}.") from error
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"{path} is not valid TOML: {error}.") from error
+
+
+def _overlay_environment(given: dict[str, Any], environment: Mapping[str, str]) -> None:
+    for variable, text in environment.items():
+        if variable.startswith(ENVIRONMENT_PREFIX):
+            section, _, key = variable.removeprefix(ENVIRONMENT_PREFIX).lower().partition("__")
+            given.setdefault(section, {})[key] = _FromText(text)
+
+
+class _FromText(str):
+    """A value that came as text, so it may become a number, a truth value or a comma-separated list."""
+
+    __slots__ = ()
+
+
+def _section(name: str, values: Any) -> Any:
+    if name not in SECTIONS:
+        raise SettingsError(f"Unknown section [{name}].{did_you_mean(name, [*SECTIONS, 'models'])}")
+    return _build(SECTIONS[name], values, name)
+
+
+def _build(kind: type[Any], values: Any, where: str) -> Any:
+    if not isinstance(values, dict):
+        raise SettingsError(f"`{where}` must be a table.")
+    fields = {item.name: item for item in dataclasses.fields(kind)}
+    converted = {}
+    for key, value in values.items():
+        if key not in fields:
+            raise SettingsError(f"Unknown setting `{where}.{key}`.{did_you_mean(key, fields)}")
+        converted[key] = _convert(value, fields[key].type, f"{where}.{key}")
+    missing = [
+        name
+        for name, item in fields.items()
+        if name not in converted
+        and item.default is dataclasses.MISSING
+        and item.default_factory is dataclasses.MISSING
+    ]
+    if missing:
+        raise SettingsError(f"`{where}.{missing[0]}` is missing.")
+    return kind(**converted)
+
+
+def _convert(value: Any, type_: Any, key: str) -> Any:
+    is_text = isinstance(value, _FromText)
+    try:
+        if is_text and "tuple" in str(type_):
+            value = [part.strip() for part in value.split(",") if part.strip()]
+        return msgspec.convert(
+            str(value) if is_text and isinstance(value, str) else value, type_, strict=not is_text
+        )
+    except msgspec.ValidationError as error:
+        raise SettingsError(f"`{key}`: {error}.") from None

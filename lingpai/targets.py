@@ -1,0 +1,246 @@
+"""Targets: what `lingpai serve TARGET …` names, turned into backends, and their models put into the catalog.
+
+A target is a Python file or module (served by a worker process), an http(s) address (an OpenAI-compatible origin), or
+`ollama`. Without any, the demonstration models are served.
+"""
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from lingpai.backends.openai import BackendError, FoundModel, OpenAIBackend, ollama_backend, openai_backend
+from lingpai.backends.worker import Worker, WorkerStartError
+from lingpai.catalog.interfaces import Backend, Model
+from lingpai.catalog.service import Catalog
+from lingpai.settings import ModelSettings
+
+log = logging.getLogger("lingpai.targets")
+
+DEMONSTRATION: Final = "lingpai.demo"
+DEMONSTRATION_NAME: Final = "demonstration"
+REFRESH_S: Final = 60.0
+_LATER: Final = {
+    "hf:": "Hugging Face models cannot be served by name in this version. Write a few lines around one: examples/minilm.py.",
+    "ms:": "ModelScope models cannot be served by name in this version. Write a few lines around one: examples/minilm.py.",
+}
+
+
+class TargetError(Exception):
+    """A target cannot be served. The message says why and what to try."""
+
+
+@dataclass(slots=True)
+class ServedTarget:
+    """One target and its backend."""
+
+    settings: ModelSettings
+    backend: Backend
+    is_loading: bool = True
+    problem: str = ""
+
+
+class Fleet:
+    """All backends of one server: starts them, keeps the catalog true to them, and stops them."""
+
+    def __init__(
+        self, catalog: Catalog, *, socket_folder: Path, environment: Mapping[str, str],
+        on_progress: Callable[[str], None] = lambda _: None, on_removed: Callable[[Backend], None] = lambda _: None,
+    ) -> None:  # fmt: skip
+        self._catalog = catalog
+        self._socket_folder = socket_folder
+        self._environment = environment
+        self._on_progress = on_progress
+        self._on_removed = on_removed
+        self._served: dict[str, ServedTarget] = {}
+
+    @property
+    def is_loading(self) -> bool:
+        """Whether some target's models are still to come."""
+        return any(served.is_loading for served in self._served.values())
+
+    def served(self) -> list[ServedTarget]:
+        """All targets, in the order they were added."""
+        return list(self._served.values())
+
+    async def add(self, settings: ModelSettings) -> list[Model]:
+        """Serve a target; returns its models once they can be called.
+
+        Raises TargetError, and then nothing of the target stays.
+        """
+        if settings.target in self._served:
+            raise TargetError(f"`{settings.target}` is served already.")
+        served = ServedTarget(settings, self._make_backend(settings))
+        self._served[settings.target] = served
+        try:
+            models = await self._start(served)
+        except BaseException:
+            del self._served[settings.target]
+            raise
+        self._publish(served, models)
+        return [model for model in self._catalog.models() if model.backend is served.backend]
+
+    async def add_patiently(self, settings: ModelSettings) -> None:
+        """Serve a target that may not be there yet: try until it is. For targets that nobody watches being added."""
+        while settings.target not in self._served:
+            try:
+                await self.add(settings)
+            except TargetError as error:
+                log.warning("target %s: %s Trying again in %g s.", settings.target, error, REFRESH_S / 4)
+                await asyncio.sleep(REFRESH_S / 4)
+
+    async def remove(self, target: str) -> None:
+        """Stop serving a target. Raises KeyError when it is not served."""
+        served = self._served.pop(target)
+        self._catalog.remove(served.backend)
+        if isinstance(served.backend, Worker):
+            await served.backend.stop()
+        self._on_removed(served.backend)
+
+    async def refresh(self) -> None:
+        """Ask every origin again which models it has."""
+        for served in self.served():
+            if isinstance(served.backend, OpenAIBackend):
+                try:
+                    self._publish(served, await served.backend.discover())
+                except BackendError as error:
+                    log.warning("backend %s: %s", served.backend.name, error)
+
+    async def stop(self) -> None:
+        """Stop all workers."""
+        workers = [served.backend for served in self.served() if isinstance(served.backend, Worker)]
+        await asyncio.gather(*(worker.stop() for worker in workers))
+
+    def _make_backend(self, settings: ModelSettings) -> OpenAIBackend | Worker:
+        target = settings.target
+        for prefix, explanation in _LATER.items():
+            if target.startswith(prefix):
+                raise TargetError(explanation)
+        try:
+            if target == "ollama":
+                return ollama_backend()
+            if target.startswith(("http://", "https://")):
+                return openai_backend(target, name=settings.name, api_key=self._api_key(settings))
+        except BackendError as error:
+            raise TargetError(str(error)) from error
+        name = settings.name or Path(target.partition(":")[0]).stem.rpartition(".")[2]
+        number = sum(isinstance(served.backend, Worker) for served in self._served.values())
+        return Worker(
+            target,
+            socket_path=self._socket_folder / f"{number}-{os.urandom(3).hex()}.sock",
+            name=self._unused_name(name),
+            log=log,
+            on_state=partial(self._worker_changed, target),
+            on_progress=self._on_progress,
+        )
+
+    def _worker_changed(self, target: str, state: str) -> None:
+        """A worker that was restarted may serve other models than before."""
+        served = self._served.get(target)
+        if (
+            state == "ready"
+            and served is not None
+            and not served.is_loading
+            and isinstance(served.backend, Worker)
+        ):
+            self._publish(served, _worker_models(served.backend))
+
+    async def _start(self, served: ServedTarget) -> list[FoundModel] | list[Model]:
+        backend = served.backend
+        try:
+            if isinstance(backend, Worker):
+                await backend.start()
+                return _worker_models(backend)
+            if isinstance(backend, OpenAIBackend):
+                return await backend.discover()
+        except (BackendError, WorkerStartError) as error:
+            if served.settings.target == "ollama":
+                raise TargetError(
+                    f"{error} Start Ollama with `ollama serve`, or say where it is in OLLAMA_HOST."
+                ) from error
+            raise TargetError(str(error)) from error
+        raise TypeError(backend)
+
+    def _publish(self, served: ServedTarget, found: Iterable[FoundModel | Model]) -> None:
+        settings, backend = served.settings, served.backend
+        models = [
+            _named_by_operator(model if isinstance(model, Model) else _model(model, backend), settings)
+            for model in found
+            if not settings.only or model.id in settings.only
+        ]
+        served.is_loading = False
+        if not _is_unchanged(models, [model for model in self._catalog.models() if model.backend is backend]):
+            for left_out in self._catalog.replace(backend, models):
+                log.warning(
+                    "model %s of %s is left out: another backend offers the same id", left_out, backend.name
+                )
+
+    def _api_key(self, settings: ModelSettings) -> str | None:
+        if settings.api_key_env is None:
+            return None
+        key = self._environment.get(settings.api_key_env, "").strip()
+        if not key:
+            raise TargetError(
+                f"The environment variable {settings.api_key_env} (key of {settings.target}) is not set."
+            )
+        return key
+
+    def _unused_name(self, name: str) -> str:
+        taken = {served.backend.name for served in self._served.values()}
+        number, candidate = 2, name
+        while candidate in taken:
+            candidate, number = f"{name}-{number}", number + 1
+        return candidate
+
+
+def _is_unchanged(new: list[Model], old: list[Model]) -> bool:
+    return new == old
+
+
+def _model(found: FoundModel, backend: Backend) -> Model:
+    return Model(
+        id=found.id,
+        task=found.task,
+        backend=backend,
+        upstream_name=found.id,
+        is_task_certain=found.is_task_certain,
+        created=found.created,
+    )
+
+
+def _worker_models(worker: Worker) -> list[Model]:
+    return [
+        Model(
+            id=model.id,
+            task=model.task,
+            backend=worker,
+            upstream_name=model.id,
+            description=model.description or "",
+            aliases=tuple(model.aliases),
+            parameters=model.parameters,
+            created=int(time.time()),
+        )
+        for model in worker.models
+    ]
+
+
+def _named_by_operator(model: Model, settings: ModelSettings) -> Model:
+    """The model with the names and the task that lingpai.toml gives it."""
+    id_ = settings.rename.get(model.id, model.id)
+    aliases = tuple(alias for alias, meant in settings.aliases.items() if meant in (model.id, id_))
+    return Model(
+        id=id_,
+        task=settings.task or model.task,
+        backend=model.backend,
+        upstream_name=model.upstream_name,
+        description=model.description,
+        aliases=model.aliases + aliases,
+        parameters=model.parameters,
+        is_task_certain=model.is_task_certain or settings.task is not None,
+        created=model.created,
+    )

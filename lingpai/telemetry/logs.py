@@ -1,0 +1,63 @@
+"""Logging: one line per event, for people or for programs, and nothing that a caller wrote can forge a line."""
+
+import json
+import logging
+import re
+import sys
+from typing import Any, Final, Literal
+
+from lingpai.ids import CREDENTIAL_PATTERN
+
+_CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\u2028\u2029]")
+_CREDENTIAL: Final = re.compile(CREDENTIAL_PATTERN)
+_BEARER: Final = re.compile(r"(?i)(bearer\s+)[^\s\"']{8,}")
+
+
+def mask(text: str) -> str:
+    """`text` without credentials: ours by their exact form, others by the word Bearer before them."""
+    return _BEARER.sub(r"\1[hidden]", _CREDENTIAL.sub(lambda match: f"{match[0][:6]}[hidden]", text))
+
+
+class _TextFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        text = mask(super().format(record))
+        head, *rest = text.split("\n")
+        lines = [
+            head,
+            *(f"    {line}" for line in rest),
+        ]  # a traceback stays readable, and cannot look like a new entry
+        return "\n".join(_CONTROL.sub(_escape, line) for line in lines)
+
+
+class _JsonFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        entry: dict[str, Any] = {
+            "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": mask(record.getMessage()),
+        }
+        if record.exc_info:
+            entry["exception"] = mask(self.formatException(record.exc_info))
+        return json.dumps(entry, ensure_ascii=False)
+
+
+def _escape(match: re.Match[str]) -> str:
+    return f"\\x{ord(match[0]):02x}"
+
+
+def set_up_logging(
+    *, level: Literal["debug", "info", "warning", "error"], format_: Literal["text", "json"]
+) -> None:
+    """Log everything to standard error in the given form. Call it once, at start."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        _JsonFormatter()
+        if format_ == "json"
+        else _TextFormatter("%(asctime)s %(levelname)-7s %(name)s  %(message)s")
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.WARNING)
+    logging.getLogger("lingpai").setLevel(level.upper())
+    logging.captureWarnings(capture=True)
