@@ -23,11 +23,10 @@ from lingpai.catalog import routes as catalog_routes
 from lingpai.catalog.interfaces import Backend
 from lingpai.catalog.service import Catalog
 from lingpai.catalog.store import SqlTargetStore
-from lingpai.errors import LingpaiError
 from lingpai.gateway import authenticate
 from lingpai.gateway import routes as gateway_routes
 from lingpai.gateway.answer import EXPOSED_HEADERS
-from lingpai.gateway.authenticate import Account, Authenticator, read_credential
+from lingpai.gateway.authenticate import Account, Authenticator, has_doubled_credential, read_credential
 from lingpai.gateway.gateway import Gateway
 from lingpai.identity import routes as identity_routes
 from lingpai.identity.keyring import Keyring
@@ -51,6 +50,7 @@ from lingpai.quotas.headers import rate_limit_headers
 from lingpai.quotas.limiter import MemoryLimiter
 from lingpai.quotas.loader import MeterLoader
 from lingpai.settings import ModelSettings, Settings
+from lingpai.socket_paths import socket_address
 from lingpai.storage.database import Database, sqlite_url
 from lingpai.targets import DEMONSTRATION, DEMONSTRATION_NAME, Fleet
 from lingpai.telemetry.metrics import CallMetrics, render
@@ -194,7 +194,11 @@ class Application:
             keep_alive_s=settings.keep_alive_s,
             stop_timeout_s=settings.stop_timeout_s,
         )
-        await self.server.start(listener, self.data / "admin.sock")
+        admin_socket = self.data / "admin.sock"
+        admin_socket.unlink(
+            missing_ok=True
+        )  # left by a process that was killed; the lock says that it is gone
+        await self.server.start(listener, socket_address(admin_socket))
         self._exits.push_async_callback(self._drain)
 
     async def _start_jobs(self) -> None:
@@ -244,11 +248,10 @@ class Application:
 
     async def _authenticate(self, request: Request) -> Principal:
         """Who calls a route that is not a model call."""
-        seen = [name for name, _ in request.headers.raw]
-        fields = dict(request.headers.raw)
-        token = read_credential(fields)
-        if len(seen) != len(fields) and seen.count(b"authorization") > 1:
-            raise LingpaiError("ambiguous_credentials", "Authorization was sent twice. Send it once.")
+        headers = request.headers.raw
+        if has_doubled_credential(headers):
+            raise authenticate.doubled_credential()
+        token = read_credential(dict(headers))
         if token is None:
             if getattr(request.state, "is_local", False):
                 return self.local_administrator

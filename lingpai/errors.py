@@ -46,7 +46,7 @@ CATALOGUE: Final[Mapping[str, ErrorCode]] = dict([
     _entry("method_not_allowed", 405, _INVALID, "The address exists but not for this method; see `Allow`."),
     _entry("already_exists", 400, _INVALID, "Something with that name exists already."),
     _entry("unsupported_media_type", 415, _INVALID, "The body must be JSON: `Content-Type: application/json`."),
-    _entry("request_too_large", 413, _INVALID, "The body is larger than `server.max_body_bytes`."),
+    _entry("request_too_large", 413, _INVALID, "The body is larger than `gateway.max_body_bytes`."),
     _entry("headers_too_large", 431, _INVALID, "The header block is over 64 kB or has more than 100 headers."),
     _entry("unsupported_task", 400, _INVALID, "The model's task does not fit this endpoint. The message names one that does."),
     _entry("rate_limit_exceeded", 429, "rate_limit_error", "Too fast. Retry after `Retry-After`; SDKs do so on their own."),

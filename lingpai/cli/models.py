@@ -1,5 +1,6 @@
 """`lingpai models`: what can be called."""
 
+from pathlib import Path
 from typing import Annotated, Any, Final
 
 from cyclopts import App, Parameter
@@ -53,7 +54,7 @@ def add(
 ) -> None:
     """Add the models of a target; it stays after a restart."""
     with connect(options) as client:
-        added = client.request("POST", PATH, json={"target": target})
+        added = client.request("POST", PATH, json={"target": _as_seen_by_server(target)})
     models = added.get("data", [added])
     say(f"Added {listing(model['id'] for model in models)}." if models else f"{target} has no models.")
     if options.as_json:
@@ -136,3 +137,10 @@ def _parameter(name: str, schema: dict[str, Any]) -> str:
 
 def _took(step: dict[str, Any]) -> str | None:
     return f"{step['ms']:.0f} ms" if step.get("ms") is not None else None
+
+
+def _as_seen_by_server(target: str) -> str:
+    """A Python file of this folder by its full path: the server may run in another one."""
+    file, colon, name = target.partition(":")
+    path = Path(file)
+    return f"{path.resolve()}{colon}{name}" if path.suffix == ".py" and path.exists() else target

@@ -27,6 +27,7 @@ from lingpai.client import (
     PermissionDeniedError,
     ServerUnreachableError,
 )
+from lingpai.socket_paths import socket_address
 
 SOCKET_NAME = "admin.sock"
 
@@ -82,7 +83,7 @@ def open_client(place: Place) -> Client:
     if place.socket is not None:
         # The caller is known by the socket; a key beside it would only be a second, weaker credential.
         # verify: no TLS on a socket, and loading the certificates takes longer than the call.
-        transport = httpx2.HTTPTransport(uds=str(place.socket), verify=False)
+        transport = httpx2.HTTPTransport(uds=socket_address(place.socket), verify=False)
         return Client("http://localhost", api_key="", transport=transport)
     if not os.environ.get("LINGPAI_API_KEY"):
         raise CommandError(

@@ -8,6 +8,7 @@ from typing import Final
 import msgspec
 
 from lingpai.errors import LingpaiError
+from lingpai.ids import new_request_id
 
 STATUS_LINE: Final = {
     status: b"HTTP/1.1 %d %b\r\n" % (status, phrase.encode())
@@ -68,5 +69,9 @@ def malformed(status: int, message: str) -> bytes:
     """A whole answer to something that is not proper HTTP; the connection closes after it."""
     code = "headers_too_large" if status == 431 else "invalid_request"
     body = msgspec.json.encode(LingpaiError(code, message).body())
-    head = b"%b%bcontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
-    return head % (STATUS_LINE[status], DateLine().at(time.time()), len(body)) + body
+    request_id = new_request_id()
+    head = (
+        b"%b%bcontent-type: application/json\r\ncontent-length: %d\r\n"
+        b"x-request-id: %b\r\nrequest-id: %b\r\nconnection: close\r\n\r\n"
+    )
+    return head % (STATUS_LINE[status], DateLine().at(time.time()), len(body), request_id, request_id) + body

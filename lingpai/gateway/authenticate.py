@@ -85,6 +85,19 @@ def read_credential(fields: dict[bytes, bytes]) -> bytes | None:
     return (rest.strip() if scheme.lower() == b"bearer" else scheme + rest) or None
 
 
+def has_doubled_credential(headers: list[tuple[bytes, bytes]]) -> bool:
+    """Whether one of the headers that carry a credential was sent twice."""
+    carriers = [name for name, _ in headers if name == b"authorization" or name in _OTHER_HEADERS]
+    return len(carriers) != len(set(carriers))
+
+
+def doubled_credential() -> LingpaiError:
+    return LingpaiError(
+        "ambiguous_credentials",
+        "A credential header was sent twice. Send `Authorization: Bearer sk-lp-…` once.",
+    )
+
+
 def begin(exchange: "Exchange") -> None:
     """Look the credential up; `exchange.refusal` is set when it is no good, or the look-up is under way."""
     gateway = exchange.gateway

@@ -9,6 +9,7 @@ from urllib.parse import unquote
 import httptools
 import msgspec
 
+from lingpai.web.paths import usual_path
 from lingpai.wire import embeddings, inference, openai, tasks
 
 if TYPE_CHECKING:
@@ -51,18 +52,13 @@ def _find_unusual(url: bytes) -> tuple[Endpoint, str | None] | None:
         path = httptools.parse_url(url).path
     except httptools.HttpParserInvalidURLError:
         return None
-    path = re.sub(rb"/{2,}", b"/", path or b"")
-    path = path.rstrip(b"/")
-    endpoint = _BY_PATH.get(path) or _BY_PATH.get(path.removeprefix(b"/v1"))
+    # As the ASGI side reads it, so that no address means one thing here and another there.
+    usual = usual_path(unquote(path.decode("latin-1"))) if path else ""
+    endpoint = _BY_PATH.get(usual.encode())
     if endpoint is not None:
         return endpoint, None
-    match = _INFERENCE_PATH.fullmatch(path)
-    if match is None:
-        return None
-    try:
-        return INFERENCE, unquote(match[1].decode("ascii"), errors="strict")
-    except UnicodeDecodeError:
-        return None
+    match = _INFERENCE_PATH.fullmatch(usual)
+    return (INFERENCE, match[1]) if match else None
 
 
 # -- OpenAI's own shapes pass through
@@ -97,8 +93,13 @@ def _prepare_predict(exchange: "Exchange") -> Prepared:
     model, payload = exchange.model, exchange.request.input_data
     if model.backend.kind == "worker":
         return b"/predict", msgspec.json.encode({"model": model.upstream_name, "input_data": payload})
-    path, body = inference.openai_request(model.task, model.upstream_name, msgspec.json.decode(payload), {})
+    path, body = inference.openai_request(model.task, model.upstream_name, inference.read_value(payload), {})
     return path, inference.encode(body)
+
+
+def is_free_form(exchange: "Exchange") -> bool:
+    """Whether the answer is whatever a plain function returned: JSON of any shape, without usage."""
+    return exchange.endpoint is PREDICT and exchange.model.backend.kind == "worker"
 
 
 def _convert_predict(exchange: "Exchange", answer: bytes) -> bytes:
@@ -113,7 +114,7 @@ def _convert_predict(exchange: "Exchange", answer: bytes) -> bytes:
 
 def _prepare_generate(exchange: "Exchange") -> Prepared:
     request, model = exchange.request, exchange.model
-    parameters = inference.generation_parameters(msgspec.json.decode(exchange.body))
+    parameters = inference.generation_parameters(inference.read_fields(exchange.body))
     path, body = inference.openai_request(model.task, model.upstream_name, request.prompt, parameters)
     return path, inference.encode(body)
 
@@ -141,7 +142,7 @@ def _prepare_inference(exchange: "Exchange") -> Prepared:
             "parameters": request.parameters or {},
         }
         return b"/inference", msgspec.json.encode(fields)
-    payload = msgspec.json.decode(request.input)
+    payload = inference.read_value(request.input)
     parameters = inference.generation_parameters(request.parameters or {})
     path, body = inference.openai_request(model.task, model.upstream_name, payload, parameters)
     return path, inference.encode(body)
@@ -188,7 +189,7 @@ INFERENCE: Final = Endpoint(
 
 ENDPOINTS: Final = (CHAT, COMPLETIONS, EMBEDDINGS, PREDICT, GENERATE, INFERENCE)
 
-_INFERENCE_PATH = re.compile(rb"/api/v1/models/(.+)/inference")
+_INFERENCE_PATH = re.compile(r"/api/v1/models/(.+)/inference", re.DOTALL)
 # People paste a base URL with `/v1`, without it, or so that it comes twice.
 _BY_PATH: Final[dict[bytes, Endpoint]] = {
     path.encode(): endpoint

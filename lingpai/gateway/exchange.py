@@ -5,6 +5,7 @@ does (`response_started`, `response_data`, …). In between the steps run, strai
 cannot go on raises LingpaiError, and the caller gets it as an answer; whatever happens, there is one usage record.
 """
 
+import logging
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from lingpai.wire.usage import Usage
 
 
+log = logging.getLogger("lingpai.gateway")
+
+
 class Exchange:
     """The state of one call. The steps fill it in, in the order in which the fields stand here."""
 
@@ -32,8 +36,8 @@ class Exchange:
     is_key_settled = False
     refusal: LingpaiError | None = None
     # read
-    received = 0
     is_body_complete = False
+    upload: bytes | bytearray = b""
     body = b""
     request: Any = None
     # route
@@ -49,6 +53,7 @@ class Exchange:
     stream: relay.Stream | None = None
     extra_headers = b""
     retry_after: bytes | None = None
+    answer: bytes | bytearray = b""
     usage: "Usage | None" = None
     # settle
     is_over = False
@@ -68,7 +73,6 @@ class Exchange:
         self.endpoint = endpoint
         self.model_in_path = model_in_path
         self.fields = fields
-        self.parts: list[bytes] = []
         self.request_id = new_request_id()
         self.started = gateway.loop.time()
         self.started_at = time.time()
@@ -89,26 +93,31 @@ class Exchange:
             route.route(self)
             path, body = self.endpoint.prepare(self)
             admit.admit(self)
+            relay.send(self, path, body)
         except LingpaiError as error:
             settle.refuse(self, error)
-            return
-        self.parts.clear()
-        relay.send(self, path, body)
+        except Exception:  # the outermost edge of a call: whatever went wrong, the caller gets an answer
+            log.exception("call %s failed", self.request_id.decode())
+            settle.refuse(self, settle.internal_error(self))
 
     # -- the caller's side
 
     def body_part(self, data: bytes) -> None:
-        self.received += len(data)
-        if self.received > self.gateway.settings.max_body_bytes:
-            if not self.is_over:
-                self.parts.clear()
-                settle.refuse_unread(self, read.too_large(self))
+        if self.is_over:
             return
-        self.parts.append(data)
+        if not self.upload:
+            self.upload = data  # the usual request comes in one piece, which is not copied
+        else:
+            if isinstance(self.upload, bytes):
+                self.upload = bytearray(self.upload)
+            self.upload += data
+        if len(self.upload) > self.gateway.settings.max_body_bytes:
+            settle.refuse_unread(self, read.too_large(self.gateway.settings))
 
     def body_complete(self) -> None:
         self.is_body_complete = True
-        self.proceed()
+        if not self.is_over:
+            self.proceed()
 
     def caller_left(self) -> None:
         if not self.is_over:

@@ -7,7 +7,6 @@ from typing import Any, Protocol
 
 from lingpai.catalog.interfaces import Backend
 from lingpai.catalog.service import Catalog
-from lingpai.errors import LingpaiError
 from lingpai.gateway import answer, authenticate, endpoints, read, settle
 from lingpai.gateway.authenticate import Authenticator
 from lingpai.gateway.exchange import Exchange
@@ -74,19 +73,22 @@ class Gateway:
             return None
         endpoint, model_in_path = found
         exchange = Exchange(self, front, endpoint, model_in_path=model_in_path, fields=fields)
-        if len(fields) != len(headers) and _has_doubled_credential(headers):
+        if len(fields) != len(headers) and authenticate.has_doubled_credential(headers):
             exchange.is_key_settled = True
-            exchange.refusal = LingpaiError(
-                "ambiguous_credentials",
-                "A credential header was sent twice. Send `Authorization: Bearer sk-lp-…` once.",
-            )
+            exchange.refusal = authenticate.doubled_credential()
         else:
             authenticate.begin(exchange)
-        length = fields.get(b"content-length")
-        if length is not None and len(length) > 7 and int(length) > self.settings.max_body_bytes:
-            front.call = exchange
-            settle.refuse_unread(exchange, read.too_large(exchange))
+        length = fields.get(b"content-length", b"" if b"transfer-encoding" in fields else b"0")
+        if len(length) > 4 or not length:
+            self._check_announced(exchange, int(length or 0))
         return exchange
+
+    def _check_announced(self, exchange: Exchange, length: int) -> None:
+        """Do not read a large body, or one of unknown size, for a call that is refused already."""
+        if length > self.settings.max_body_bytes:
+            settle.refuse_unread(exchange, read.too_large(self.settings))
+        elif exchange.refusal is not None:
+            settle.refuse_unread(exchange, exchange.refusal)
 
     def malformed(self, status: int, message: str) -> bytes:
         return answer.malformed(status, message)
@@ -144,16 +146,3 @@ class Gateway:
             head=answer.header_lines(headers),
             prefix=backend.path_prefix.encode(),
         )
-
-
-_CREDENTIAL_HEADERS = frozenset({b"authorization", b"x-api-key", b"api-key", b"x-goog-api-key"})
-
-
-def _has_doubled_credential(headers: Headers) -> bool:
-    seen: set[bytes] = set()
-    for name, _ in headers:
-        if name in _CREDENTIAL_HEADERS:
-            if name in seen:
-                return True
-            seen.add(name)
-    return False

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from lingpai.errors import LingpaiError
+from lingpai.gateway.settings import GatewaySettings
 from lingpai.wire.body import check_text, read_body
 
 if TYPE_CHECKING:
@@ -22,15 +23,16 @@ def read(exchange: "Exchange") -> None:
         raise LingpaiError(
             "unsupported_media_type", "Compressed bodies are not accepted. Leave Content-Encoding out."
         )
-    parts = exchange.parts
-    body = exchange.body = parts[0] if len(parts) == 1 else b"".join(parts)
+    body = exchange.body = bytes(exchange.upload)  # no copy when it came in one piece
+    exchange.upload = b""
     check_text(body)
     exchange.request = read_body(body, exchange.endpoint.decoder)
     exchange.request.check()
 
 
-def too_large(exchange: "Exchange") -> LingpaiError:
-    most = exchange.gateway.settings.max_body_bytes
+def too_large(settings: GatewaySettings) -> LingpaiError:
+    """What a caller hears whose body is over the limit."""
+    most = settings.max_body_bytes
     return LingpaiError(
-        "request_too_large", f"The body is over {most} bytes (`server.max_body_bytes`). Send less."
+        "request_too_large", f"The body is over {most} bytes (`gateway.max_body_bytes`). Send less."
     )

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from lingpai.errors import LingpaiError
-from lingpai.gateway import settle
+from lingpai.gateway import endpoints, settle
 from lingpai.lane.upstream import Failure
 from lingpai.wire import backend_error, sse
 from lingpai.wire.chunks import StreamReader, is_plain
@@ -96,24 +96,28 @@ def finished(exchange: "Exchange") -> None:
 # -- a unary answer
 
 
-def _unary_data(exchange: "Exchange", data: bytes) -> None:
-    exchange.received += len(data)
-    exchange.parts.append(data)
-    if exchange.received > exchange.gateway.settings.max_answer_bytes:
+def _unary_data(exchange: "Exchange", piece: bytes) -> None:
+    if not exchange.answer:
+        exchange.answer = piece  # the usual answer comes in one piece, which is not copied
+        return
+    if isinstance(exchange.answer, bytes):
+        exchange.answer = bytearray(exchange.answer)
+    exchange.answer += piece
+    most = exchange.gateway.settings.max_answer_bytes
+    if len(exchange.answer) > most:
         cancel(exchange)
-        most = exchange.gateway.settings.max_answer_bytes
         _backend_fault(exchange, "backend_error", f"answered with more than {most} bytes")
 
 
 def _unary_finished(exchange: "Exchange") -> None:
     """Look at the answer, settle, and hand it on."""
-    parts = exchange.parts
-    body = parts[0] if len(parts) == 1 else b"".join(parts)
+    body = bytes(exchange.answer)
     if exchange.status >= 300:
         _relay_error(exchange, body)
         return
     try:
-        exchange.usage = answer_usage(body)
+        if not endpoints.is_free_form(exchange):
+            exchange.usage = answer_usage(body)
         body = exchange.endpoint.convert(exchange, body)
     except (msgspec.DecodeError, ValueError, KeyError, IndexError, TypeError) as error:
         log.warning("backend %s: answer cannot be read: %s", exchange.model.backend.name, error)

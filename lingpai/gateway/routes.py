@@ -55,10 +55,8 @@ def _document(router: APIRouter, endpoint: Endpoint) -> None:
 
     @router.post(path, summary=summary, openapi_extra={"requestBody": body}, name=endpoint.name)
     async def answered_in_the_lane(_: Annotated[Principal, require("model:inference")]) -> dict[str, Any]:
-        # Reached only when the lane takes a path for another one than the router does: a fault of ours.
-        raise LingpaiError(
-            "internal_error", "This call did not reach the gateway. Report it with the address you used."
-        )
+        # The lane takes every address that the router could, so this is for a spelling nobody has thought of.
+        raise LingpaiError("not_found", "Write the address as the documentation does: `GET /openapi.json`.")
 
 
 def key_routes(describe: Callable[[tuple[Any, ...], float], Any], clock: Callable[[], float]) -> APIRouter:

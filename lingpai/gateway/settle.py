@@ -91,11 +91,21 @@ def stop(exchange: "Exchange") -> None:
     error = LingpaiError("shutting_down", "The server is stopping. Try again.", headers={"retry-after": "1"})
     exchange.keep_alive = False
     if exchange.stream is not None:
-        end_stream(
-            exchange, exchange.stream, sse.data_event(msgspec.json.encode(error.body())), end_reason="stopped"
-        )
-    else:
+        last = sse.data_event(msgspec.json.encode(error.body()))
+        end_stream(exchange, exchange.stream, last, end_reason="stopped")
+    elif exchange.is_admitted:
         fail(exchange, error, end_reason="stopped")
+    else:
+        refuse(exchange, error)
+
+
+def internal_error(exchange: "Exchange") -> LingpaiError:
+    """What a caller hears of a fault of ours."""
+    request_id = exchange.request_id.decode()
+    return LingpaiError(
+        "internal_error",
+        f"Something went wrong inside Lingpai. The operator finds the cause in the log under {request_id}.",
+    )
 
 
 # -- the record

@@ -16,6 +16,10 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 MAX_HEAD_BYTES: Final = 64 * 1024
 MAX_HEADERS: Final = 100
+HEAD_TIMEOUT_S: Final = 10.0
+"""How long the head of a request may take, however busily it is being sent."""
+BODY_TIMEOUT_S: Final = 30.0
+"""How long a request may stand still in the middle of its body."""
 LINGER_S: Final = 2.0
 
 Headers = list[tuple[bytes, bytes]]
@@ -72,8 +76,12 @@ class Front(HttpToolsProtocol):
         """The peer's IP address; empty on the administration socket."""
         self._deaf = False
         self._in_head = False
+        self._is_incomplete = False
+        self._head_since = 0.0
         self._head_bytes = 0
+        """Bytes of an incomplete request that were no part of its body: what a caller can make us keep for nothing."""
         self._piece_bytes = 0
+        self._has_read_body = False
 
     # -- what the transport tells us
 
@@ -95,12 +103,12 @@ class Front(HttpToolsProtocol):
             return
         except httptools.HttpParserUpgrade:
             pass  # RFC 9110, section 7.8: a server may ignore an upgrade, and answers as if it was not asked for
-        if self._in_head:
-            self._head_bytes += len(data)
+        if self._is_incomplete:
+            self._head_bytes = 0 if self._has_read_body else self._head_bytes + len(data)
+            self._has_read_body = False
             if self._head_bytes > MAX_HEAD_BYTES:
-                self._refuse_head(
-                    431, f"The header block is over {MAX_HEAD_BYTES} bytes. Send fewer or shorter headers."
-                )
+                what = "header block is" if self._in_head else "trailers or chunk extensions are"
+                self._refuse_head(431, f"The {what} over {MAX_HEAD_BYTES} bytes. Send less.")
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
@@ -122,16 +130,18 @@ class Front(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         if self.call is not None:
-            self._ignore_the_rest()
+            self._deaf = True
             return
         self.url = b""
         self.headers = []
         self.expect_100_continue = False
-        self._in_head = True
+        self._in_head = self._is_incomplete = True
+        self._head_since = 0.0
         self._head_bytes = 0
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self.headers.append((name.lower(), value))
+        if self._in_head:  # trailers come here too, and must not become headers after the fact
+            self.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         if self._deaf:
@@ -142,6 +152,7 @@ class Front(HttpToolsProtocol):
         if (
             b"host" not in fields
             or len(fields) != len(headers)
+            or len(headers) > MAX_HEADERS
             or self._head_bytes
             or self._piece_bytes > MAX_HEAD_BYTES
         ):
@@ -152,9 +163,10 @@ class Front(HttpToolsProtocol):
         if b"expect" in fields:
             self.expect_100_continue = fields[b"expect"].lower() == b"100-continue"
         if self.parser.get_method() == b"POST":
-            self.call = self.calls.open(self, self.url, headers, fields)
-            if self.call is not None:
-                self._begin_call()
+            call = self.calls.open(self, self.url, headers, fields)
+            if call is not None:
+                if not self._deaf:
+                    self._begin(call)
                 return
         # uvicorn builds its scope when a message begins; only now is it known that one is needed.
         url, headers, expect = self.url, self.headers, self.expect_100_continue
@@ -164,12 +176,14 @@ class Front(HttpToolsProtocol):
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
+        self._has_read_body = True
         if self.call is not None:
             self.call.body_part(body)
         elif not self._deaf:
             super().on_body(body)
 
     def on_message_complete(self) -> None:
+        self._is_incomplete = False
         if self.call is not None:
             if not self._deaf:
                 self.call.body_complete()
@@ -214,13 +228,20 @@ class Front(HttpToolsProtocol):
         else:
             super().shutdown()
 
-    def close_if_idle(self, now: float, idle_s: float) -> None:
-        """Close a connection on which nothing was under way for `idle_s`. `now` is loop time."""
-        is_busy = self.call is not None or (self.cycle is not None and not self.cycle.response_complete)
-        if self.has_been_active or is_busy:
+    def watch(self, now: float, idle_s: float) -> None:
+        """Close the connection when its time is up: see the time-outs above. `now` is loop time; call it often."""
+        if self.has_been_active:
             self.has_been_active = False
             self.idle_since = now
-        elif now - self.idle_since > idle_s:
+        is_busy = self.call is not None or (self.cycle is not None and not self.cycle.response_complete)
+        if self._in_head:
+            self._head_since = self._head_since or now
+            is_late = now - self._head_since > HEAD_TIMEOUT_S
+        elif self._is_incomplete:
+            is_late = now - self.idle_since > BODY_TIMEOUT_S
+        else:
+            is_late = not is_busy and now - self.idle_since > idle_s
+        if is_late:
             self.transport.close()
 
     def send_400_response(self, msg: str) -> None:
@@ -228,17 +249,15 @@ class Front(HttpToolsProtocol):
 
     # -- helpers
 
-    def _begin_call(self) -> None:
+    def _begin(self, call: Call) -> None:
         if self.cycle is not None and not self.cycle.response_complete:
             # An ASGI answer is still under way on this connection: see the module's docstring.
             self.cycle.keep_alive = False
-            self.call = None
             self._deaf = True
-        elif self.expect_100_continue:
+            return
+        self.call = call
+        if self.expect_100_continue:
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-
-    def _ignore_the_rest(self) -> None:
-        self._deaf = True
 
     def _problem_with_head(self) -> tuple[int, str] | None:
         headers = self.headers
@@ -269,13 +288,12 @@ def front_protocol(calls: Calls, *, is_local: bool = False) -> type[Front]:
     return type("BoundFront", (Front,), {"calls": calls, "is_local": is_local})
 
 
-async def close_idle_fronts(
-    connections: set[asyncio.Protocol], *, idle_s: float, every_s: float = 15.0
-) -> None:
-    """Close connections that have been idle for `idle_s`, for ever (a task; cancel it to stop)."""
+async def watch_fronts(connections: set[asyncio.Protocol], *, idle_s: float, every_s: float = 2.5) -> None:
+    """Close connections whose time is up, for ever (a task; cancel it to stop)."""
     loop = asyncio.get_running_loop()
     while True:
         await asyncio.sleep(every_s)
+        now = loop.time()
         for connection in list(connections):
             if isinstance(connection, Front):
-                connection.close_if_idle(loop.time(), idle_s)
+                connection.watch(now, idle_s)

@@ -5,22 +5,18 @@ which would end the process before the journal is closed.
 """
 
 import asyncio
-import contextlib
 import os
 import signal
 import socket
-from pathlib import Path
 from typing import Any, Final
 
 import uvicorn
 from uvicorn._types import ASGI3Application
 from uvicorn.server import ServerState
 
-from lingpai.lane.front import Calls, Front, close_idle_fronts, front_protocol
+from lingpai.lane.front import Calls, Front, front_protocol, watch_fronts
 
 BACKLOG: Final = 4096
-LONGEST_SOCKET_PATH: Final = 107
-"""What fits into the kernel's address of a Unix socket, in bytes (unix(7))."""
 
 
 class LaneServer:
@@ -43,15 +39,15 @@ class LaneServer:
         connections = [*self._server.server_state.connections, *self._local_state.connections]
         return [connection for connection in connections if isinstance(connection, Front)]
 
-    async def start(self, listener: socket.socket, admin_socket: Path) -> None:
-        """Accept callers on `listener` (bound already) and on `admin_socket`, which only this user can open."""
+    async def start(self, listener: socket.socket, admin_socket: str) -> None:
+        """Accept callers on `listener` (bound already) and on `admin_socket`, a path that only this user can open."""
         config = self._server.config
         config.load()
         self._server.lifespan = config.lifespan_class(config)
         await self._server.startup(sockets=[listener])
         await self._listen_locally(admin_socket)
         self._closers = [
-            asyncio.create_task(close_idle_fronts(state.connections, idle_s=self._keep_alive_s))  # type: ignore[arg-type]
+            asyncio.create_task(watch_fronts(state.connections, idle_s=self._keep_alive_s))  # type: ignore[arg-type]
             for state in (self._server.server_state, self._local_state)
         ]
 
@@ -97,33 +93,15 @@ class LaneServer:
             server_header=False,
         )
 
-    async def _listen_locally(self, path: Path) -> None:
+    async def _listen_locally(self, address: str) -> None:
         config = self._config(front_protocol(self._calls, is_local=True), 1)
         config.load()
         protocol: Any = config.http_protocol_class
-        with contextlib.suppress(FileNotFoundError):
-            path.unlink()
-        with short_socket_path(path) as address:
-            before = os.umask(0o177)  # never open to others, not even for a moment
-            try:
-                self._local_server = await asyncio.get_running_loop().create_unix_server(
-                    lambda: protocol(
-                        config=config, server_state=self._local_state, app_state={"is_local": True}
-                    ),
-                    address,
-                )
-            finally:
-                os.umask(before)
-
-
-@contextlib.contextmanager
-def short_socket_path(path: Path) -> Any:
-    """A name for `path` that fits into a socket address, valid inside the block, however long the folder's name is."""
-    if len(os.fsencode(path)) <= LONGEST_SOCKET_PATH:
-        yield str(path)
-        return
-    folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
-    try:
-        yield f"/proc/self/fd/{folder}/{path.name}"
-    finally:
-        os.close(folder)
+        before = os.umask(0o177)  # never open to others, not even for a moment
+        try:
+            self._local_server = await asyncio.get_running_loop().create_unix_server(
+                lambda: protocol(config=config, server_state=self._local_state, app_state={"is_local": True}),
+                address,
+            )
+        finally:
+            os.umask(before)

@@ -156,7 +156,9 @@ class Upstream(asyncio.Protocol):
         if self.receiver is None:
             return
         if self._status and not self._is_framed() and exc is None:
-            self._finish(may_keep_alive=False)  # RFC 9112, section 6.3 rule 8: no length given, so the close ends the answer
+            self._finish(
+                may_keep_alive=False
+            )  # RFC 9112, section 6.3 rule 8: no length given, so the close ends the answer
         elif self._is_retryable and not self.has_answered:
             request, receiver = self._request, self.receiver
             self._release()

@@ -9,6 +9,7 @@ import msgspec
 
 from lingpai.errors import LingpaiError
 from lingpai.wire import tasks
+from lingpai.wire.body import read_body
 
 LENGTH_NAMES: Final = ("max_tokens", "max_completion_tokens", "max_new_tokens", "max_length")
 """Names for the most tokens to generate, the most telling first."""
@@ -69,8 +70,20 @@ def _refuse_stream(stream: bool | None) -> None:
 
 
 PREDICT: Final = msgspec.json.Decoder(PredictRequest)
+_ANY: Final = msgspec.json.Decoder()
+_FIELDS: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 INFERENCE: Final = msgspec.json.Decoder(InferenceRequest)
 GENERATE: Final = msgspec.json.Decoder(GenerateRequest)
+
+
+def read_value(raw: msgspec.Raw) -> Any:
+    """Any JSON value. Raises LingpaiError `invalid_json` for what no program can hold (1e999)."""
+    return read_body(bytes(raw), _ANY)
+
+
+def read_fields(body: bytes) -> dict[str, Any]:
+    """The fields of an object, their values unread: they keep their bytes on the way to the backend."""
+    return {name: raw for name, raw in read_body(body, _FIELDS).items() if bytes(raw) != b"null"}
 
 
 def generation_parameters(fields: dict[str, Any]) -> dict[str, Any]:

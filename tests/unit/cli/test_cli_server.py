@@ -156,12 +156,27 @@ def test_permission_denied_says_who_may():
     assert "sudo -u" in message
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may look everywhere")
-def test_a_closed_data_directory(tmp_path):
-    (tmp_path / "data").mkdir(mode=0)
+@pytest.fixture
+def ordinary_user():
+    """Root may look everywhere, so for the length of a test it is somebody else."""
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)
+    yield
+    os.seteuid(user)
 
+
+@pytest.fixture
+def closed_directory(tmp_path):
+    path = tmp_path / "data"
+    path.mkdir(mode=0)
+    yield path
+    path.chmod(0o700)
+
+
+def test_a_closed_data_directory(closed_directory, ordinary_user):
     with pytest.raises(CommandError, match="sudo -u"):
-        has_socket(tmp_path / "data" / "admin.sock")
+        has_socket(closed_directory / "admin.sock")
 
 
 def test_a_plain_file_is_not_a_socket(tmp_path):
