@@ -60,7 +60,6 @@ from lingpai.web.paths import UsualPaths
 
 FIRST_KEY_NAME: Final = "first"
 INGEST_TIMEOUT_S: Final = 600.0
-EVICT_AFTER_S: Final = 600.0
 
 
 class StartError(Exception):
@@ -92,6 +91,7 @@ class Application:
         self.settings = settings
         self.data = data
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._is_stopping = False
         self._exits = AsyncExitStack()
         self._exits.callback(os.close, _lock_data(data))
         self.jobs = JobRunner()
@@ -122,15 +122,15 @@ class Application:
         self.users = Users(self.database, **shared)
         self.keys = Keys(self.database, peppers=peppers, **shared)
         self.names = Names(self.database)
-        self._first_key = self._ensure_first_key()
+        self.users.ensure_admin()
         self.local_administrator = self.users.local_administrator()
         self.local_administrator.account = Account(self.local_administrator, ())
 
-    def _ensure_first_key(self) -> str | None:
-        """On the very first start: the administrator, and one key to begin with."""
-        if not self.users.ensure_admin():
+    def _make_first_key(self) -> str | None:
+        """On the first start that succeeds: one key to begin with."""
+        if self.keys.were_ever_made():
             return None
-        return self.keys.create(self.users.local_administrator(), KeyCreate(name=FIRST_KEY_NAME)).token
+        return self.keys.create(self.local_administrator, KeyCreate(name=FIRST_KEY_NAME)).token
 
     # -- start
 
@@ -153,7 +153,8 @@ class Application:
             await asyncio.gather(serving, return_exceptions=True)
         await self._start_jobs()
         host, port = listener.getsockname()[:2]
-        return Started(f"http://{f'[{host}]' if ':' in host else host}:{port}", self._first_key)
+        first_key = await asyncio.to_thread(self._make_first_key)
+        return Started(f"http://{f'[{host}]' if ':' in host else host}:{port}", first_key)
 
     async def _open_journal(self, loop: asyncio.AbstractEventLoop) -> None:
         folder = self.data / "journal"
@@ -263,7 +264,7 @@ class Application:
         return principal
 
     def _not_ready_because(self) -> str | None:
-        if self.gateway.is_stopping:
+        if self._is_stopping:
             return "the server is stopping"
         if not self.journal.healthy:
             return "usage cannot be recorded"
@@ -289,7 +290,7 @@ class Application:
         self.jobs.start("drop a backend", self.gateway.drop(backend))
 
     def _evict_idle_limits(self) -> None:
-        self.limiter.evict_idle(time.time(), EVICT_AFTER_S)
+        self.limiter.evict_idle(time.time(), self.settings.limits.evict_after_s)
 
     async def _reached(self, position: Any) -> bool:
         return await self.ingester.wait_for(position, self.settings.metering.usage_wait_s)
@@ -313,7 +314,7 @@ class Application:
         await self._exits.aclose()
 
     async def _drain(self) -> None:
-        self.gateway.is_stopping = True
+        self._is_stopping = True
         await self.server.drain()
         await self._note_uses()
         (self.data / "admin.sock").unlink(missing_ok=True)

@@ -5,6 +5,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
+
 from lingpai.catalog.interfaces import Model
 from lingpai.catalog.store import SqlTargetStore
 from lingpai.errors import LingpaiError
@@ -12,7 +14,7 @@ from lingpai.gateway.gateway import Gateway
 from lingpai.lane.upstream import Failure, Upstream
 from lingpai.settings import ModelSettings
 from lingpai.targets import Fleet, TargetError
-from lingpai.wire import inference
+from lingpai.wire import backend_error, inference
 
 CHECK_TIMEOUT_S = 60.0
 _SAMPLE = "Hello"
@@ -70,12 +72,11 @@ class TargetOperations:
             return [state]
         started = time.monotonic()
         status, body = await self._call(model)
-        text = body.decode("utf-8", "replace")
         step = {
             "name": "call",
             "ok": status == 200,
             "ms": round((time.monotonic() - started) * 1000),
-            "detail": "answered" if status == 200 else f"status {status}: {text[:300]}" if status else text,
+            "detail": "answered" if status == 200 else _explain(model, status, body),
         }
         return [state, step]
 
@@ -94,6 +95,15 @@ class TargetOperations:
             if answer.upstream is not None:
                 answer.upstream.abort()
             return 0, b"no answer in time"
+
+
+def _explain(model: Model, status: int, body: bytes) -> str:
+    """What went wrong, in the words a caller would hear: a backend's own text may tell what is nobody's business."""
+    if status == 0:
+        return body.decode()
+    status, answer, _ = backend_error.translate(status, body, retry_after=None, backend=model.backend.name)
+    message: str = msgspec.json.decode(answer)["error"]["message"]
+    return f"status {status}: {message}"
 
 
 class _Answer:

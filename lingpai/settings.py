@@ -9,13 +9,15 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
+from msgspec import Meta
 
 from lingpai.errors import did_you_mean
-from lingpai.gateway.settings import GatewaySettings
+from lingpai.gateway.settings import GatewaySettings, Seconds
 from lingpai.metering.settings import MeteringSettings
+from lingpai.quotas.grammar import canonical_limit
 from lingpai.quotas.settings import LimitsSettings
 
 ENVIRONMENT_PREFIX: Final = "LINGPAI__"
@@ -31,15 +33,17 @@ class ServerSettings:
     """Section `[server]`."""
 
     host: str = field(default="127.0.0.1", metadata={"help": "Address to listen on."})
-    port: int = field(default=8741, metadata={"help": "Port to listen on; 0 takes a free one."})
+    port: Annotated[int, Meta(ge=0, le=65535)] = field(
+        default=8741, metadata={"help": "Port to listen on; 0 takes a free one."}
+    )
     default_model: str | None = field(
         default=None,
         metadata={"help": "Model that answers where a call names none; default: the first that fits."},
     )
-    keep_alive_s: float = field(
+    keep_alive_s: Seconds = field(
         default=650.0, metadata={"help": "Seconds an idle connection of a caller is kept."}
     )
-    stop_timeout_s: float = field(
+    stop_timeout_s: Seconds = field(
         default=30.0, metadata={"help": "Seconds that streams may take to finish when the server stops."}
     )
     metrics_token: str | None = field(
@@ -120,8 +124,17 @@ def load_settings(
             {key: value for key, value in values.items() if value is not None}
         )
     known = {name: _section(name, values) for name, values in given.items()}
+    _check_limits(known.get("limits", LimitsSettings()))
     models = tuple(_build(ModelSettings, entry, f"models[{number}]") for number, entry in enumerate(entries))
     return Settings(**known, models=models)
+
+
+def _check_limits(limits: LimitsSettings) -> None:
+    for text in limits.default:
+        try:
+            canonical_limit(text)
+        except ValueError as error:
+            raise SettingsError(f"`limits.default`: {error}") from error
 
 
 def _read_file(config: Path | None) -> dict[str, Any]:
@@ -142,7 +155,16 @@ def _overlay_environment(given: dict[str, Any], environment: Mapping[str, str]) 
     for variable, text in environment.items():
         if variable.startswith(ENVIRONMENT_PREFIX):
             section, _, key = variable.removeprefix(ENVIRONMENT_PREFIX).lower().partition("__")
-            given.setdefault(section, {})[key] = _FromText(text)
+            _table(given, section)[key] = _FromText(text)
+
+
+def _table(given: dict[str, Any], section: str) -> dict[str, Any]:
+    if section == "models":
+        raise SettingsError("[[models]] cannot be set by the environment. Use lingpai.toml.")
+    table = given.setdefault(section, {})
+    if not isinstance(table, dict):
+        raise SettingsError(f"`{section}` must be a table.")
+    return table
 
 
 class _FromText(str):

@@ -174,10 +174,13 @@ class Fleet:
             if not settings.only or model.id in settings.only
         ]
         served.is_loading = False
-        if not _is_unchanged(models, [model for model in self._catalog.models() if model.backend is backend]):
-            for left_out in self._catalog.replace(backend, models):
+        if models != [model for model in self._catalog.models() if model.backend is backend]:
+            order = [other.backend for other in self._served.values()]
+            for left_out in self._catalog.replace(backend, models, order=order):
                 log.warning(
-                    "model %s of %s is left out: another backend offers the same id", left_out, backend.name
+                    "model %s of %s is left out: another backend offers the same id",
+                    left_out.id,
+                    backend.name,
                 )
 
     def _api_key(self, settings: ModelSettings) -> str | None:
@@ -196,10 +199,6 @@ class Fleet:
         while candidate in taken:
             candidate, number = f"{name}-{number}", number + 1
         return candidate
-
-
-def _is_unchanged(new: list[Model], old: list[Model]) -> bool:
-    return new == old
 
 
 def _model(found: FoundModel, backend: Backend) -> Model:

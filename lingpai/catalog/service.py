@@ -1,6 +1,6 @@
 """The catalog in memory: models by id and alias. Read by every call, written when a backend comes or goes."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from lingpai.catalog.interfaces import Backend, Model
 from lingpai.errors import did_you_mean
@@ -12,6 +12,7 @@ class Catalog:
     def __init__(self, *, default_model: str | None = None) -> None:
         self.version = 0
         self.default_model = default_model
+        self._offers: dict[int, tuple[Backend, tuple[Model, ...]]] = {}
         self._models: dict[str, Model] = {}
         self._names: dict[str, Model] = {}
 
@@ -35,21 +36,31 @@ class Catalog:
                 return model
         return None
 
-    def replace(self, backend: Backend, models: Iterable[Model]) -> list[str]:
-        """Make `models` all that `backend` offers. Returns ids that were left out because another backend has them."""
-        kept = {id_: model for id_, model in self._models.items() if model.backend is not backend}
-        left_out = []
-        for model in models:
-            if model.id in kept:
-                left_out.append(model.id)
-            else:
-                kept[model.id] = model
+    def replace(
+        self, backend: Backend, models: Iterable[Model], *, order: Sequence[Backend] = ()
+    ) -> list[Model]:
+        """Make `models` all that `backend` offers. Returns the models that stay out, their ids being taken.
+
+        `order` is the order of the backends: it decides who has an id that two of them offer, and in which order
+        models are listed, so that it does not matter which was ready first.
+        """
+        self._offers[id(backend)] = (backend, tuple(models))
+        ranks = {id(ranked): rank for rank, ranked in enumerate(order)}
+        kept: dict[str, Model] = {}
+        left_out: list[Model] = []
+        for offering, offered in sorted(
+            self._offers.values(), key=lambda offer: ranks.get(id(offer[0]), len(ranks))
+        ):
+            taken = [model for model in offered if kept.setdefault(model.id, model) is not model]
+            if offering is backend:
+                left_out = taken
         self._set(kept)
         return left_out
 
     def remove(self, backend: Backend) -> None:
         """Forget a backend and its models."""
         self.replace(backend, ())
+        del self._offers[id(backend)]
 
     def nearest(self, name: str, *, among: Iterable[str] | None = None) -> str:
         """A sentence with the nearest ids for an error message, or nothing."""

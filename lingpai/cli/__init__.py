@@ -15,15 +15,15 @@ from lingpai.cli.options import examples
 from lingpai.cli.output import UNFOLDED, console_for, prepare_streams, printable, say_error, silence_stdout
 from lingpai.errors import did_you_mean
 
-__all__ = ["app", "main", "run"]
+__all__ = ["app", "execute", "main"]
 
 
 def main() -> None:
     """The `lingpai` program."""
-    sys.exit(run(sys.argv[1:]))
+    sys.exit(execute(sys.argv[1:]))
 
 
-def run(arguments: Sequence[str]) -> int:
+def execute(arguments: Sequence[str]) -> int:
     """Run one command line and return its exit code."""
     prepare_streams()
     is_terminal = sys.stdout.isatty()

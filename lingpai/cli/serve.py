@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import uvloop
 from cyclopts import Parameter
 from rich.console import Console
-from rich.table import Table
+from rich.markup import escape
 
 import lingpai
 from lingpai.app import Application, Started, StartError, default_targets, tune_garbage_collection
@@ -45,11 +45,6 @@ def serve(
 
     TARGET is a Python file or object, the address of an OpenAI-compatible server, or `ollama`; several may be given.
     Without any, three demonstration models are served.
-
-    Examples:
-      lingpai serve
-      lingpai serve app.py:predict --port 9000
-      lingpai serve ollama http://127.0.0.1:8000/v1 app.py
     """
     try:
         settings = load_settings(
@@ -86,12 +81,13 @@ def _announce(application: Application, started: Started) -> None:
     """The first lines: address, models and, on the very first start, one key. It is not printed or logged again."""
     console = Console(highlight=False, soft_wrap=True)
     console.print(f"[bold]Lingpai {lingpai.__version__}[/bold] is ready.\n")
-    table = Table.grid(padding=(0, 2))
-    table.add_row("Address", f"[bold]{started.address}/v1[/bold]")
-    table.add_row("Data", str(application.data))
-    for number, model in enumerate(application.catalog.models()):
-        table.add_row("Models" if number == 0 else "", f"{model.id}  [dim]{model.task}{_mark(model)}[/dim]")
-    console.print(table)
+    console.print(f"Address  [bold]{started.address}/v1[/bold]")
+    console.print(f"Data     {escape(str(application.data))}")
+    models = application.catalog.models()
+    width = max((len(model.id) for model in models), default=0)
+    for number, model in enumerate(models):
+        name = escape(model.id.ljust(width))
+        console.print(f"{'Models' if number == 0 else '':7}  {name}  [dim]{model.task}{_mark(model)}[/dim]")
     if started.first_key is not None:
         console.print("\nYour first API key, shown only now. Store it, for example so:\n")
         console.print(f"  export LINGPAI_API_KEY={started.first_key}")

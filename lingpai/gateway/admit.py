@@ -12,10 +12,6 @@ if TYPE_CHECKING:
 def admit(exchange: "Exchange") -> None:
     """Take one request from every limit. Raises LingpaiError when a limit refuses or usage cannot be recorded."""
     gateway = exchange.gateway
-    if gateway.is_stopping:
-        raise LingpaiError(
-            "shutting_down", "The server is stopping. Try again.", headers={"retry-after": "1"}
-        )
     if not gateway.journal.healthy:
         raise LingpaiError(
             "storage_unavailable",

@@ -56,7 +56,6 @@ class Gateway:
     metrics: CallMetrics
     is_loading: Callable[[], bool]
     local_administrator: Principal | None = None
-    is_stopping: bool = False
     date_line: answer.DateLine = field(default_factory=answer.DateLine)
     cross_origin: answer.CrossOrigin = field(init=False)
     _links: dict[str, Link] = field(default_factory=dict)

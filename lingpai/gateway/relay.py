@@ -1,6 +1,7 @@
 """Step 5: to the backend and back, unary or as a stream."""
 
 import logging
+import re
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -17,17 +18,26 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("lingpai.gateway")
 
+_FRAMING = (b"content-length", b"transfer-encoding")
+# Quotes inside a model's own text are escaped, so this finds fields only.
+_MODEL = re.compile(rb'"model"\s*:\s*"(?:[^"\\]|\\.)*"')
+
 
 class Stream:
     """What a streamed answer needs beyond a unary one."""
 
-    __slots__ = ("cutter", "is_chunked", "reader", "rename")
+    __slots__ = ("cutter", "ends_with_close", "is_chunked", "model_field", "reader")
 
-    def __init__(self, *, wants_usage: bool, is_chunked: bool, rename: tuple[bytes, bytes] | None) -> None:
+    def __init__(
+        self, *, wants_usage: bool, is_chunked: bool, name: str | None, ends_with_close: bool
+    ) -> None:
         self.cutter = sse.EventCutter()
         self.reader = StreamReader(keep_usage=wants_usage)
         self.is_chunked = is_chunked
-        self.rename = rename
+        self.model_field = None if name is None else b'"model":' + msgspec.json.encode(name)
+        """What the caller shall read, where the backend calls the model something else."""
+        self.ends_with_close = ends_with_close
+        """Whether only a close marks the end, which a broken connection does too."""
 
     def frame(self, run: bytes) -> bytes:
         """`run` as one chunk of a chunked body (RFC 9112, section 7.1); as it is for HTTP/1.0."""
@@ -60,17 +70,16 @@ def started(exchange: "Exchange", status: int, headers: dict[bytes, bytes]) -> N
     if dropped:
         exchange.extra_headers += b"x-lingpai-dropped-params: %b\r\n" % dropped
     if status < 300 and headers.get(b"content-type", b"").startswith(b"text/event-stream"):
-        _start_stream(exchange)
+        _start_stream(exchange, ends_with_close=headers.keys().isdisjoint(_FRAMING))
 
 
-def _start_stream(exchange: "Exchange") -> None:
+def _start_stream(exchange: "Exchange", *, ends_with_close: bool) -> None:
     name, upstream_name = exchange.model_name, exchange.model.upstream_name
     exchange.stream = Stream(
         wants_usage=exchange.request.wants_usage,
         is_chunked=not exchange.front.is_http_1_0(),
-        rename=(msgspec.json.encode(upstream_name), msgspec.json.encode(name))
-        if name != upstream_name
-        else None,
+        name=name if name != upstream_name else None,
+        ends_with_close=ends_with_close,
     )
     exchange.front.write(settle.stream_head(exchange, exchange.stream))
 
@@ -116,6 +125,8 @@ def _unary_finished(exchange: "Exchange") -> None:
         _relay_error(exchange, body)
         return
     try:
+        if not body.isascii():
+            body.decode()
         if not endpoints.is_free_form(exchange):
             exchange.usage = answer_usage(body)
         body = exchange.endpoint.convert(exchange, body)
@@ -154,16 +165,11 @@ def _stream_data(exchange: "Exchange", stream: Stream, data: bytes) -> None:
         return
     if not is_plain(run):
         run = stream.reader.read(run)
-    if stream.rename is not None:
-        run = _rename(run, *stream.rename)
+    field = stream.model_field
+    if field is not None:
+        run = _MODEL.sub(lambda _: field, run)
     if run:
         exchange.front.write(stream.frame(run))
-
-
-def _rename(run: bytes, upstream_name: bytes, name: bytes) -> bytes:
-    """The caller reads the model name they asked for. A quote inside text is escaped, so text cannot match."""
-    run = run.replace(b'"model":' + upstream_name, b'"model":' + name)
-    return run.replace(b'"model": ' + upstream_name, b'"model": ' + name)
 
 
 def _stream_finished(exchange: "Exchange", stream: Stream) -> None:
@@ -172,6 +178,9 @@ def _stream_finished(exchange: "Exchange", stream: Stream) -> None:
     if rest.strip():
         rest = stream.reader.read(rest.rstrip(b"\r\n") + b"\n\n")
     reader = stream.reader
+    if stream.ends_with_close and not reader.done:
+        failed(exchange, Failure.CLOSED, "closed without [DONE]")
+        return
     exchange.usage = reader.usage
     if reader.error is not None:
         settle.end_stream(exchange, stream, rest, end_reason="upstream_error")

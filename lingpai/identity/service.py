@@ -222,6 +222,11 @@ class Keys:
             self._store.update(connection, key.id, {"deleted_at": self._clock(), "secret_hmac": None})
         self._on_change("key", key.id)
 
+    def were_ever_made(self) -> bool:
+        """Whether there is a key, or was one that has been deleted since."""
+        with self._database.read() as connection:
+            return not self._store.is_empty(connection)
+
     def touch(self, uses: Sequence[KeyUse]) -> None:
         """Note when and from where keys were last used."""
         if uses:

@@ -51,6 +51,10 @@ class SqlCredentialStore:
 class SqlKeyStore:
     """API keys. `owner` restricts what is seen to one user's keys; None sees all. Deleted keys are never seen."""
 
+    def is_empty(self, connection: Connection) -> bool:
+        """Whether no key was ever made; deleted ones count."""
+        return connection.execute(select(api_keys.c.id).limit(1)).first() is None
+
     def insert(self, connection: Connection, row: Mapping[str, Any]) -> None:
         """Add a key. Raises sqlalchemy.exc.IntegrityError when its owner has a key of that name."""
         connection.execute(api_keys.insert(), dict(row))

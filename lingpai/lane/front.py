@@ -75,6 +75,7 @@ class Front(HttpToolsProtocol):
         self.caller_address = ""
         """The peer's IP address; empty on the administration socket."""
         self._deaf = False
+        self._is_last = False
         self._in_head = False
         self._is_incomplete = False
         self._head_since = 0.0
@@ -177,17 +178,20 @@ class Front(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         self._has_read_body = True
+        if self._deaf:
+            return  # the body of a request that is not served
         if self.call is not None:
             self.call.body_part(body)
-        elif not self._deaf:
+        else:
             super().on_body(body)
 
     def on_message_complete(self) -> None:
         self._is_incomplete = False
+        if self._deaf:
+            return
         if self.call is not None:
-            if not self._deaf:
-                self.call.body_complete()
-        elif not self._deaf:
+            self.call.body_complete()
+        else:
             super().on_message_complete()
 
     # -- what a call may do
@@ -201,7 +205,7 @@ class Front(HttpToolsProtocol):
         self.call = None
         self.has_been_active = True
         self.server_state.total_requests += 1
-        if self._deaf or not keep_alive:
+        if self._deaf or self._is_last or not keep_alive:
             self.transport.close()
 
     def finish_and_linger(self) -> None:
@@ -224,7 +228,7 @@ class Front(HttpToolsProtocol):
     def shutdown(self) -> None:
         """Stop after the current request."""
         if self.call is not None:
-            self._deaf = True
+            self._is_last = True
         else:
             super().shutdown()
 

@@ -12,7 +12,6 @@ from typing import Any, Final
 
 import uvicorn
 from uvicorn._types import ASGI3Application
-from uvicorn.server import ServerState
 
 from lingpai.lane.front import Calls, Front, front_protocol, watch_fronts
 
@@ -29,14 +28,13 @@ class LaneServer:
         self._calls = calls
         self._keep_alive_s = keep_alive_s
         self._server = uvicorn.Server(self._config(front_protocol(calls), stop_timeout_s))
-        self._local_state = ServerState()
         self._local_server: asyncio.Server | None = None
-        self._closers: list[asyncio.Task[None]] = []
+        self._watcher: asyncio.Task[None] | None = None
 
     @property
     def fronts(self) -> list[Front]:
         """The callers' connections, those of the administration socket included."""
-        connections = [*self._server.server_state.connections, *self._local_state.connections]
+        connections = self._server.server_state.connections
         return [connection for connection in connections if isinstance(connection, Front)]
 
     async def start(self, listener: socket.socket, admin_socket: str) -> None:
@@ -46,10 +44,8 @@ class LaneServer:
         self._server.lifespan = config.lifespan_class(config)
         await self._server.startup(sockets=[listener])
         await self._listen_locally(admin_socket)
-        self._closers = [
-            asyncio.create_task(watch_fronts(state.connections, idle_s=self._keep_alive_s))  # type: ignore[arg-type]
-            for state in (self._server.server_state, self._local_state)
-        ]
+        connections: Any = self._server.server_state.connections
+        self._watcher = asyncio.create_task(watch_fronts(connections, idle_s=self._keep_alive_s))
 
     async def run(self) -> None:
         """Serve until SIGINT or SIGTERM (a second one does not wait for streams), then drain."""
@@ -66,12 +62,10 @@ class LaneServer:
 
     async def drain(self) -> None:
         """Stop accepting; let calls finish, up to the time-out; end what is left with a last event."""
-        for closer in self._closers:
-            closer.cancel()
+        if self._watcher is not None:
+            self._watcher.cancel()
         if self._local_server is not None:
             self._local_server.close()
-        for connection in list(self._local_state.connections):
-            connection.shutdown()
         await self._server.shutdown()
         for front in self.fronts:
             if front.call is not None:
@@ -100,7 +94,9 @@ class LaneServer:
         before = os.umask(0o177)  # never open to others, not even for a moment
         try:
             self._local_server = await asyncio.get_running_loop().create_unix_server(
-                lambda: protocol(config=config, server_state=self._local_state, app_state={"is_local": True}),
+                lambda: protocol(
+                    config=config, server_state=self._server.server_state, app_state={"is_local": True}
+                ),
                 address,
             )
         finally:

@@ -150,6 +150,8 @@ class Upstream(asyncio.Protocol):
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._fail(Failure.GARBAGE, str(error))
             self.transport.abort()
+            return
+        self._rest()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.pool.forget(self)
@@ -200,16 +202,22 @@ class Upstream(asyncio.Protocol):
         receiver = self.receiver
         if receiver is None:
             return
-        is_reusable = may_keep_alive and not self._is_spoiled and self._is_framed()
+        if not (may_keep_alive and self._is_framed()):
+            self.transport.close()
         self._status = 0
         self.receiver = receiver.upstream = None
         self._request = b""
-        if is_reusable:
+        receiver.response_finished()
+
+    def _rest(self) -> None:
+        """After an answer, back to the pool: all bytes have been looked at, and nothing may stand behind it."""
+        if self.receiver is not None or self.transport.is_closing():
+            return
+        if self._is_spoiled:
+            self.transport.abort()
+        else:
             self.resume()
             self.pool.give_back(self)
-        else:
-            self.transport.close()
-        receiver.response_finished()
 
     def _fail(self, failure: Failure, detail: str) -> None:
         receiver = self.receiver

@@ -13,6 +13,7 @@ from lingpai.metering.schemas import UsageAnswer, UsageRowBody
 from lingpai.metering.service import Report, UsageQuestion, UsageReport, UsageRow
 from lingpai.principal import Principal
 from lingpai.web.auth import require
+from lingpai.web.errors import ERROR_RESPONSES
 
 Since = Annotated[str, Query(max_length=64, description="A duration (`7d`, `12h`, `30m`) or a date in `tz`.")]
 Until = Annotated[str | None, Query(max_length=64, description="Same forms; excluded. Now if left out.")]
@@ -25,7 +26,7 @@ Filter = Annotated[str | None, Query(max_length=200)]
 
 def usage_routes(report: UsageReport, wait: Callable[[], Awaitable[bool]], names: UsageNames) -> APIRouter:
     """The router. `wait` waits, within bounds, until everything answered is in the database; False if it is not."""
-    router = APIRouter(tags=["usage"])
+    router = APIRouter(tags=["usage"], responses=ERROR_RESPONSES)
 
     @router.get("/api/v1/usage", response_model_exclude_unset=True)
     async def usage(

@@ -19,6 +19,7 @@ from lingpai.quotas.grammar import canonical_limit
 from lingpai.quotas.interfaces import LimitedSubject, Subject, SubjectDirectory, SubjectKind
 from lingpai.quotas.meter import Meter
 from lingpai.web.auth import require
+from lingpai.web.errors import ERROR_RESPONSES
 from lingpai.web.schemas import RequestBody
 
 LoadMeters: TypeAlias = Callable[[Subject, tuple[str, ...], str], Awaitable[tuple[Meter, ...]]]
@@ -55,7 +56,7 @@ def limit_routes(
     directory: SubjectDirectory, load: LoadMeters, clock: Callable[[], float] = time.time
 ) -> APIRouter:
     """The routes; `load` brings a subject's meters into memory, `clock` gives Unix seconds."""
-    router = APIRouter(prefix="/api/v1/limits", tags=["limits"])
+    router = APIRouter(prefix="/api/v1/limits", tags=["limits"], responses=ERROR_RESPONSES)
 
     async def rows_of(subjects: Iterable[LimitedSubject]) -> LimitList:
         rows: list[LimitRow] = []

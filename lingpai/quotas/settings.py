@@ -1,6 +1,9 @@
 """The section `[limits]` of the settings."""
 
 from dataclasses import dataclass, field
+from typing import Annotated
+
+from msgspec import Meta
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -11,7 +14,7 @@ class LimitsSettings:
         default=("2000/day@Asia/Shanghai",),
         metadata={"help": "Limits of a new user, shared by the user's keys, when none are given."},
     )
-    evict_after_s: float = field(
+    evict_after_s: Annotated[float, Meta(ge=60)] = field(
         default=3600.0,
         metadata={
             "help": "Seconds after which the counters of an unused key or user leave memory; at least 60."

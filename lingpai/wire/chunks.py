@@ -1,5 +1,6 @@
 """Stream chunks of chat and text completions: what is read from them, and repairs that clients depend on."""
 
+import re
 from typing import Any, Final
 
 import msgspec
@@ -8,13 +9,7 @@ from lingpai.wire import sse
 from lingpai.wire.usage import Usage, read_usage
 
 # Inside a JSON string a quote is escaped, so none of these can appear in the model's own text by accident.
-_REPAIR_MARKS: Final = (
-    b'"tool_calls"',
-    b'"choices":null',
-    b'"choices": null',
-    b'"delta":null',
-    b'"delta": null',
-)
+_REPAIR: Final = re.compile(rb'"tool_calls"|"(?:choices|delta)"\s*:\s*null')
 
 
 class _Chunk(msgspec.Struct):
@@ -27,18 +22,20 @@ _CHUNK: Final = msgspec.json.Decoder(_Chunk)
 
 
 def is_plain(run: bytes) -> bool:
-    """Whether a run of events can be passed on without looking into it (asked for every piece of every stream)."""
-    if b'"usage":' in run and (b'"usage":{' in run or b'"usage": {' in run):
+    """Whether a run of events can be passed on without looking into it (asked for every piece of every stream).
+
+    True only when every event visibly has a choice with content, and nothing else of interest stands anywhere.
+    """
+    events = run.count(b"data: ")
+    if run.count(b'"choices":[{') != events and run.count(b'"choices": [{') != events:
+        return False  # the usage chunk, [DONE], an error, or a spelling that wants a closer look
+    if run.count(b'"delta":{') != events and run.count(b'"delta": {') != events and b'"delta"' in run:
         return False
-    return not (
-        b"[DONE]" in run
-        or b'"tool_calls"' in run
-        or b'"error"' in run
-        or b'"choices":null' in run
-        or b'"choices": null' in run
-        or b'"delta":null' in run
-        or b'"delta": null' in run
-    )
+    if b'"usage"' in run and run.count(b'"usage"') != run.count(b'"usage":null') + run.count(
+        b'"usage": null'
+    ):
+        return False
+    return b'"tool_calls"' not in run and b'"error"' not in run
 
 
 class StreamReader:
@@ -78,7 +75,7 @@ class StreamReader:
             self.usage = usage
             if not chunk.choices and not self.keep_usage:
                 return b""
-        if any(mark in data for mark in _REPAIR_MARKS):
+        if _REPAIR.search(data):
             return sse.data_event(repair(data))
         return event
 

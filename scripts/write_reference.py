@@ -1,0 +1,173 @@
+"""Write docs/reference/ anew from the code: settings, errors, command line.
+
+`pages()` is what a test compares with the files that are there.
+"""
+
+import contextlib
+import dataclasses
+import io
+import pathlib
+from collections.abc import Iterator
+from typing import Annotated, Any, Final, Literal, get_args, get_origin
+
+import msgspec
+from cyclopts import App
+
+from lingpai.cli import app as command_line
+from lingpai.cli.output import UNFOLDED, console_for
+from lingpai.errors import CATALOGUE
+from lingpai.settings import CONFIG_FILE, ENVIRONMENT_PREFIX, SECTIONS, ModelSettings
+
+ROOT: Final = pathlib.Path(__file__).resolve().parent.parent
+REFERENCE: Final = ROOT / "docs" / "reference"
+NOTICE: Final = "<!-- Written by scripts/write_reference.py from the code; `make docs` writes it anew. -->"
+
+SETTINGS_INTRODUCTION: Final = f"""
+{NOTICE}
+
+# Settings
+
+Settings are read once, at start: from `{CONFIG_FILE}` in the working directory (or the file that `--config` names), then
+from the environment, then from the command line; what comes later wins. The environment variable of a setting is
+`{ENVIRONMENT_PREFIX}SECTION__KEY`; lists are written with commas between. An unknown key or a bad value stops the start
+and is named, with the nearest known name.
+
+```toml
+[server]
+host = "0.0.0.0"
+
+[limits]
+default = ["500/day@Europe/Berlin", "10/1s"]
+
+[[models]]
+target = "https://models.example/v1"
+api_key_env = "EXAMPLE_KEY"
+aliases = {{ "gpt-4o-mini" = "qwen3-32b" }}
+```
+"""
+
+ERRORS_INTRODUCTION: Final = f"""
+{NOTICE}
+
+# Errors
+
+Every refusal has one shape, the one OpenAI's clients read: `{{"error": {{"message", "type", "param", "code"}}}}`.
+`code` is stable and meant for programs; `message` is for people and says what to do next; `param` names the field at
+fault or is null. The header `x-request-id` names the request; for a fault of the server the log has the details under
+it.
+
+| status | code | type | meaning |
+|---|---|---|---|
+"""
+
+COMMANDS_INTRODUCTION: Final = f"""
+{NOTICE}
+
+# Command line
+
+Data goes to standard output, words to standard error. Exit codes: 0 ok, 1 failed, 2 usage, 3 not signed in, 4 refused.
+Commands reach a server on the same machine through `admin.sock` in its data directory and need no key there; any other
+through `LINGPAI_SERVER` and `LINGPAI_API_KEY`.
+"""
+
+
+def pages() -> dict[pathlib.Path, str]:
+    """Every generated page: its path and its text."""
+    texts = {"settings.md": settings_page(), "errors.md": errors_page(), "cli.md": cli_page()}
+    return {REFERENCE / name: text.lstrip("\n").rstrip("\n") + "\n" for name, text in texts.items()}
+
+
+def settings_page() -> str:
+    """All settings, section by section."""
+    parts = [SETTINGS_INTRODUCTION]
+    for section, kind in SECTIONS.items():
+        parts += [f"\n## `[{section}]`\n\n", _settings_table(kind, section)]
+    parts.append("\n## `[[models]]`\n\nOne entry per target, beside those of the command line. ")
+    parts += ["They have no environment variables.\n\n", _settings_table(ModelSettings, None)]
+    return "".join(parts)
+
+
+def _settings_table(kind: type[Any], section: str | None) -> str:
+    headers = ["key", "type", "default", "environment", "meaning"]
+    rows = []
+    for item in dataclasses.fields(kind):
+        variable = f"`{ENVIRONMENT_PREFIX}{section}__{item.name}`".upper()
+        rows.append([f"`{item.name}`", _type(item.type), _default(item), variable, item.metadata["help"]])
+    if section is None:
+        headers.remove("environment")
+        rows = [[*row[:3], row[4]] for row in rows]
+    return "".join([_row(headers), _row(["---"] * len(headers)), *map(_row, rows)])
+
+
+def _type(annotation: Any) -> str:
+    if get_origin(annotation) is Annotated:
+        kind, bounds = get_args(annotation)
+        return f"{_type(kind)} {_range(bounds)}"
+    if get_origin(annotation) is Literal:
+        return " or ".join(f"`{value}`" for value in get_args(annotation))
+    words: dict[Any, str] = {str: "text", int: "whole number", float: "number", bool: "true or false"}
+    words |= {tuple[str, ...]: "list of texts", dict[str, str]: "table of texts", str | None: "text"}
+    return words[annotation]
+
+
+def _range(bounds: msgspec.Meta) -> str:
+    if bounds.gt is not None:
+        return f"over {bounds.gt}"
+    return f"from {bounds.ge}" + (f" to {bounds.le}" if bounds.le is not None else "")
+
+
+def _default(item: "dataclasses.Field[Any]") -> str:
+    if item.default is dataclasses.MISSING:
+        return "required" if item.default_factory is dataclasses.MISSING else "empty"
+    if item.default is None or item.default == ():
+        return "none"
+    values = item.default if isinstance(item.default, tuple) else (item.default,)
+    return ", ".join(f"`{value}`" for value in values)
+
+
+def errors_page() -> str:
+    """The catalogue of errors, by status."""
+    entries = sorted(CATALOGUE.values(), key=lambda entry: entry.status)
+    rows = [[str(entry.status), f"`{entry.code}`", f"`{entry.type}`", entry.meaning] for entry in entries]
+    return ERRORS_INTRODUCTION + "".join(map(_row, rows))
+
+
+def cli_page() -> str:
+    """The help of every command."""
+    parts = [COMMANDS_INTRODUCTION]
+    for path in _commands(command_line, ()):
+        level = "##" if len(path) < 2 else "###"
+        parts.append(f"\n{level} `{' '.join(['lingpai', *path])}`\n\n```text\n{_help(path)}\n```\n")
+    return "".join(parts)
+
+
+def _commands(app: App, path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    yield path
+    for name in sorted(name for name in app if not name.startswith("-")):
+        yield from _commands(app[name], (*path, name))
+
+
+def _help(path: tuple[str, ...]) -> str:
+    output = io.StringIO()
+    command_line.help_formatter = "plain"
+    with contextlib.redirect_stdout(output):
+        console = console_for(output, width=UNFOLDED)
+        command_line([*path, "--help"], console=console, result_action="return_value")
+    lines = [line.rstrip() for line in output.getvalue().strip().splitlines()]
+    return "\n".join(lines).replace("\n\n\n", "\n\n")
+
+
+def _row(cells: list[str]) -> str:
+    return f"| {' | '.join(cell.replace('|', '&#124;') for cell in cells)} |\n"
+
+
+def main() -> None:
+    """Write the pages."""
+    REFERENCE.mkdir(parents=True, exist_ok=True)
+    for path, text in pages().items():
+        path.write_text(text, encoding="utf-8")
+        print(f"wrote {path.relative_to(ROOT)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,74 @@
+"""No route forgets authentication: each declares a scope, or says why it is open and is on the list here."""
+
+import asyncio
+import re
+from contextlib import asynccontextmanager
+
+import httpx2
+import pytest
+from fastapi.routing import iter_route_contexts
+
+from lingpai.app import Application
+from lingpai.identity.scopes import ALL_SCOPES
+from lingpai.settings import ServerSettings, Settings
+from lingpai.web.auth import ANY, declared_scope, open_reason
+
+OPEN = {"/healthz", "/readyz", "/metrics"}
+DOCUMENT = "/openapi.json"
+"""FastAPI's own route; it says what there is, and nothing of anybody's."""
+
+
+@asynccontextmanager
+async def running_application(folder):
+    application = Application(Settings(server=ServerSettings(port=0)), data=folder, environment={})
+    try:
+        started = await application.start(())
+        yield application, started.address
+    finally:
+        await application.stop()
+
+
+def routes_of(application):
+    fastapi = application._build_asgi()._app
+    return [route for route in iter_route_contexts(fastapi.routes) if route.path != DOCUMENT]
+
+
+@pytest.fixture(scope="module")
+def routes(tmp_path_factory):
+    async def collect():
+        async with running_application(tmp_path_factory.mktemp("data")) as (application, _):
+            return routes_of(application)
+
+    return asyncio.run(collect())
+
+
+def test_every_route_declares_a_scope_or_why_it_is_open(routes):
+    for route in routes:
+        scope, reason = declared_scope(route), open_reason(route)
+
+        assert (scope is None) != (reason is None), f"{route.path} must do exactly one of both"
+        assert scope is None or scope == ANY or scope in ALL_SCOPES, f"{route.path}: {scope}"
+
+
+def test_the_open_routes_are_these(routes):
+    assert {route.path for route in routes if open_reason(route)} == OPEN
+
+
+def test_every_other_route_wants_a_key(tmp_path):
+    async def call_all():
+        async with running_application(tmp_path / "data") as (application, address):
+            wanted = [(method, route.path) for route in routes_of(application) for method in route.methods]
+            async with httpx2.AsyncClient(base_url=address, trust_env=False) as client:
+                return [
+                    (method, path, await client.request(method, re.sub(r"\{.*?\}", "x", path)))
+                    for method, path in wanted
+                    if path not in OPEN
+                ]
+
+    answers = asyncio.run(call_all())
+
+    assert len(answers) > 20
+    for method, path, answer in answers:
+        assert answer.status_code == 401, f"{method} {path} answered {answer.status_code} without a key"
+        assert answer.json()["error"]["code"] == "missing_api_key"
+        assert answer.headers["x-request-id"]
