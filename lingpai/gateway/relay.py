@@ -10,7 +10,7 @@ from lingpai.errors import LingpaiError
 from lingpai.gateway import endpoints, settle
 from lingpai.lane.upstream import Failure
 from lingpai.wire import backend_error, sse
-from lingpai.wire.chunks import StreamReader, is_plain
+from lingpai.wire.chunks import ContentShape, StreamReader, is_plain
 from lingpai.wire.usage import answer_usage
 
 if TYPE_CHECKING:
@@ -26,12 +26,13 @@ _MODEL = re.compile(rb'"model"\s*:\s*"(?:[^"\\]|\\.)*"')
 class Stream:
     """What a streamed answer needs beyond a unary one."""
 
-    __slots__ = ("cutter", "ends_with_close", "is_chunked", "model_field", "reader")
+    __slots__ = ("cutter", "ends_with_close", "is_chunked", "model_field", "reader", "shape")
 
     def __init__(
         self, *, wants_usage: bool, is_chunked: bool, name: str | None, ends_with_close: bool
     ) -> None:
         self.cutter = sse.EventCutter()
+        self.shape = ContentShape()
         self.reader = StreamReader(keep_usage=wants_usage)
         self.is_chunked = is_chunked
         self.model_field = None if name is None else b'"model":' + msgspec.json.encode(name)
@@ -39,12 +40,11 @@ class Stream:
         self.ends_with_close = ends_with_close
         """Whether only a close marks the end, which a broken connection does too."""
 
-    def frame(self, run: bytes) -> bytes:
-        """`run` as one chunk of a chunked body (RFC 9112, section 7.1); as it is for HTTP/1.0."""
-        return b"%x\r\n%b\r\n" % (len(run), run) if self.is_chunked else run
-
-    def end(self) -> bytes:
-        return b"0\r\n\r\n" if self.is_chunked else b""
+    def last(self, run: bytes) -> bytes:
+        """The end of the answer's body, with `run` as its last events (RFC 9112, section 7.1)."""
+        if not self.is_chunked:
+            return run
+        return (b"%x\r\n%b\r\n" % (len(run), run) if run else b"") + b"0\r\n\r\n"
 
 
 def send(exchange: "Exchange", path: bytes, body: bytes) -> None:
@@ -85,11 +85,30 @@ def _start_stream(exchange: "Exchange", *, ends_with_close: bool) -> None:
 
 
 def data(exchange: "Exchange", piece: bytes) -> None:
-    """A piece of the answer's body."""
-    if exchange.stream is not None:
-        _stream_data(exchange, exchange.stream, piece)
-    else:
+    """A piece of the answer's body. Of a stream, whole events are handed on; most pass as they came."""
+    stream = exchange.stream
+    if stream is None:
         _unary_data(exchange, piece)
+        return
+    if stream.cutter.held or not piece.endswith(b"\n\n"):
+        try:
+            piece = stream.cutter.feed(piece)
+        except sse.EventTooLongError:
+            cancel(exchange)
+            failed(exchange, Failure.GARBAGE, "an event without an end")
+            return
+        if not piece:
+            return
+    if not stream.shape.fits(piece):
+        if is_plain(piece):
+            stream.shape.learn(piece)
+        else:
+            piece = stream.reader.read(piece)
+    field = stream.model_field
+    if field is not None:
+        piece = _MODEL.sub(lambda _: field, piece)
+    if piece:
+        exchange.front.transport.write(b"%x\r\n%b\r\n" % (len(piece), piece) if stream.is_chunked else piece)
 
 
 def finished(exchange: "Exchange") -> None:
@@ -151,25 +170,6 @@ def _relay_error(exchange: "Exchange", body: bytes) -> None:
 
 
 # -- a streamed answer
-
-
-def _stream_data(exchange: "Exchange", stream: Stream, data: bytes) -> None:
-    """Hand on whole events. Most runs of events pass as they came."""
-    try:
-        run = stream.cutter.feed(data)
-    except sse.EventTooLongError:
-        cancel(exchange)
-        failed(exchange, Failure.GARBAGE, "an event without an end")
-        return
-    if not run:
-        return
-    if not is_plain(run):
-        run = stream.reader.read(run)
-    field = stream.model_field
-    if field is not None:
-        run = _MODEL.sub(lambda _: field, run)
-    if run:
-        exchange.front.write(stream.frame(run))
 
 
 def _stream_finished(exchange: "Exchange", stream: Stream) -> None:

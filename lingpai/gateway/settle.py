@@ -73,7 +73,7 @@ def refuse_unread(exchange: "Exchange", error: LingpaiError) -> None:
 
 def end_stream(exchange: "Exchange", stream: "Stream", last: bytes, *, end_reason: EndReason) -> None:
     """The last events of a stream."""
-    exchange.final = (stream.frame(last) if last else b"") + stream.end()
+    exchange.final = stream.last(last)
     _record(exchange, end_reason, charged=1)
 
 

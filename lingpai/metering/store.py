@@ -4,7 +4,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from sqlalchemy import ColumnElement, Row, func, literal_column, select
+from sqlalchemy import (
+    ColumnElement,
+    Float,
+    Integer,
+    Row,
+    Select,
+    String,
+    bindparam,
+    func,
+    literal_column,
+    select,
+)
 
 from lingpai.metering.records import BUCKET_SECONDS, bucket_start
 from lingpai.metering.tables import usage_records, usage_rollups
@@ -59,16 +70,10 @@ class SqlUsageStore:
         boundary = bucket_start(since)
         if boundary < since:
             boundary += BUCKET_SECONDS
-        whole = select(func.coalesce(func.sum(usage_rollups.c.charged), 0)).where(
-            _subject_column(subject) == subject[1], usage_rollups.c.bucket_start >= boundary
-        )
-        piece = select(func.coalesce(func.sum(usage_records.c.charged), 0)).where(
-            *_charged_calls(subject, since), usage_records.c.started_at < float(boundary)
-        )
+        kind, id_ = subject
+        values = {**_subject_values(id_, since), "boundary": boundary, "before": float(boundary)}
         with self._database.read() as connection:
-            count: int = connection.execute(whole).scalar_one()
-            if boundary > since:
-                count += connection.execute(piece).scalar_one()
+            count: int = connection.execute(_REQUESTS_SINCE[kind], values).scalar_one()
         return count
 
     def request_times_since(self, subject: Subject, since: float) -> list[float]:
@@ -76,11 +81,51 @@ class SqlUsageStore:
 
         A call that was charged more than one request is in the list as many times.
         """
-        records = usage_records.c
-        statement = select(records.started_at, records.charged).where(*_charged_calls(subject, since))
+        kind, id_ = subject
         with self._database.read() as connection:
-            rows = connection.execute(statement.order_by(records.started_at)).all()
+            rows = connection.execute(_TIMES_SINCE[kind], _subject_values(id_, since)).all()
         return [started_at for started_at, charged in rows for _ in range(charged)]
+
+
+def _subject_values(id_: str, since: float) -> dict[str, Any]:
+    return {"id": id_, "since": float(since), "since_bucket": bucket_start(since)}
+
+
+def _charged_calls(kind: str) -> list[ColumnElement[bool]]:
+    """Conditions that find the records through their one index, which begins with the key."""
+    records, id_ = usage_records.c, bindparam("id", type_=String)
+    conditions = [records.started_at >= bindparam("since", type_=Float), _IS_CHARGED]
+    if kind == "key":
+        return [records.key_id == id_, *conditions]
+    keys_of_user = select(usage_rollups.c.key_id).where(
+        usage_rollups.c.user_id == id_,
+        usage_rollups.c.bucket_start >= bindparam("since_bucket", type_=Integer),
+    )
+    return [records.key_id.in_(keys_of_user), records.user_id == id_, *conditions]
+
+
+def _requests_since(kind: str) -> Select[Any]:
+    rollups, records = usage_rollups.c, usage_records.c
+    whole = select(func.coalesce(func.sum(rollups.charged), 0)).where(
+        (rollups.key_id if kind == "key" else rollups.user_id) == bindparam("id", type_=String),
+        rollups.bucket_start >= bindparam("boundary", type_=Integer),
+    )
+    piece = select(func.coalesce(func.sum(records.charged), 0)).where(
+        *_charged_calls(kind), records.started_at < bindparam("before", type_=Float)
+    )
+    return select(whole.scalar_subquery() + piece.scalar_subquery())
+
+
+def _times_since(kind: str) -> Select[Any]:
+    records = usage_records.c
+    return (
+        select(records.started_at, records.charged).where(*_charged_calls(kind)).order_by(records.started_at)
+    )
+
+
+# Put together once: building a statement takes several times as long as running it, and a key's first use waits.
+_REQUESTS_SINCE: Final = {kind: _requests_since(kind) for kind in ("key", "user")}
+_TIMES_SINCE: Final = {kind: _times_since(kind) for kind in ("key", "user")}
 
 
 def _conditions(wanted: UsageFilter) -> list[ColumnElement[bool]]:
@@ -91,20 +136,3 @@ def _conditions(wanted: UsageFilter) -> list[ColumnElement[bool]]:
         if value is not None:
             conditions.append(columns[name] == value)
     return conditions
-
-
-def _subject_column(subject: Subject) -> ColumnElement[str]:
-    return usage_rollups.c.key_id if subject[0] == "key" else usage_rollups.c.user_id
-
-
-def _charged_calls(subject: Subject, since: float) -> list[ColumnElement[bool]]:
-    """Conditions that find the records through their one index, which begins with the key."""
-    records = usage_records.c
-    conditions = [records.started_at >= float(since), _IS_CHARGED]
-    kind, id_ = subject
-    if kind == "key":
-        return [records.key_id == id_, *conditions]
-    keys_of_user = select(usage_rollups.c.key_id).where(
-        usage_rollups.c.user_id == id_, usage_rollups.c.bucket_start >= bucket_start(since)
-    )
-    return [records.key_id.in_(keys_of_user), records.user_id == id_, *conditions]

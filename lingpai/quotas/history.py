@@ -50,6 +50,8 @@ def _count(history: UsageHistory, subject: Subject, window: CalendarWindow, now:
 def _backlog(history: UsageHistory, subject: Subject, amount: int, period: int, now: float) -> int:
     """The backlog at `now`, exact when the period before the last two was quiet, and never less than the truth."""
     since = now - 2 * period
+    if history.requests_since(subject, since - period) == 0:
+        return 0
     if history.requests_since(subject, since) > REPLAY_MOST:
         return _most_after(history.requests_since(subject, now - period), amount, period)
     times = history.request_times_since(subject, since)

@@ -12,6 +12,9 @@ from lingpai.wire.usage import Usage, read_usage
 _REPAIR: Final = re.compile(rb'"tool_calls"|"(?:choices|delta)"\s*:\s*null')
 
 
+_TEXT: Final = re.compile(rb'"(?:content|text)":\s*"([^"\\\n]*)"')
+
+
 class _Chunk(msgspec.Struct):
     choices: list[msgspec.Raw] | None = None
     usage: msgspec.Raw = msgspec.Raw()
@@ -36,6 +39,37 @@ def is_plain(run: bytes) -> bool:
     ):
         return False
     return b'"tool_calls"' not in run and b'"error"' not in run
+
+
+class ContentShape:
+    """What surrounds the text in the chunks of one stream, so that the next one is known at a glance.
+
+    A backend writes all chunks of a stream alike, but for the text. A piece that begins and ends like one that was
+    plain, with neither a quote nor a line break in between, can be nothing but one more chunk of text.
+    """
+
+    __slots__ = ("_begin", "_end", "_lessons")
+
+    def __init__(self) -> None:
+        self._begin = self._end = b""
+        self._lessons = 8  # a backend that varies its chunks is not worth learning from for ever
+
+    def fits(self, run: bytes) -> bool:
+        """Whether `run` is one more chunk of text, written like the one before."""
+        begin, end = self._begin, self._end
+        if not begin or not run.startswith(begin) or not run.endswith(end):
+            return False
+        start, stop = len(begin), len(run) - len(end)
+        return start <= stop and run.find(b'"', start, stop) < 0 and run.find(b"\n", start, stop) < 0
+
+    def learn(self, run: bytes) -> None:
+        """Take a plain run for the pattern of those to come, if it is a single chunk with text in it."""
+        if not self._lessons:
+            return
+        self._lessons -= 1
+        match = _TEXT.search(run)
+        if match is not None and run.count(b"\n\n") == 1:
+            self._begin, self._end = run[: match.start(1)], run[match.end(1) :]
 
 
 class StreamReader:
@@ -65,7 +99,7 @@ class StreamReader:
     def _read_chunk(self, event: bytes, data: bytes) -> bytes:
         try:
             chunk = _CHUNK.decode(data)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError):
             return event  # not ours to judge: an unknown event type passes through
         error = bytes(chunk.error)
         if error not in (b"", b"null", b'""'):

@@ -21,29 +21,30 @@ class EventCutter:
     The usual piece ends at an event border and passes as it came, uncopied.
     """
 
-    __slots__ = ("_rest",)
+    __slots__ = ("held",)
 
     def __init__(self) -> None:
-        self._rest = b""
+        self.held = b""
+        """The beginning of an event whose end is still to come."""
 
     def feed(self, piece: bytes) -> bytes:
         """All whole events up to now, as one run of bytes (maybe empty). Raises EventTooLongError."""
-        if self._rest:
-            piece = self._rest + piece
-            self._rest = b""
+        if self.held:
+            piece = self.held + piece
+            self.held = b""
         elif piece.endswith(b"\n\n"):
             return piece
         end = max(piece.rfind(b"\n\n") + 2, piece.rfind(b"\r\n\r\n") + 4)
         if end < 4 and not piece.startswith(b"\n\n"):
             end = 0
-        self._rest = piece[end:]
-        if len(self._rest) > MAX_EVENT_BYTES:
+        self.held = piece[end:]
+        if len(self.held) > MAX_EVENT_BYTES:
             raise EventTooLongError
         return piece[:end]
 
     def rest(self) -> bytes:
         """What was left without an end when the stream ended."""
-        rest, self._rest = self._rest, b""
+        rest, self.held = self.held, b""
         return rest
 
 

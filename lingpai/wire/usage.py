@@ -64,7 +64,7 @@ def read_usage(raw: msgspec.Raw) -> Usage | None:
         return None
     try:
         usage: Usage | None = _USAGE.decode(raw)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         return None
     return usage
 
