@@ -92,6 +92,7 @@ class Application:
         self.data = data
         self._loop: asyncio.AbstractEventLoop | None = None
         self._is_stopping = False
+        self._is_running = False
         self._exits = AsyncExitStack()
         self._exits.callback(os.close, _lock_data(data))
         self.jobs = JobRunner()
@@ -307,7 +308,14 @@ class Application:
 
     async def run(self) -> None:
         """Serve until told to stop."""
+        self._is_running = True
         await self.server.run()
+
+    def request_stop(self) -> bool:
+        """End `run`, if it was called; asked a second time, without waiting for streams. False while starting."""
+        if self._is_running:
+            self.server.stop()
+        return self._is_running
 
     async def stop(self) -> None:
         """Stop in order: no new calls, let streams finish, record, load the records, close."""

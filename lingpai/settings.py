@@ -120,9 +120,7 @@ def load_settings(
         raise SettingsError("`models` must be a list of tables: write [[models]], in double brackets.")
     _overlay_environment(given, environment)
     for section, values in flags.items():
-        given.setdefault(section, {}).update(
-            {key: value for key, value in values.items() if value is not None}
-        )
+        _table(given, section).update({key: value for key, value in values.items() if value is not None})
     known = {name: _section(name, values) for name, values in given.items()}
     _check_limits(known.get("limits", LimitsSettings()))
     models = tuple(_build(ModelSettings, entry, f"models[{number}]") for number, entry in enumerate(entries))

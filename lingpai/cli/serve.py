@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -56,6 +57,8 @@ def serve(
         folder = (data or Path(os.environ.get("LINGPAI_DATA") or "lingpai-data")).resolve()
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_serve(settings, targets, folder))
+    except asyncio.CancelledError:
+        pass  # stopped by a signal before it was ready
     except (SettingsError, StartError, TargetError, PepperError, NewerDatabaseError) as error:
         raise CommandError(str(error)) from error
 
@@ -63,14 +66,27 @@ def serve(
 async def _serve(settings: Settings, targets: tuple[str, ...], data: Path) -> None:
     models = tuple(ModelSettings(target=target) for target in targets) + settings.models
     application = Application(settings, data=data, environment=os.environ, on_progress=_say)
+    _stop_on_signals(application)
     try:
         started = await application.start(models or default_targets())
         _announce(application, started)
         tune_garbage_collection()
         await application.run()
-        _say("stopping …")
     finally:
+        _say("stopping …")
         await application.stop()
+
+
+def _stop_on_signals(application: Application) -> None:
+    """SIGINT and SIGTERM end the server in order, whether it is still starting or running."""
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+
+    def stop() -> None:
+        if not application.request_stop() and task is not None:
+            task.cancel()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop)
 
 
 def _say(text: str) -> None:

@@ -246,6 +246,11 @@ class Authenticator:
             principal = await self._read(token)
         except LingpaiError as error:
             refusal = error
+        except asyncio.CancelledError:
+            refusal = LingpaiError(
+                "shutting_down", "The server is stopping. Try again.", headers={"retry-after": "1"}
+            )
+            raise
         except Exception:  # the outermost edge of a look-up: those who wait must hear of any failure
             log.exception("looking a key up failed")
             refusal = LingpaiError(

@@ -65,6 +65,10 @@ class Gateway:
 
     # -- the door (lane.front.Calls)
 
+    def claims(self, url: bytes) -> bool:
+        """Whether `url` is a model call's address."""
+        return endpoints.find_endpoint(url) is not None
+
     def open(self, front: Front, url: bytes, headers: Headers, fields: dict[bytes, bytes]) -> Exchange | None:
         """Begin the exchange for a POST to a model call's address; None for any other address."""
         found = endpoints.find_endpoint(url)

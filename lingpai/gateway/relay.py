@@ -149,7 +149,7 @@ def _unary_finished(exchange: "Exchange") -> None:
         if not endpoints.is_free_form(exchange):
             exchange.usage = answer_usage(body)
         body = exchange.endpoint.convert(exchange, body)
-    except (msgspec.DecodeError, ValueError, KeyError, IndexError, TypeError) as error:
+    except (msgspec.DecodeError, ValueError, KeyError, IndexError, TypeError, RecursionError) as error:
         log.warning("backend %s: answer cannot be read: %s", exchange.model.backend.name, error)
         _backend_fault(exchange, "backend_error", "answered with something that is not what it should be")
         return

@@ -50,6 +50,9 @@ class Call(Protocol):
 class Calls(Protocol):
     """Decides which requests are model calls."""
 
+    def claims(self, url: bytes) -> bool:
+        """Whether a POST to `url` is a model call."""
+
     def open(self, front: "Front", url: bytes, headers: Headers, fields: dict[bytes, bytes]) -> Call | None:
         """The call that this POST begins, or None when the request is for the ASGI application.
 
@@ -102,8 +105,9 @@ class Front(HttpToolsProtocol):
         except httptools.HttpParserError:
             self.send_400_response("This is not an HTTP request.")
             return
-        except httptools.HttpParserUpgrade:
-            pass  # RFC 9110, section 7.8: a server may ignore an upgrade, and answers as if it was not asked for
+        except httptools.HttpParserUpgrade as upgrade:
+            self._ignore_upgrade(data[upgrade.args[0] :])
+            return
         if self._is_incomplete:
             self._head_bytes = 0 if self._has_read_body else self._head_bytes + len(data)
             self._has_read_body = False
@@ -163,7 +167,20 @@ class Front(HttpToolsProtocol):
                 return
         if b"expect" in fields:
             self.expect_100_continue = fields[b"expect"].lower() == b"100-continue"
-        if self.parser.get_method() == b"POST":
+        if b"upgrade" in fields and self.parser.should_upgrade():
+            return  # the parser stops here, and `_ignore_upgrade` goes on
+        is_post = self.parser.get_method() == b"POST"
+        if (
+            is_post
+            and self.cycle is not None
+            and not self.cycle.response_complete
+            and self.calls.claims(self.url)
+        ):
+            # An ASGI answer is still under way on this connection: see the module's docstring.
+            self.cycle.keep_alive = False
+            self._deaf = True
+            return
+        if is_post:
             call = self.calls.open(self, self.url, headers, fields)
             if call is not None:
                 if not self._deaf:
@@ -187,7 +204,7 @@ class Front(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         self._is_incomplete = False
-        if self._deaf:
+        if self._deaf or self.parser.should_upgrade():
             return
         if self.call is not None:
             self.call.body_complete()
@@ -198,7 +215,8 @@ class Front(HttpToolsProtocol):
 
     def write(self, data: bytes) -> None:
         """Send bytes to the caller. After the connection is lost this does nothing."""
-        self.transport.write(data)
+        if not self.transport.is_closing():
+            self.transport.write(data)
 
     def finish(self, *, keep_alive: bool) -> None:
         """The call is answered. The connection waits for the next request or closes."""
@@ -254,14 +272,23 @@ class Front(HttpToolsProtocol):
     # -- helpers
 
     def _begin(self, call: Call) -> None:
-        if self.cycle is not None and not self.cycle.response_complete:
-            # An ASGI answer is still under way on this connection: see the module's docstring.
-            self.cycle.keep_alive = False
-            self._deaf = True
-            return
         self.call = call
         if self.expect_100_continue:
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def _ignore_upgrade(self, rest: bytes) -> None:
+        """Read on as if no upgrade had been asked for (RFC 9110, section 7.8 lets a server do that).
+
+        The parser has stopped behind the head, whatever Content-Length says: Java's client, for one, asks for h2c with
+        a body. So a new parser gets the same head without the wish, and then the rest.
+        """
+        head = b"%b %b HTTP/1.1\r\n" % (self.parser.get_method(), self.url)
+        kept = [
+            item for item in self.headers if item[0] not in (b"upgrade", b"connection", b"http2-settings")
+        ]
+        head += b"".join(b"%b: %b\r\n" % item for item in kept)
+        self.parser = httptools.HttpRequestParser(self)
+        self.data_received(head + b"\r\n" + rest)
 
     def _problem_with_head(self) -> tuple[int, str] | None:
         headers = self.headers

@@ -1,12 +1,11 @@
 """Listening: uvicorn's server with our front on a TCP port, and the same application on a Unix socket.
 
-uvicorn starts, ticks and drains; signals are handled here, because uvicorn raises them again after its own shutdown,
-which would end the process before the journal is closed.
+uvicorn starts, ticks and drains. Signals are for the caller of `run` to handle: uvicorn would raise them again after
+its own shutdown, and end the process before the journal is closed.
 """
 
 import asyncio
 import os
-import signal
 import socket
 from typing import Any, Final
 
@@ -48,10 +47,7 @@ class LaneServer:
         self._watcher = asyncio.create_task(watch_fronts(connections, idle_s=self._keep_alive_s))
 
     async def run(self) -> None:
-        """Serve until SIGINT or SIGTERM (a second one does not wait for streams), then drain."""
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self.stop)
+        """Serve until told to stop."""
         await self._server.main_loop()
 
     def stop(self) -> None:

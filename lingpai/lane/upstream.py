@@ -11,6 +11,7 @@ import ssl
 from collections import deque
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from typing import Any, Final, Protocol
 
 import httptools
@@ -271,6 +272,7 @@ class UpstreamPool:
         self.open_connections: set[Upstream] = set()
         self._idle: deque[Upstream] = deque()
         self._connecting: set[asyncio.Task[None]] = set()
+        self._is_closed = False
 
     def send(self, request: bytes, receiver: Receiver) -> None:
         """Send `request` over an idle connection, or over a new one as soon as it is open."""
@@ -284,6 +286,9 @@ class UpstreamPool:
 
     def retry(self, request: bytes, receiver: Receiver) -> None:
         """Send `request` again, over a fresh connection: the pooled one was dead."""
+        if self._is_closed:
+            receiver.response_failed(Failure.CLOSED, "the connections to this backend are being closed")
+            return
         receiver.retries += 1
         self._connect(request, receiver)
 
@@ -310,6 +315,7 @@ class UpstreamPool:
 
     async def close(self) -> None:
         """Close every connection; exchanges under way fail."""
+        self._is_closed = True
         for task in self._connecting:
             task.cancel()
         await asyncio.gather(*self._connecting, return_exceptions=True)
@@ -319,7 +325,12 @@ class UpstreamPool:
     def _connect(self, request: bytes, receiver: Receiver) -> None:
         task = self.loop.create_task(self._open_and_send(request, receiver))
         self._connecting.add(task)
-        task.add_done_callback(self._connecting.discard)
+        task.add_done_callback(partial(self._connected, receiver))
+
+    def _connected(self, receiver: Receiver, task: asyncio.Task[None]) -> None:
+        self._connecting.discard(task)
+        if task.cancelled():
+            receiver.response_failed(Failure.CONNECT, "the connections to this backend are being closed")
 
     async def _open_and_send(self, request: bytes, receiver: Receiver) -> None:
         try:
@@ -329,7 +340,10 @@ class UpstreamPool:
             receiver.response_failed(
                 Failure.CONNECT_TIMEOUT, f"no connection within {self.timeouts.connect:g} s"
             )
-        except OSError as error:  # ssl.SSLError is one too
+        except (
+            OSError,
+            UnicodeError,
+        ) as error:  # ssl.SSLError is an OSError; a host name can be no name at all
             receiver.response_failed(Failure.CONNECT, str(error))
         else:
             if receiver.is_over:

@@ -65,7 +65,7 @@ def _find_error(body: bytes) -> dict[str, Any]:
     """The error's fields in OpenAI's, FastAPI's, Ollama's and ModelScope's shapes; a plain text is the message."""
     try:
         answer = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return {"message": body[:_MOST_MESSAGE].decode("utf-8", "replace").strip()}
     if not isinstance(answer, dict):
         return {}

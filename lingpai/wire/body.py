@@ -45,7 +45,8 @@ def check_text(body: bytes) -> None:
         raise _too_deep()
 
 
-_BRACKETS_OUTSIDE_STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*"|([\[{])|([\]}])', re.DOTALL)
+# Possessive, so that a string without an end is passed over once and never tried again from its middle.
+_BRACKETS_OUTSIDE_STRINGS = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)|([\[{])|([\]}])', re.DOTALL)
 
 
 def _depth(body: bytes) -> int:

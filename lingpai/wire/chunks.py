@@ -29,10 +29,11 @@ def is_plain(run: bytes) -> bool:
 
     True only when every event visibly has a choice with content, and nothing else of interest stands anywhere.
     """
-    events = run.count(b"data: ")
+    events = run.count(b"data:")
     if run.count(b'"choices":[{') != events and run.count(b'"choices": [{') != events:
         return False  # the usage chunk, [DONE], an error, or a spelling that wants a closer look
-    if run.count(b'"delta":{') != events and run.count(b'"delta": {') != events and b'"delta"' in run:
+    deltas = run.count(b'"delta"')
+    if deltas != run.count(b'"delta":{') and deltas != run.count(b'"delta": {'):
         return False
     if b'"usage"' in run and run.count(b'"usage"') != run.count(b'"usage":null') + run.count(
         b'"usage": null'
@@ -104,9 +105,8 @@ class StreamReader:
         error = bytes(chunk.error)
         if error not in (b"", b"null", b'""'):
             self.error = error
-        usage = read_usage(chunk.usage)
-        if usage is not None:
-            self.usage = usage
+        if bytes(chunk.usage) not in (b"", b"null"):
+            self.usage = read_usage(chunk.usage) or self.usage
             if not chunk.choices and not self.keep_usage:
                 return b""
         if _REPAIR.search(data):

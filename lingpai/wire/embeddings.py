@@ -23,8 +23,12 @@ _PEEK = msgspec.json.Decoder(_Answer)
 
 
 def floats_to_base64(vector: list[float]) -> str:
-    """Little-endian float32, base64."""
-    return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()
+    """Little-endian float32, base64. Raises ValueError for what no float32 can hold."""
+    try:
+        packed = struct.pack(f"<{len(vector)}f", *vector)
+    except (struct.error, OverflowError) as error:
+        raise ValueError(f"an embedding must be a list of numbers: {error}") from error
+    return base64.b64encode(packed).decode()
 
 
 def base64_to_floats(text: str) -> list[float]:

@@ -137,7 +137,10 @@ def answer_output(task: str, answer: Any) -> Any:
     Raises KeyError, IndexError or TypeError when the answer is not of the expected shape.
     """
     if task == tasks.EMBEDDING:
-        return [item["embedding"] for item in sorted(answer["data"], key=lambda item: item.get("index", 0))]
+        items = list(answer["data"])
+        if not all(isinstance(item, dict) for item in items):
+            raise TypeError("an embedding is not an object")
+        return [item["embedding"] for item in sorted(items, key=lambda item: item.get("index", 0))]
     return {"text": answer_texts(task, answer)[0]}
 
 

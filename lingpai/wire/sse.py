@@ -34,8 +34,9 @@ class EventCutter:
             self.held = b""
         elif piece.endswith(b"\n\n"):
             return piece
-        end = max(piece.rfind(b"\n\n") + 2, piece.rfind(b"\r\n\r\n") + 4)
-        if end < 4 and not piece.startswith(b"\n\n"):
+        # The empty line that ends an event may be written LF LF, CRLF CRLF or a mixture: all end in LF LF or LF CRLF.
+        end = max(piece.rfind(b"\n\n") + 2, piece.rfind(b"\n\r\n") + 3)
+        if end < 3 and not piece.startswith(b"\n\n"):
             end = 0
         self.held = piece[end:]
         if len(self.held) > MAX_EVENT_BYTES:

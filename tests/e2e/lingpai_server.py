@@ -1,0 +1,232 @@
+"""A Lingpai server as a real process in a folder of its own, and the ways to talk to it."""
+
+import http.client
+import json
+import os
+import re
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from openai import AsyncOpenAI, OpenAI
+
+ROOT = Path(__file__).parents[2]
+_READY = re.compile(r"Address\s+(http://\S+)/v1\s")
+_FIRST_KEY = re.compile(r"sk-lp-\w+")
+
+
+class StartFailed(AssertionError):  # noqa: N818  it fails the test
+    """The server did not come up; the message has all that it said."""
+
+
+class LingpaiServer:
+    """`lingpai serve TARGETS…` with its data in `folder`/data."""
+
+    def __init__(
+        self, folder: Path, *targets: str, config: str | None = None, environment: Mapping[str, str] | None = None,
+        arguments: tuple[str, ...] = (), data: Path | None = None,
+    ) -> None:  # fmt: skip
+        self.folder = folder
+        self.targets = targets
+        self.arguments = arguments
+        self.data = data or folder / "data"
+        self.environment = clean_environment(environment)
+        self.key = ""
+        self.base = ""
+        self.process: subprocess.Popen[bytes] | None = None
+        folder.mkdir(parents=True, exist_ok=True)
+        if config is not None:
+            (folder / "lingpai.toml").write_text(config)
+
+    # -- life
+
+    def start(self, *, timeout: float = 30) -> "LingpaiServer":
+        """Start and wait for the address. Raises StartFailed."""
+        self.launch()
+        deadline = time.monotonic() + timeout
+        while (
+            not (found := _READY.search(self.stdout_of_this_run)) or "Ctrl-C" not in self.stdout_of_this_run
+        ):
+            assert self.process is not None
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                raise StartFailed(f"{self.stdout}\n--- stderr:\n{self.stderr}")
+            time.sleep(0.01)
+        self.base = found[1]
+        if first := _FIRST_KEY.search(self.stdout_of_this_run):
+            self.key = first[0]
+        return self
+
+    def launch(self) -> None:
+        """Start the process and wait for nothing."""
+        out_path = self.folder / "stdout.txt"
+        self._out_start = out_path.stat().st_size if out_path.exists() else 0
+        with out_path.open("ab") as out, (self.folder / "stderr.txt").open("ab") as err:
+            self.process = subprocess.Popen(
+                [
+                    sys.executable, "-m", "lingpai.cli", "serve", *self.targets,
+                    "--data", str(self.data), *self._port_arguments(), *self.arguments,
+                ],
+                cwd=self.folder, env=self.environment, stdout=out, stderr=err, stdin=subprocess.DEVNULL,
+            )  # fmt: skip
+
+    def _port_arguments(self) -> tuple[str, ...]:
+        return () if "--port" in self.arguments else ("--port", "0")
+
+    def stop(self, *, timeout: float = 20) -> int:
+        """SIGTERM and wait; the exit code."""
+        if self.process is None:
+            return 0
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        try:
+            return self.process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise
+
+    def kill(self) -> None:
+        """kill -9, as a crash would."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait(10)
+
+    @property
+    def stdout(self) -> str:
+        return (self.folder / "stdout.txt").read_text()
+
+    @property
+    def stdout_of_this_run(self) -> str:
+        return (self.folder / "stdout.txt").read_bytes()[self._out_start :].decode()
+
+    @property
+    def stderr(self) -> str:
+        return (self.folder / "stderr.txt").read_text()
+
+    # -- ways to talk to it
+
+    @property
+    def port(self) -> int:
+        return int(self.base.rpartition(":")[2])
+
+    @property
+    def v1(self) -> str:
+        return f"{self.base}/v1"
+
+    def openai(self, key: str | None = None, **options: Any) -> OpenAI:
+        """The stock SDK."""
+        return OpenAI(base_url=self.v1, api_key=key or self.key, **{"max_retries": 0, **options})
+
+    def async_openai(self, key: str | None = None, **options: Any) -> AsyncOpenAI:
+        return AsyncOpenAI(base_url=self.v1, api_key=key or self.key, **{"max_retries": 0, **options})
+
+    def admin(self, method: str, path: str, fields: Any = None) -> Any:
+        """A management call over admin.sock; the answer's JSON. Fails the test on an error."""
+        status, answer = self.try_admin(method, path, fields)
+        assert status < 300, (status, answer)
+        return answer
+
+    def try_admin(self, method: str, path: str, fields: Any = None) -> tuple[int, Any]:
+        connection = _UnixConnection(self.data / "admin.sock")
+        try:
+            body = None if fields is None else json.dumps(fields)
+            connection.request(method, path, body, {"content-type": "application/json"} if body else {})
+            answer = connection.getresponse()
+            text = answer.read()
+            return answer.status, json.loads(text) if text else None
+        finally:
+            connection.close()
+
+    def make_key(self, name: str, **fields: Any) -> str:
+        """A new key; without limits unless they are given."""
+        made = self.admin("POST", "/api/v1/keys", {"name": name, "limits": ["none"], **fields})
+        return str(made["key"])
+
+    def cli(
+        self,
+        *arguments: str,
+        environment: Mapping[str, str] | None = None,
+        stdin: str = "",
+        at_data: bool = True,
+    ) -> subprocess.CompletedProcess[str]:
+        """`lingpai ARGUMENTS…`, on this server's data directory unless told otherwise."""
+        place = (
+            {"LINGPAI_DATA": str(self.data)} if at_data else {"LINGPAI_DATA": str(self.folder / "nowhere")}
+        )
+        return run_cli(
+            *arguments,
+            environment={**self.environment, **place, **(environment or {})},
+            stdin=stdin,
+            cwd=self.folder,
+        )
+
+    def cli_json(self, *arguments: str) -> Any:
+        outcome = self.cli(*arguments, "--json")
+        assert outcome.returncode == 0, outcome.stderr
+        return json.loads(outcome.stdout)
+
+    def records(self, where: str = "1", *parameters: Any) -> list[dict[str, Any]]:
+        """Rows of the usage table, once everything answered until now has reached it."""
+        assert self.admin("GET", "/api/v1/usage")["complete"]
+        return read_records(self.data, where, *parameters)
+
+    def record_of(self, request_id: str, *, wait_s: float = 5) -> dict[str, Any]:
+        """The one usage record of this call; waits for it, because a call that is cut off ends a little later."""
+        deadline = time.monotonic() + wait_s
+        while not (rows := self.records("request_id = ?", request_id)) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert len(rows) == 1, rows
+        return rows[0]
+
+
+def read_records(data: Path, where: str = "1", *parameters: Any) -> list[dict[str, Any]]:
+    connection = sqlite3.connect(f"file:{data}/lingpai.db?mode=ro", uri=True)
+    try:
+        connection.row_factory = sqlite3.Row
+        return [
+            dict(row) for row in connection.execute(f"SELECT * FROM usage_records WHERE {where}", parameters)
+        ]
+    finally:
+        connection.close()
+
+
+def clean_environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The environment of a machine on which nothing of Lingpai is set up."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("LINGPAI", "OLLAMA", "OPENAI"))
+        and name.lower() not in ("http_proxy", "https_proxy", "all_proxy")
+    }
+    return {**kept, "PYTHONPATH": str(ROOT), "COLUMNS": "120", "TZ": "UTC", **(more or {})}
+
+
+def run_cli(
+    *arguments: str, environment: Mapping[str, str], cwd: Path, stdin: str = "", timeout: float = 60
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "lingpai.cli", *arguments],
+        env=dict(environment), cwd=cwd, input=stdin, capture_output=True, text=True, timeout=timeout, check=False,
+    )  # fmt: skip
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: Path) -> None:
+        super().__init__("localhost", timeout=30)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        folder = os.open(
+            self._path.parent, os.O_PATH | os.O_DIRECTORY
+        )  # the path may be too long for an address
+        try:
+            self.sock.connect(f"/proc/self/fd/{folder}/{self._path.name}")
+        finally:
+            os.close(folder)
