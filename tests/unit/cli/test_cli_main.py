@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from lingpai.cli import app, explain_missing_package, run
+from lingpai.cli import app, execute, explain_missing_package
 
 NOUNS = ["keys", "users", "models", "limits"]
 VERBS = ["usage", "run", "chat", "doctor"]
@@ -22,7 +22,7 @@ PAGES = [
 
 @pytest.mark.parametrize("page", PAGES, ids=" ".join)
 def test_every_help_page_ends_with_its_own_examples(capsys, page):
-    code = run([*page, "--help"])
+    code = execute([*page, "--help"])
 
     text = capsys.readouterr().out
     examples = text[text.index("Examples:\n") :].splitlines()[1:]
@@ -36,7 +36,7 @@ def test_every_help_page_ends_with_its_own_examples(capsys, page):
     "page", [page for page in PAGES if len(page) == 2 or page in [[verb] for verb in VERBS]]
 )
 def test_every_command_offers_json(capsys, page):
-    run([*page, "--help"])
+    execute([*page, "--help"])
 
     assert "--json" in capsys.readouterr().out
 
@@ -44,7 +44,7 @@ def test_every_command_offers_json(capsys, page):
 def test_no_command_takes_a_key_as_an_argument(capsys):
     """An argument would be in the process list."""
     for page in PAGES:
-        run([*page, "--help"])
+        execute([*page, "--help"])
     assert "--api-key" not in capsys.readouterr().out
 
 
@@ -52,8 +52,8 @@ def test_help_and_commands_load_no_server_code(surroundings, tmp_path):
     """Plain `pip install lingpai` has nothing of the server."""
     program = """
 import sys
-from lingpai.cli import app, run
-run(["--help"])
+from lingpai.cli import app, execute
+execute(["--help"])
 for name in app:
     if name not in ("serve",) and not name.startswith("-"):
         app[name]
@@ -84,7 +84,7 @@ print(*sys.modules, file=sys.stderr)
 
 def test_help_alone_loads_no_http_client(surroundings, tmp_path):
     """What `lingpai --help` does not need must not slow it down."""
-    program = "import sys; from lingpai.cli import run; run(['--help']); sys.exit('httpx2' in sys.modules)"
+    program = "import sys; from lingpai.cli import execute; execute(['--help']); sys.exit('httpx2' in sys.modules)"
 
     outcome = subprocess.run(
         [sys.executable, "-c", program], env=surroundings, cwd=tmp_path, capture_output=True, check=False
@@ -169,7 +169,7 @@ def test_serve_is_registered_without_being_loaded():
 
 
 def test_an_argument_that_is_not_text_is_refused(capsys):
-    code = run(["keys", "create", "\udcff"])
+    code = execute(["keys", "create", "\udcff"])
 
     assert code == 2
     assert "Argument 3" in capsys.readouterr().err
