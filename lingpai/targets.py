@@ -9,7 +9,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -42,7 +42,7 @@ class ServedTarget:
     settings: ModelSettings
     backend: Backend
     is_loading: bool = True
-    problem: str = ""
+    models: list[Model] = field(default_factory=list)
 
 
 class Fleet:
@@ -123,9 +123,10 @@ class Fleet:
                 raise TargetError(explanation)
         try:
             if target == "ollama":
-                return ollama_backend()
+                return self._named_apart(ollama_backend())
             if target.startswith(("http://", "https://")):
-                return openai_backend(target, name=settings.name, api_key=self._api_key(settings))
+                backend = openai_backend(target, name=settings.name, api_key=self._api_key(settings))
+                return self._named_apart(backend)
         except BackendError as error:
             raise TargetError(str(error)) from error
         name = settings.name or Path(target.partition(":")[0]).stem.rpartition(".")[2]
@@ -174,7 +175,8 @@ class Fleet:
             if not settings.only or model.id in settings.only
         ]
         served.is_loading = False
-        if models != [model for model in self._catalog.models() if model.backend is backend]:
+        if models != served.models:
+            served.models = models
             order = [other.backend for other in self._served.values()]
             for left_out in self._catalog.replace(backend, models, order=order):
                 log.warning(
@@ -192,6 +194,10 @@ class Fleet:
                 f"The environment variable {settings.api_key_env} (key of {settings.target}) is not set."
             )
         return key
+
+    def _named_apart(self, backend: OpenAIBackend) -> OpenAIBackend:
+        backend.name = self._unused_name(backend.name)  # connections, with prefix and key, are kept by name
+        return backend
 
     def _unused_name(self, name: str) -> str:
         taken = {served.backend.name for served in self._served.values()}

@@ -97,7 +97,9 @@ class OpenAIBackend:
             try:
                 answer = await client.post(f"{self.origin}/api/show", json={"model": model.id})
                 capabilities = answer.json().get("capabilities") or []
-            except (httpx2.HTTPError, ValueError, AttributeError):
+            except (httpx2.HTTPError, ValueError, AttributeError, RecursionError):
+                capabilities = []
+            if not isinstance(capabilities, list):
                 capabilities = []
             task = (
                 "embedding"
@@ -117,7 +119,10 @@ def openai_backend(address: str, *, name: str | None = None, api_key: str | None
 
     Raises BackendError when it is not an http(s) address.
     """
-    parts = urlsplit(address.strip())
+    try:
+        parts = urlsplit(address.strip())
+    except ValueError:
+        raise BackendError(f"`{address}` is not an http:// or https:// address.") from None
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise BackendError(f"`{address}` is not an http:// or https:// address.")
     if parts.username or parts.password:
@@ -157,7 +162,7 @@ def _read_list(answer: httpx2.Response, origin: str) -> list[FoundModel]:
             raise ValueError("too long")
         items = answer.json()["data"] or []
         return [_found(item) for item in items if isinstance(item, dict) and isinstance(item.get("id"), str)]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise BackendError(f"{origin} answered something that is not a list of models.") from error
 
 

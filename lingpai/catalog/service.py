@@ -15,6 +15,7 @@ class Catalog:
         self._offers: dict[int, tuple[Backend, tuple[Model, ...]]] = {}
         self._models: dict[str, Model] = {}
         self._names: dict[str, Model] = {}
+        self._order: dict[int, int] = {}
 
     def find(self, name: str) -> Model | None:
         """The model with this id or alias."""
@@ -45,7 +46,9 @@ class Catalog:
         models are listed, so that it does not matter which was ready first.
         """
         self._offers[id(backend)] = (backend, tuple(models))
-        ranks = {id(ranked): rank for rank, ranked in enumerate(order)}
+        if order:
+            self._order = {id(ranked): rank for rank, ranked in enumerate(order)}
+        ranks = self._order
         kept: dict[str, Model] = {}
         left_out: list[Model] = []
         for offering, offered in sorted(

@@ -282,7 +282,10 @@ class Front(HttpToolsProtocol):
         The parser has stopped behind the head, whatever Content-Length says: Java's client, for one, asks for h2c with
         a body. So a new parser gets the same head without the wish, and then the rest.
         """
-        head = b"%b %b HTTP/1.1\r\n" % (self.parser.get_method(), self.url)
+        method, version = self.parser.get_method(), self.parser.get_http_version().encode()
+        head = b"%b %b HTTP/%b\r\n" % (method, self.url, version)
+        if not self.parser.should_keep_alive():
+            head += b"connection: close\r\n"
         kept = [
             item for item in self.headers if item[0] not in (b"upgrade", b"connection", b"http2-settings")
         ]

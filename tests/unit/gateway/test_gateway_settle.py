@@ -1,0 +1,240 @@
+"""Step 6: the record first, then the last bytes, whatever way a call ends."""
+
+import json
+
+import pytest
+from gateway_fakes import GOOD, FakeFront, FakeLink, chunk, model, principal, stream
+
+from lingpai.lane.upstream import Failure
+
+# -- the record
+
+
+def test_record_of_a_complete_call(served, front, answer):
+    served.keys.known[b"sk-lp-known"].key_id = "k1"
+
+    answer(served.call(front=front), GOOD)
+
+    record = served.journal.record
+    assert record.request_id == front.head["x-request-id"] == front.head["request-id"]
+    assert (record.key_id, record.user_id, record.client_address) == ("k1", "usr_1", "192.0.2.7")
+    assert (record.model, record.backend, record.task) == ("acme/chat", "gpu-1", "chat")
+    assert (record.endpoint, record.status, record.end_reason) == ("chat.completions", 200, "complete")
+    assert (record.prompt_tokens, record.completion_tokens, record.counted) == (3, 4, "reported")
+    assert 0 <= record.first_byte_ms <= record.duration_ms
+
+
+@pytest.mark.parametrize(
+    ("usage", "counted"),
+    [
+        ({"prompt_tokens": 1, "estimated": True}, "estimated"),
+        (None, "none"),
+        ({"prompt_tokens": "x"}, "none"),
+    ],
+)
+def test_record_says_how_tokens_were_counted(served, front, answer, usage, counted):
+    answer(served.call(front=front), {"choices": [], "usage": usage})
+
+    assert served.journal.record.counted == counted
+
+
+def test_name_made_up_by_a_caller_does_not_get_into_record_or_metrics(served, front):
+    served.call(body={"model": "made-up", "messages": [{}]}, front=front)
+
+    assert served.journal.record.model == ""
+    assert "made-up" not in str(list(served.gateway.metrics._figures))
+
+
+def test_call_of_an_unknown_caller_is_counted_but_not_recorded(served, front):
+    served.keys.garbage.add(b"sk-lp-bad")
+
+    served.call(front=front, key=b"sk-lp-bad")
+
+    assert served.journal.records == []
+    assert ("chat.completions", "", 401) in served.gateway.metrics._figures
+
+
+def test_local_caller_without_a_key_is_recorded_without_one(stage, answer):
+    admin = stage.allow(principal(role="admin", key_id=None, user_id="usr_admin"), key=b"unused")
+    stage.gateway.local_administrator = admin
+    stage.serve(model())
+    front = FakeFront(is_local=True, caller_address="")
+
+    answer(stage.call(front=front, key=None), GOOD)
+
+    assert (stage.journal.record.key_id, stage.journal.record.user_id) == (None, "usr_admin")
+
+
+# -- first the record, then the answer
+
+
+def test_unary_answer_waits_for_its_record(served, front, answer):
+    served.journal.waits = True
+
+    answer(served.call(front=front), GOOD)
+    assert (front.sent, front.ended) == (b"", [])
+    served.journal.waiting[0](True)
+
+    assert json.loads(front.body) == GOOD
+    assert front.ended == ["keep"]
+
+
+def test_end_of_a_stream_waits_for_its_record(served, front):
+    served.journal.waits = True
+    call = stream(served, front)
+
+    call.response_data(b"data: [DONE]\n\n")
+    call.response_finished()
+    before = front.sent
+    served.journal.waiting[0](True)
+
+    assert b"[DONE]" not in before
+    assert front.chunks == chunk() + b"data: [DONE]\n\n"
+
+
+def test_answer_that_cannot_be_recorded_is_withheld_and_given_back(served, front, answer, error_of):
+    served.journal.can_write = False
+
+    answer(served.call(front=front), GOOD)
+
+    assert (front.head["status"], error_of(front)["code"]) == (
+        "503 Service Unavailable",
+        "storage_unavailable",
+    )
+    assert b"prompt_tokens" not in front.sent
+    assert served.limiter.held == 0
+
+
+def test_stream_that_cannot_be_recorded_breaks_off(served, front):
+    """Neither [DONE] nor the last chunk: the caller must see that the answer is not complete."""
+    served.journal.can_write = False
+    call = stream(served, front)
+
+    call.response_data(b"data: [DONE]\n\n")
+    call.response_finished()
+
+    assert not front.sent.endswith(b"0\r\n\r\n")
+    assert b"[DONE]" not in front.sent
+    assert front.ended == ["close"]
+
+
+def test_caller_who_left_while_the_record_was_written_is_sent_nothing(served, front, answer):
+    served.journal.waits = True
+    call = served.call(front=front)
+    answer(call, GOOD)
+
+    front.call = None
+    call.caller_left()
+    served.journal.waiting[0](True)
+
+    assert (front.sent, front.ended) == (b"", [])
+    assert len(served.journal.records) == 1
+
+
+# -- refusals and the end of the server
+
+
+def test_body_that_is_too_large_is_refused_before_it_is_read(make_stage, front, error_of):
+    stage = make_stage(max_body_bytes=100_000)
+
+    stage.open(front=front, headers=[(b"content-length", b"100001")])
+
+    assert (error_of(front)["code"], front.head["connection"]) == ("request_too_large", "close")
+    assert front.ended == ["linger"]
+
+
+def test_body_that_grows_too_large_is_refused_once(make_stage, front, error_of):
+    stage = make_stage(max_body_bytes=100)
+    stage.serve(model())
+    call = stage.open(front=front)
+
+    for _ in range(5):
+        call.body_part(b"x" * 40)
+    call.body_complete()
+
+    assert error_of(front)["code"] == "request_too_large"
+    assert (front.ended, stage.journal.records) == (["linger"], [])
+
+
+def test_body_of_exactly_the_limit_is_read(make_stage, front):
+    body = json.dumps({"model": "acme/chat", "messages": [{}]}).encode()
+    stage = make_stage(max_body_bytes=len(body))
+    stage.serve(model())
+
+    stage.call(body=body, front=front)
+
+    assert stage.sent[0] == b"/chat/completions"
+
+
+@pytest.mark.parametrize(
+    ("headers", "code"),
+    [
+        ([(b"content-type", b"text/plain")], "unsupported_media_type"),
+        ([(b"content-type", b"multipart/form-data; boundary=x")], "unsupported_media_type"),
+        ([(b"content-encoding", b"gzip")], "unsupported_media_type"),
+        ([(b"content-type", b"application/json; charset=utf-8")], None),
+        ([(b"content-type", b"application/JSON")], None),
+        ([], None),
+    ],
+)
+def test_body_must_be_plain_json(served, front, error_of, headers, code):
+    served.call(front=front, headers=headers)
+
+    assert (error_of(front)["code"] if front.sent else None) == code
+
+
+def test_stop_ends_a_stream_with_an_error(served, front):
+    call = stream(served, front)
+
+    call.stop()
+
+    error = json.loads(front.chunks.split(b"\n\n")[1].removeprefix(b"data: "))["error"]
+    assert error["code"] == "shutting_down"
+    assert (served.journal.record.end_reason, front.ended) == ("stopped", ["close"])
+    assert served.link.upstream.told == ["abort"]
+
+
+def test_stop_answers_a_caller_who_waits(served, front, error_of):
+    served.call(front=front).stop()
+
+    assert (error_of(front)["code"], front.head["retry-after"]) == ("shutting_down", "1")
+    assert (served.limiter.held, served.journal.record.end_reason) == (0, "stopped")
+
+
+@pytest.mark.parametrize("key", [None, b"sk-lp-known", b"sk-lp-being-looked-up"])
+def test_stop_answers_a_caller_whose_body_is_still_coming(served, front, error_of, key, monkeypatch):
+    """Also when it is not known yet, or never will be, who calls."""
+    monkeypatch.setattr(served.gateway.authenticator, "load", lambda token, then: None)
+    call = served.open(front=front, key=key)
+    call.body_part(b"{")
+
+    call.stop()
+
+    assert (error_of(front)["code"], front.ended) == ("shutting_down", ["close"])
+
+
+def test_stop_after_the_end_does_nothing(served, front, answer):
+    call = served.call(front=front)
+    answer(call, GOOD)
+    sent = front.sent
+
+    call.stop()
+    call.response_failed(Failure.CLOSED, "")
+    call.response_finished()
+
+    assert (front.sent, len(served.journal.records)) == (sent, 1)
+
+
+def test_fault_of_ours_is_answered_logged_and_given_back(served, front, error_of, caplog, monkeypatch):
+    def fail(*_):
+        raise ZeroDivisionError("secret detail")
+
+    monkeypatch.setattr(FakeLink, "send", fail)
+
+    call = served.call(front=front)
+
+    assert (error_of(front)["code"], front.head["status"]) == ("internal_error", "500 Internal Server Error")
+    assert "secret detail" not in front.sent.decode()
+    assert "secret detail" in caplog.text
+    assert call.request_id.decode() in caplog.text
+    assert served.limiter.held == 0

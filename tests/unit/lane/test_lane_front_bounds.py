@@ -1,0 +1,260 @@
+"""What the front does not put up with: heads that are not proper HTTP or too large, and callers who take too long."""
+
+import asyncio
+
+import pytest
+from front_harness import get, post, settled
+
+from lingpai.lane.front import MAX_HEAD_BYTES, MAX_HEADERS, Front
+
+# -- heads
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"hello\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        post(host=b""),
+        post(host=b"host: a\r\nhost: a\r\n"),
+        post(host=b"host: a\r\nHost: b\r\n", version=b"1.0"),
+        b"POST /call HTTP/1.1\r\nhost: h\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nab",
+        b"POST /call HTTP/1.1\r\nhost: h\r\ncontent-length: 1\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"POST /call HTTP/1.1\r\nhost: h\r\ncontent-length: -1\r\n\r\n",
+        b"POST /call HTTP/1.1\r\nhost: h\r\ncontent-length : 1\r\n\r\na",
+        b"POST /call HTTP/1.1\r\nhost: h\r\nx: a\r\n folded\r\n\r\n",
+        b"POST /call HTTP/1.1\nhost: h\n\n",
+        b"POST /call HTTP/1.1\r\nhost: h\r\nx: a\x00b\r\n\r\n",
+        b"POST /call HTTP/1.1\r\nhost: h\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n",
+        b"GET /asgi HTTP/1.1\r\n\r\n",
+        b"GET http://h/asgi HTTP/1.1\r\nhost: h\r\nhost: i\r\n\r\n",
+    ],
+    ids=lambda data: repr(data[-40:]),
+)
+def test_what_is_not_proper_http_is_refused_and_nothing_is_served(run, lane, data):
+    async def test():
+        async with lane() as running:
+            answer = await running.ask(data)
+            told = [call.told for call in running.calls.opened]
+            return answer, told, running.app.scopes, running.calls.refused
+
+    answer, told, scopes, refused = run(test())
+
+    assert answer == (400, b"bad", b"")
+    assert (scopes, len(refused)) == ([], 1)
+    assert all("complete" not in each for each in told)
+
+
+def test_http_1_0_needs_no_host(run, lane):
+    async def test():
+        async with lane() as running:
+            caller = await running.caller()
+            await caller.send(post(host=b"", version=b"1.0", body=b"hi"))
+            return await caller.answer()
+
+    assert run(test()) == (200, b"call:hi")
+
+
+def padded(size, *, count=1):
+    return [b"x-%d: %b" % (index, b"a" * (size // count)) for index in range(count)]
+
+
+@pytest.mark.parametrize("pieces", [1, 50])
+@pytest.mark.parametrize(
+    "headers", [padded(MAX_HEAD_BYTES), padded(MAX_HEAD_BYTES, count=90), padded(MAX_HEAD_BYTES * 4)]
+)
+def test_head_that_is_too_large_is_refused_in_one_piece_or_many(run, lane, headers, pieces):
+    request = post(b"/call", b"", *headers)
+
+    async def test():
+        async with lane() as running:
+            caller = await running.caller()
+            step = len(request) // pieces + 1
+            for start in range(0, len(request), step):
+                await caller.send(request[start : start + step])
+                await asyncio.sleep(0.001)
+            return await caller.answer(), running.calls.opened
+
+    assert run(test()) == ((431, b"bad"), [])
+
+
+def test_head_without_an_end_is_refused_when_it_is_too_large(run, lane):
+    async def test():
+        async with lane() as running:
+            return await running.ask(b"GET /asgi HTTP/1.1\r\nx: " + b"a" * (MAX_HEAD_BYTES + 1))
+
+    assert run(test())[0] == 431
+
+
+def test_target_that_is_too_long_is_refused(run, lane):
+    async def test():
+        async with lane() as running:
+            return await running.ask(get(b"/" + b"a" * MAX_HEAD_BYTES))
+
+    assert run(test())[0] == 431
+
+
+@pytest.mark.parametrize("make", [post, get])
+def test_too_many_headers_are_refused_and_the_most_allowed_are_not(run, lane, make):
+    own = make().count(b"\r\n") - 2
+
+    def request(count):
+        lines = [b"x-%d: a" % index for index in range(count - own)]
+        return make(b"/call", b"", *lines) if make is post else make(b"/asgi", *lines)
+
+    async def test():
+        async with lane() as running:
+            caller = await running.caller()
+            await caller.send(request(MAX_HEADERS))
+            allowed = await caller.answer()
+            await caller.send(request(MAX_HEADERS + 1))
+            return allowed[0], (await caller.answer())[0]
+
+    assert run(test()) == (200, 431)
+
+
+@pytest.mark.parametrize("pieces", [1, 20])
+def test_large_head_below_the_bound_with_a_large_body_is_served(run, lane, pieces):
+    body = b"b" * 300_000
+    request = post(b"/call", body, *padded(MAX_HEAD_BYTES - 2000, count=50))
+
+    async def test():
+        async with lane() as running:
+            caller = await running.caller()
+            step = len(request) // pieces + 1
+            for start in range(0, len(request), step):
+                await caller.send(request[start : start + step])
+                await asyncio.sleep(0.001)
+            return await caller.answer()
+
+    status, answer = run(test())
+
+    assert (status, len(answer)) == (200, len(body) + 5)
+
+
+def test_bounds_are_for_each_head_not_for_the_connection(run, lane):
+    async def test():
+        async with lane() as running:
+            caller = await running.caller()
+            statuses = []
+            for _ in range(4):
+                request = post(b"/call", b"", *padded(MAX_HEAD_BYTES // 2))
+                await caller.send(request[:1000])
+                await asyncio.sleep(0.005)
+                await caller.send(request[1000:])
+                statuses.append((await caller.answer())[0])
+            return statuses
+
+    assert run(test()) == [200] * 4
+
+
+def test_trailers_without_end_are_refused(run, lane):
+    async def test():
+        async with lane() as running:
+            caller = await running.caller()
+            await caller.send(b"POST /call HTTP/1.1\r\nhost: h\r\ntransfer-encoding: chunked\r\n\r\n0\r\n")
+            for index in range(30):
+                await caller.send(b"x-%d: " % index + b"a" * 4000 + b"\r\n")
+                await asyncio.sleep(0.001)
+            return await caller.answer()
+
+    assert run(test())[0] == 431
+
+
+# -- time
+
+
+def front_of(running) -> Front:
+    (front,) = running.server.fronts
+    return front
+
+
+async def watched(front, *times, idle_s=10.0):
+    """Whether the connection is closed after each look at these loop times."""
+    seen = []
+    for time in times:
+        front.watch(time, idle_s)
+        await asyncio.sleep(0)
+        seen.append(front.transport.is_closing())
+    return seen
+
+
+def test_idle_connection_is_closed_after_its_time(run, lane):
+    async def test():
+        async with lane() as running:
+            caller = await running.caller()
+            await caller.send(post())
+            await caller.answer()
+            return await watched(front_of(running), 100, 109, 110, 110.1), await caller.rest()
+
+    assert run(test()) == ([False, False, False, True], b"")
+
+
+def test_connection_on_which_nothing_was_ever_sent_is_closed_too(run, lane):
+    async def test():
+        async with lane() as running:
+            await running.caller()
+            await settled()
+            return await watched(front_of(running), 100, 111)
+
+    assert run(test()) == [False, True]
+
+
+def test_every_request_starts_the_time_anew(run, lane):
+    async def test():
+        async with lane() as running:
+            caller = await running.caller()
+            seen = []
+            for time in (100, 109, 118):
+                await caller.send(post())
+                await caller.answer()
+                seen += await watched(front_of(running), time)
+            return seen + await watched(front_of(running), 127, 129)
+
+    assert run(test()) == [False, False, False, False, True]
+
+
+@pytest.mark.parametrize("request_", [post(b"/call/wait"), get(b"/slow")])
+def test_busy_connection_is_not_idle(run, lane, request_):
+    """A model may think for many minutes."""
+
+    async def test():
+        async with lane() as running:
+            caller = await running.caller()
+            await caller.send(request_)
+            await settled()
+            return await watched(front_of(running), 100, 1000, 10_000)
+
+    assert run(test()) == [False] * 3
+
+
+def test_head_that_dawdles_is_closed_however_busily_it_is_sent(run, lane):
+    async def test():
+        async with lane() as running:
+            caller = await running.caller()
+            await caller.send(b"POST /call HTTP/1.1\r\n")
+            seen = []
+            for time in range(100, 130, 3):
+                await caller.send(b"x-%d: a\r\n" % time)
+                await asyncio.sleep(0.005)
+                seen += await watched(front_of(running), time, idle_s=600)
+                if seen[-1]:
+                    break
+            return seen
+
+    assert run(test()) == [False] * 4 + [True]
+
+
+def test_body_that_stands_still_is_closed_and_one_that_moves_is_not(run, lane):
+    async def test():
+        async with lane() as running:
+            caller = await running.caller()
+            await caller.send(post(b"/call", b"x" * 10)[:-10])
+            seen = []
+            for time in (100, 125, 150):
+                await caller.send(b"x")
+                await asyncio.sleep(0.005)
+                seen += await watched(front_of(running), time, idle_s=600)
+            return seen, await watched(front_of(running), 175, 181, idle_s=600), (await running.call()).body
+
+    assert run(test()) == ([False] * 3, [False, True], b"xxx")

@@ -1,0 +1,82 @@
+"""Listening: the administration socket, and draining."""
+
+import asyncio
+import os
+import stat
+
+import pytest
+from front_harness import post
+
+# -- the server
+
+
+def test_admin_socket_is_for_this_user_only(run, lane):
+    async def test():
+        before = os.umask(0o022)
+        os.umask(before)
+        async with lane() as running:
+            mode = stat.S_IMODE(running.admin_socket.stat().st_mode)
+            after = os.umask(before)
+            return mode, before == after
+
+    assert run(test()) == (0o600, True)
+
+
+def test_admin_socket_may_lie_in_a_folder_with_a_long_name(run, lane, tmp_path):
+    folder = tmp_path / ("long" * 30) / ("longer" * 20)
+    folder.mkdir(parents=True)
+
+    async def test():
+        async with lane(admin_socket=folder / "admin.sock") as running:
+            caller = await running.local_caller()
+            await caller.send(post(b"/call", b"hi"))
+            return await caller.answer(), stat.S_IMODE((folder / "admin.sock").stat().st_mode)
+
+    assert run(test()) == ((200, b"call:hi"), 0o600)
+
+
+def test_draining_lets_a_call_finish(run, lane):
+    async def test():
+        async with lane() as running:
+            caller = await running.caller()
+            await caller.send(post(b"/call/wait"))
+            call = await running.call()
+            await call.complete.wait()
+            draining = asyncio.create_task(running.server.drain())
+            await asyncio.sleep(0.15)
+            call.answer(b"done")
+            answer, rest = await caller.answer(), await caller.rest()
+            await draining
+            return answer, rest, call.told
+
+    assert run(test()) == ((200, b"done"), b"", ["complete"])
+
+
+@pytest.mark.parametrize("is_local", [False, True])
+def test_draining_stops_what_does_not_finish_in_time(run, lane, is_local):
+    async def test():
+        async with lane() as running:
+            caller = await (running.local_caller() if is_local else running.caller())
+            await caller.send(post(b"/call/wait"))
+            call = await running.call()
+            await call.complete.wait()
+            await running.server.drain()
+            return await caller.answer(), await caller.rest(), call.told
+
+    assert run(test()) == ((200, b"stopped"), b"", ["complete", "stop"])
+
+
+def test_draining_closes_idle_connections_and_accepts_no_new_ones(run, lane):
+    async def test():
+        async with lane() as running:
+            callers = [await running.caller(), await running.local_caller()]
+            for caller in callers:
+                await caller.send(post())
+                await caller.answer()
+            await running.server.drain()
+            rests = [await caller.rest() for caller in callers]
+            with pytest.raises(ConnectionRefusedError):
+                await running.caller()
+            return rests
+
+    assert run(test()) == [b"", b""]

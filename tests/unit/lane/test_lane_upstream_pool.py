@@ -1,0 +1,427 @@
+"""Connections to backends: opening them, leaving, time-outs by the sweep, back-pressure."""
+
+import asyncio
+import socket
+import ssl
+
+import pytest
+from upstream_harness import REQUEST, Recorder, backend, echo, fetch, send, send_once, settled, until
+
+from lingpai.lane.upstream import Failure, Origin, Timeouts, UpstreamPool
+from tests.fakes.scripted_server import scripted_server
+
+# -- connecting
+
+
+def test_nobody_listening_is_told(run):
+    async def test():
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            pool = UpstreamPool(Origin("127.0.0.1", taken.getsockname()[1]), loop=asyncio.get_running_loop())
+            return await fetch(pool)
+
+    answer = run(test())
+
+    assert (answer.failure, answer.calls) == (Failure.CONNECT, ["failed"])
+
+
+def test_missing_unix_socket_is_told(run, tmp_path):
+    async def test():
+        origin = Origin("", 0, socket_path=str(tmp_path / "none"))
+        return await fetch(UpstreamPool(origin, loop=asyncio.get_running_loop()))
+
+    assert run(test()).failure is Failure.CONNECT
+
+
+@pytest.mark.parametrize("host", ["a..b", "x" * 64 + ".example", "no such host"])
+def test_name_that_is_none_is_told(run, host):
+    """The resolver raises UnicodeError for some of these, which is no OSError; the caller must hear of it all the same."""
+
+    async def test():
+        return await fetch(UpstreamPool(Origin(host, 80), loop=asyncio.get_running_loop()))
+
+    assert run(test()).failure is Failure.CONNECT
+
+
+def test_server_that_does_not_accept_is_told_in_time(run):
+    async def test():
+        with socket.socket() as full:
+            full.bind(("127.0.0.1", 0))
+            full.listen(0)
+            address = full.getsockname()
+            fillers = [socket.socket() for _ in range(4)]
+            for filler in fillers:
+                filler.setblocking(False)
+                filler.connect_ex(address)
+            pool = UpstreamPool(
+                Origin(*address), loop=asyncio.get_running_loop(), timeouts=Timeouts(connect=0.05)
+            )
+            answer = await fetch(pool)
+            for filler in fillers:
+                filler.close()
+            return answer
+
+    assert run(test()).failure is Failure.CONNECT_TIMEOUT
+
+
+def test_backend_that_speaks_no_tls_is_told(run):
+    async def script(connection):
+        await connection.send(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        await connection.gone()
+
+    async def test():
+        async with scripted_server(script) as server:
+            origin = Origin("127.0.0.1", server.port, tls=ssl.create_default_context())
+            return await fetch(UpstreamPool(origin, loop=asyncio.get_running_loop()))
+
+    assert run(test()).failure is Failure.CONNECT
+
+
+def test_connection_whose_caller_left_meanwhile_is_kept_for_others(run):
+    async def test():
+        async with backend(echo) as (server, pool):
+            gone = send(pool)
+            gone.is_over = True
+            await until(lambda: server.connections)
+            await settled()
+            answer = await fetch(pool)
+            return gone, answer, server
+
+    gone, answer, server = run(test())
+
+    assert gone.calls == []
+    assert answer.body == b"0.1"
+    assert server.requests == [REQUEST]
+
+
+# -- leaving and closing
+
+
+def test_abort_closes_the_connection_so_that_the_backend_can_stop(run):
+    seen = asyncio.Event()
+
+    async def script(connection):
+        await connection.request()
+        await connection.send(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n1\r\na\r\n")
+        await connection.gone()
+        seen.set()
+
+    async def test():
+        async with backend(script) as (_, pool):
+            answer = send(pool)
+            await answer.has_data.wait()
+            answer.upstream.abort()
+            await seen.wait()
+            await settled()
+            return answer, len(pool.open_connections)
+
+    answer, count = run(test())
+
+    assert (answer.calls, answer.upstream, count) == (["started", "data"], None, 0)
+
+
+def test_aborted_connection_is_not_used_again(run):
+    """A late answer to the one who left must not reach the next caller."""
+
+    async def script(connection):
+        await connection.request()
+        if connection.number == 0:
+            await connection.gone()
+        await connection.answer(b"for the second")
+        await connection.gone()
+
+    async def test():
+        async with backend(script) as (server, pool):
+            first = send(pool)
+            await until(lambda: server.requests)
+            first.upstream.abort()
+            second = await fetch(pool)
+            return first, second
+
+    first, second = run(test())
+
+    assert first.calls == []
+    assert second.body == b"for the second"
+
+
+def test_closing_the_pool_fails_what_is_under_way_on_a_fresh_connection(run):
+    async def script(connection):
+        await connection.request()
+        await connection.gone()
+
+    async def test():
+        async with backend(script) as (server, pool):
+            answer = send(pool)
+            await until(lambda: server.requests)
+            await pool.close()
+            await answer.end()
+            return answer
+
+    assert run(test()).calls == ["failed"]
+
+
+def test_closing_the_pool_fails_what_is_under_way_on_a_used_connection(run):
+    """It is not tried again: the backend is being dropped, and nobody would close the new connection."""
+
+    async def script(connection):
+        await connection.request()
+        await connection.answer()
+        await connection.request()
+        await connection.gone()
+
+    async def test():
+        async with backend(script) as (server, pool):
+            await fetch(pool)
+            answer = send(pool)
+            await until(lambda: len(server.requests) == 2)
+            await pool.close()
+            await answer.end()
+            await settled()
+            return answer, len(server.connections), len(pool.open_connections)
+
+    answer, connected, still_open = run(test())
+
+    assert (answer.calls, connected, still_open) == (["failed"], 1, 0)
+
+
+def test_closing_the_pool_fails_what_is_still_connecting(run):
+    """Whoever waits for a connection gets exactly one end, too."""
+
+    async def test():
+        async with backend(echo) as (_, pool):
+            answer = send(pool)
+            await pool.close()
+            async with asyncio.timeout(1):
+                await answer.end()
+            return answer
+
+    assert run(test()).calls == ["failed"]
+
+
+# -- time-outs (the sweep is called by hand)
+
+
+def waits_after(*pieces):
+    return send_once(*pieces, then_close=False)
+
+
+HEAD = b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("script", "timeouts", "failure"),
+    [
+        (waits_after(), Timeouts(first_byte=0.01), Failure.TIMEOUT),
+        (waits_after(HEAD, b"abc"), Timeouts(idle=0.01), Failure.IDLE),
+        (waits_after(HEAD), Timeouts(idle=0.01), Failure.IDLE),
+    ],
+)
+def test_silence_ends_the_exchange_and_the_connection(run, script, timeouts, failure):
+    async def test():
+        async with backend(script, timeouts=timeouts) as (server, pool):
+            answer = send(pool)
+            await until(lambda: server.requests)
+            await settled()
+            pool.sweep()
+            assert not answer.has_ended.is_set(), "the first sweep only notes the time"
+            await asyncio.sleep(0.02)
+            pool.sweep()
+            await answer.end()
+            await settled()
+            return answer, len(pool.open_connections)
+
+    answer, count = run(test())
+
+    assert (answer.failure, answer.calls.count("failed"), count) == (failure, 1, 0)
+
+
+def test_time_out_gets_no_second_try_even_on_a_used_connection(run):
+    async def script(connection):
+        await connection.request()
+        await connection.answer()
+        await connection.request()
+        await connection.gone()
+
+    async def test():
+        async with backend(script, timeouts=Timeouts(first_byte=0.01)) as (server, pool):
+            await fetch(pool)
+            answer = send(pool)
+            await until(lambda: len(server.requests) == 2)
+            pool.sweep()
+            await asyncio.sleep(0.02)
+            pool.sweep()
+            await answer.end()
+            await settled()
+            return answer, len(server.connections)
+
+    answer, count = run(test())
+
+    assert (answer.failure, answer.retries, count) == (Failure.TIMEOUT, 0, 1)
+
+
+def test_slow_answer_lives_as_long_as_it_moves(run):
+    async def script(connection):
+        await connection.request()
+        await connection.send(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n")
+        for _ in range(10):
+            await asyncio.sleep(0.01)
+            await connection.send(b"x")
+        await connection.gone()
+
+    async def test():
+        async with backend(script, timeouts=Timeouts(first_byte=0.03, idle=0.03)) as (_, pool):
+            answer = send(pool)
+            while not answer.has_ended.is_set():
+                pool.sweep()
+                await asyncio.sleep(0.005)
+            return answer
+
+    assert run(test()).calls[-1] == "finished"
+
+
+def test_first_byte_ends_the_wait_for_the_first_byte(run):
+    async def test():
+        timeouts = Timeouts(first_byte=0.01, idle=60)
+        async with backend(waits_after(b"HTTP/1.1 200"), timeouts=timeouts) as (_, pool):
+            answer = send(pool)
+            await until(lambda: answer.upstream is not None and answer.upstream.has_answered)
+            for _ in range(4):
+                pool.sweep()
+                await asyncio.sleep(0.01)
+            return list(answer.calls)
+
+    assert run(test()) == []
+
+
+def test_idle_connection_is_closed_after_a_while(run):
+    async def test():
+        async with backend(echo, timeouts=Timeouts(keep_alive=0.01)) as (_, pool):
+            await fetch(pool)
+            pool.sweep()
+            before = len(pool.open_connections)
+            await asyncio.sleep(0.02)
+            pool.sweep()
+            await settled()
+            return before, len(pool.open_connections)
+
+    assert run(test()) == (1, 0)
+
+
+def test_sweep_leaves_good_connections_alone(run):
+    async def test():
+        async with backend(echo) as (server, pool):
+            for _ in range(5):
+                await fetch(pool)
+                pool.sweep()
+            return len(server.connections)
+
+    assert run(test()) == 1
+
+
+# -- back-pressure
+
+PIECE = b"x" * 65536
+
+
+def pours(megabytes):
+    """A script that sends as fast as the other side reads, and counts."""
+    sent = [0]
+
+    async def script(connection):
+        while True:
+            await connection.request()
+            count = megabytes * 16
+            await connection.send(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % (count * len(PIECE)))
+            for _ in range(count):
+                await connection.send(PIECE)
+                sent[0] += 1
+
+    return script, sent
+
+
+async def stalled(sent):
+    """Waits until nothing moves any more."""
+    before = -1
+    while sent[0] != before:
+        before = sent[0]
+        await asyncio.sleep(0.05)
+
+
+def test_paused_answer_stops_the_backend_and_goes_on_when_resumed(run):
+    script, sent = pours(24)
+
+    async def test():
+        async with backend(script) as (_, pool):
+            answer = send(pool)
+            await answer.has_started.wait()
+            answer.upstream.pause()
+            await stalled(sent)
+            received, poured = len(answer.body), sent[0]
+            answer.upstream.resume()
+            await answer.end()
+            return received, poured, len(answer.body), answer.calls[-1]
+
+    received, poured, total, end = run(test())
+
+    assert received < 4 * 1024 * 1024
+    assert poured < 24 * 16
+    assert (total, end) == (24 * 1024 * 1024, "finished")
+
+
+def test_pause_and_resume_may_come_twice(run):
+    async def test():
+        async with backend(send_once(HEAD, b"x" * 100)) as (_, pool):
+            answer = send(pool)
+            await answer.has_started.wait()
+            for step in ("pause", "pause", "resume", "resume"):
+                getattr(answer.upstream, step)()
+            return await answer.end()
+
+    assert run(test()).calls[-1] == "finished"
+
+
+def test_connection_given_back_while_paused_reads_again(run):
+    """The caller of the last exchange was slow; the next one must not wait for ever."""
+
+    class Pausing(Recorder):
+        def response_data(self, data):
+            super().response_data(data)
+            self.upstream.pause()
+
+    async def test():
+        async with backend(echo) as (server, pool):
+            slow = Pausing()
+            pool.send(REQUEST, slow)
+            await slow.end()
+            second = await fetch(pool)
+            return slow, second, len(server.connections)
+
+    slow, second, count = run(test())
+
+    assert slow.calls[-1] == "finished"
+    assert (second.body, count) == (b"0.2", 1)
+
+
+def test_paused_exchange_does_not_time_out(run):
+    """The silence is ours."""
+
+    async def test():
+        async with backend(waits_after(HEAD, b"abc"), timeouts=Timeouts(idle=0.01)) as (_, pool):
+            answer = send(pool)
+            await answer.has_data.wait()
+            answer.upstream.pause()
+            for _ in range(4):
+                pool.sweep()
+                await asyncio.sleep(0.015)
+            paused = list(answer.calls)
+            answer.upstream.resume()
+            pool.sweep()
+            just_resumed = list(answer.calls)
+            await asyncio.sleep(0.02)
+            pool.sweep()
+            return paused, just_resumed, answer
+
+    paused, just_resumed, answer = run(test())
+
+    assert paused == just_resumed == ["started", "data"]
+    assert answer.failure is Failure.IDLE

@@ -1,0 +1,104 @@
+"""A scripted backend, a pool of connections to it, and a receiver that notes what it is told."""
+
+import asyncio
+import contextlib
+
+from lingpai.lane.upstream import Origin, UpstreamPool
+from tests.fakes.scripted_server import scripted_server
+
+REQUEST = b"POST /x HTTP/1.1\r\nhost: h\r\ncontent-length: 2\r\n\r\n{}"
+
+
+class Recorder:
+    """A receiver that notes what it is told."""
+
+    def __init__(self):
+        self.upstream = None
+        self.retries = 0
+        self.is_over = False
+        self.status = None
+        self.headers = {}
+        self.body = b""
+        self.failure = None
+        self.calls = []
+        self.has_started = asyncio.Event()
+        self.has_data = asyncio.Event()
+        self.has_ended = asyncio.Event()
+
+    def response_started(self, status, headers):
+        self.calls.append("started")
+        self.status, self.headers = status, headers
+        self.has_started.set()
+
+    def response_data(self, data):
+        self.calls.append("data")
+        self.body += data
+        self.has_data.set()
+
+    def response_finished(self):
+        self.calls.append("finished")
+        self.has_ended.set()
+
+    def response_failed(self, failure, detail):
+        self.calls.append("failed")
+        self.failure = failure
+        self.has_ended.set()
+
+    async def end(self):
+        await self.has_ended.wait()
+        return self
+
+
+@contextlib.asynccontextmanager
+async def backend(script, *, socket_path=None, **options):
+    """A scripted server and a pool of connections to it."""
+    async with scripted_server(script, socket_path=socket_path) as server:
+        origin = Origin("127.0.0.1", server.port, socket_path=str(socket_path) if socket_path else None)
+        pool = UpstreamPool(origin, loop=asyncio.get_running_loop(), **options)
+        try:
+            yield server, pool
+        finally:
+            await pool.close()
+            await asyncio.sleep(0)
+
+
+def send(pool, request=REQUEST) -> Recorder:
+    recorder = Recorder()
+    pool.send(request, recorder)
+    return recorder
+
+
+async def fetch(pool, request=REQUEST) -> Recorder:
+    return await send(pool, request).end()
+
+
+async def settled():
+    """Lets what is on its way over the loopback arrive."""
+    await asyncio.sleep(0.03)
+
+
+async def until(condition):
+    while not condition():
+        await asyncio.sleep(0.002)
+
+
+async def echo(connection):
+    """Answers every request with its number on the connection."""
+    while True:
+        await connection.request()
+        await connection.answer(b"%d.%d" % (connection.number, len(connection.requests)))
+
+
+def send_once(*pieces, then_close=True):
+    """A script that answers one request with these bytes, each piece on its own."""
+
+    async def script(connection):
+        await connection.request()
+        for piece in pieces:
+            await connection.send(piece)
+            await asyncio.sleep(0.005)
+        if then_close:
+            connection.close()
+        await connection.gone()
+
+    return script

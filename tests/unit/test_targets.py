@@ -1,0 +1,313 @@
+"""Targets become backends and models: names, the operator's wishes, failures, coming and going."""
+
+import asyncio
+import contextlib
+import json
+
+import pytest
+
+from lingpai import targets as module
+from lingpai.catalog.service import Catalog
+from lingpai.settings import ModelSettings
+from lingpai.targets import Fleet, TargetError
+from tests.fakes.scripted_server import scripted_server
+
+
+class Origin:
+    """An OpenAI-compatible server on the loopback address whose list the test changes."""
+
+    def __init__(self, *ids):
+        self.ids = ids
+        self.status = b"200 OK"
+        self.requests = []
+        self.address = ""
+
+    async def script(self, connection):
+        while True:
+            self.requests.append(await connection.request())
+            body = json.dumps({"data": [{"id": id_} for id_ in self.ids]}).encode()
+            await connection.answer(body, status=self.status)
+
+
+class World:
+    """A fleet, its catalog, and origins."""
+
+    def __init__(self, folder, environment):
+        self.catalog = Catalog()
+        self.removed = []
+        self.fleet = Fleet(
+            self.catalog, socket_folder=folder, environment=environment, on_removed=self.removed.append
+        )
+        self._stack = contextlib.AsyncExitStack()
+
+    async def origin(self, *ids) -> Origin:
+        origin = Origin(*ids)
+        server = await self._stack.enter_async_context(scripted_server(origin.script))
+        origin.address = f"http://127.0.0.1:{server.port}/v1"
+        return origin
+
+    async def add(self, target, **settings):
+        return [model.id for model in await self.fleet.add(ModelSettings(target=target, **settings))]
+
+    async def refusal(self, target, **settings) -> str:
+        with pytest.raises(TargetError) as caught:
+            await self.fleet.add(ModelSettings(target=target, **settings))
+        return str(caught.value)
+
+    @property
+    def ids(self):
+        return [model.id for model in self.catalog.models()]
+
+
+@pytest.fixture
+def play(tmp_path):
+    """Runs `test(world)`; everything the world has started ends with it."""
+
+    def play(test, **environment):
+        async def run():
+            world = World(tmp_path, environment)
+            try:
+                async with asyncio.timeout(20):
+                    return await test(world)
+            finally:
+                await world.fleet.stop()
+                await world._stack.aclose()
+
+        return asyncio.run(run())
+
+    return play
+
+
+# -- adding
+
+
+def test_models_of_an_origin_come_into_the_catalog(play):
+    async def test(world):
+        origin = await world.origin("qwen3:8b", "bge-m3")
+        added = await world.add(origin.address)
+        return added, world.ids, world.fleet.is_loading
+
+    assert play(test) == (["qwen3:8b", "bge-m3"], ["qwen3:8b", "bge-m3"], False)
+
+
+def test_target_is_served_once(play):
+    async def test(world):
+        origin = await world.origin("a")
+        await world.add(origin.address)
+        return await world.refusal(origin.address), len(world.fleet.served())
+
+    message, count = play(test)
+
+    assert "served already" in message
+    assert count == 1
+
+
+def test_nothing_stays_of_a_target_that_failed_and_it_can_be_tried_again(play):
+    async def test(world):
+        origin = await world.origin("a")
+        origin.status = b"500 Oops"
+        message = await world.refusal(origin.address)
+        left = (world.fleet.served(), world.ids, world.fleet.is_loading)
+        origin.status = b"200 OK"
+        return message, left, await world.add(origin.address)
+
+    message, left, added = play(test)
+
+    assert "does not list models" in message
+    assert left == ([], [], False)
+    assert added == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("target", "advice"),
+    [
+        ("hf:owner/name", "examples/minilm.py"),
+        ("ms:owner/name", "examples/minilm.py"),
+        ("http://user:pw@127.0.0.1/v1", "api_key_env"),
+        ("http://127.0.0.1:1/v1", "Is the server running there?"),
+        ("http://[::1", ""),
+        ("http://exa mple/v1", ""),
+    ],
+)
+def test_target_that_cannot_be_served_is_refused_with_advice(play, target, advice):
+    async def test(world):
+        return await world.refusal(target), world.fleet.served()
+
+    message, served = play(test)
+
+    assert advice in message
+    assert served == []
+
+
+def test_missing_ollama_is_told_how_to_start_it(play, monkeypatch):
+    monkeypatch.setenv("OLLAMA_HOST", "127.0.0.1:1")
+
+    assert "ollama serve" in play(lambda world: world.refusal("ollama"))
+
+
+def test_missing_python_file_is_told_by_name(play):
+    assert "nowhere.py" in play(lambda world: world.refusal("nowhere.py:model"))
+
+
+def test_key_comes_from_the_environment_variable_that_is_named(play):
+    async def test(world):
+        origin = await world.origin("a")
+        await world.add(origin.address, api_key_env="PROVIDER_KEY")
+        return origin.requests[0]
+
+    assert b"authorization: bearer sk-provider" in play(test, PROVIDER_KEY=" sk-provider\n").lower()
+
+
+@pytest.mark.parametrize("environment", [{}, {"PROVIDER_KEY": "  "}])
+def test_missing_key_is_told_by_its_variable(play, environment):
+    async def test(world):
+        return await world.refusal("http://127.0.0.1:1/v1", api_key_env="PROVIDER_KEY")
+
+    assert "PROVIDER_KEY" in play(test, **environment)
+
+
+# -- names
+
+
+def test_every_backend_has_a_name_of_its_own(play):
+    """Connections, prefix and key are kept by name: two backends of one name would share the first one's."""
+
+    async def test(world):
+        origin = await world.origin("a")
+        await world.add(origin.address)
+        origin.ids = ("b",)
+        await world.add(origin.address.removesuffix("/v1"))
+        origin.ids = ("c",)
+        await world.add(f"{origin.address}/", name=world.fleet.served()[0].backend.name)
+        return [served.backend.name for served in world.fleet.served()]
+
+    names = play(test)
+
+    assert len(set(names)) == 3
+
+
+def test_backend_is_called_what_the_operator_calls_it(play):
+    async def test(world):
+        origin = await world.origin("a")
+        await world.add(origin.address, name="gpu-box")
+        return world.catalog.find("a").backend.name
+
+    assert play(test) == "gpu-box"
+
+
+def test_operator_chooses_which_models_are_offered_and_what_they_are_called(play):
+    async def test(world):
+        origin = await world.origin("a", "b", "c")
+        await world.add(
+            origin.address,
+            only=("a", "b"),
+            rename={"a": "acme/a"},
+            aliases={"gpt-4o": "acme/a", "gpt-3.5": "a", "x": "b", "y": "c"},
+            task="completion",
+        )
+        return world.catalog
+
+    catalog = play(test)
+
+    a, b = catalog.models()
+    assert (a.id, a.upstream_name, a.aliases) == ("acme/a", "a", ("gpt-4o", "gpt-3.5"))
+    assert (b.id, b.upstream_name, b.aliases) == ("b", "b", ("x",))
+    assert all((model.task, model.is_task_certain) == ("completion", True) for model in (a, b))
+    assert catalog.find("c") is None
+
+
+def test_model_that_another_backend_has_is_left_out_with_a_warning(play, caplog):
+    async def test(world):
+        first, second = await world.origin("a"), await world.origin("a", "b")
+        await world.add(first.address, name="first")
+        added = await world.add(second.address, name="second")
+        return added, world.catalog.find("a").backend.name
+
+    assert play(test) == (["b"], "first")
+    assert "model a of second is left out" in caplog.text
+
+
+# -- later
+
+
+def test_refresh_follows_the_origins_list(play):
+    async def test(world):
+        origin = await world.origin("a", "b")
+        await world.add(origin.address, rename={"c": "acme/c"})
+        origin.ids = ("b", "c")
+        await world.fleet.refresh()
+        return world.ids
+
+    assert play(test) == ["b", "acme/c"]
+
+
+def test_refresh_without_a_change_leaves_the_catalog_as_it_is(play):
+    async def test(world):
+        origin = await world.origin("a")
+        await world.add(origin.address)
+        before = world.catalog.version
+        await world.fleet.refresh()
+        return world.catalog.version - before
+
+    assert play(test) == 0
+
+
+def test_origin_that_is_away_for_a_while_keeps_its_models(play, caplog):
+    async def test(world):
+        away, there = await world.origin("a"), await world.origin("b")
+        await world.add(away.address, name="away")
+        await world.add(there.address)
+        away.status, there.ids = b"503 Away", ("b", "c")
+        await world.fleet.refresh()
+        return world.ids
+
+    assert play(test) == ["a", "b", "c"]
+    assert "backend away" in caplog.text
+
+
+def test_removed_target_takes_its_models_along(play):
+    async def test(world):
+        origin = await world.origin("a")
+        await world.add(origin.address)
+        backend = world.catalog.find("a").backend
+        await world.fleet.remove(origin.address)
+        return world.ids, world.fleet.served(), world.removed == [backend]
+
+    assert play(test) == ([], [], True)
+
+
+def test_removing_what_is_not_served_is_a_key_error(play):
+    async def test(world):
+        with pytest.raises(KeyError):
+            await world.fleet.remove("http://127.0.0.1:1/v1")
+
+    play(test)
+
+
+def test_kept_target_is_tried_until_it_is_there(play, monkeypatch, caplog):
+    monkeypatch.setattr(module, "REFRESH_S", 0.01)
+
+    async def test(world):
+        origin = await world.origin("a")
+        origin.status = b"503 Starting"
+        adding = asyncio.create_task(world.fleet.add_patiently(ModelSettings(target=origin.address)))
+        while len(origin.requests) < 3:
+            await asyncio.sleep(0.005)
+        origin.status = b"200 OK"
+        await adding
+        return world.ids
+
+    assert play(test) == ["a"]
+    assert "Trying again" in caplog.text
+
+
+def test_fleet_is_loading_until_the_last_target_is_there_or_has_failed(play):
+    async def test(world):
+        origin = await world.origin("a")
+        adding = asyncio.create_task(world.fleet.add(ModelSettings(target=origin.address)))
+        await asyncio.sleep(0)
+        loading = world.fleet.is_loading
+        await adding
+        return loading, world.fleet.is_loading
+
+    assert play(test) == (True, False)
