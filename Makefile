@@ -33,7 +33,7 @@ $(VENV)/.ready: $(VENV)/.server requirements/dev.lock requirements/weights.lock
 serve: $(VENV)/.server  ## Serve the demonstration models (ARGS="app.py --port 9000" for your own)
 	@$(BIN)/lingpai serve $(ARGS)
 
-dev: $(VENV)/.ready  ## Serve the examples with verbose logs, data in .venv/dev-data
+dev: $(VENV)/.ready  ## Serve examples/predict.py with verbose logs, data in .venv/dev-data
 	@$(BIN)/lingpai serve examples/predict.py:predict --data $(VENV)/dev-data --log-level debug $(ARGS)
 
 test: $(VENV)/.ready  ## Run all tests

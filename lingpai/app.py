@@ -1,8 +1,10 @@
 """Composition: settings in, server out. The one file that knows every part."""
 
 import asyncio
+import errno
 import fcntl
 import gc
+import logging
 import os
 import socket
 import tempfile
@@ -14,7 +16,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from fastapi import FastAPI
-from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 
 import lingpai
@@ -27,6 +28,9 @@ from lingpai.gateway import authenticate
 from lingpai.gateway import routes as gateway_routes
 from lingpai.gateway.answer import EXPOSED_HEADERS
 from lingpai.gateway.authenticate import Account, Authenticator, has_doubled_credential, read_credential
+from lingpai.gateway.compatible_keys import compatible_key_routes
+from lingpai.gateway.endpoints import is_for_browsers
+from lingpai.gateway.exchange import Exchange
 from lingpai.gateway.gateway import Gateway
 from lingpai.identity import routes as identity_routes
 from lingpai.identity.keyring import Keyring
@@ -47,16 +51,20 @@ from lingpai.quotas import routes as quota_routes
 from lingpai.quotas.description import describe
 from lingpai.quotas.grammar import canonical_limit
 from lingpai.quotas.headers import rate_limit_headers
+from lingpai.quotas.interfaces import Subject
 from lingpai.quotas.limiter import MemoryLimiter
 from lingpai.quotas.loader import MeterLoader
 from lingpai.settings import ModelSettings, Settings
 from lingpai.socket_paths import socket_address
 from lingpai.storage.database import Database, sqlite_url
-from lingpai.targets import DEMONSTRATION, DEMONSTRATION_NAME, Fleet
+from lingpai.targets import DEMONSTRATION, DEMONSTRATION_NAME, Fleet, OriginUnreachableError
 from lingpai.telemetry.metrics import CallMetrics, render
+from lingpai.web.cross_origin import CrossOriginCalls
 from lingpai.web.errors import install_error_handlers
 from lingpai.web.health import health_routes
 from lingpai.web.paths import UsualPaths
+
+log = logging.getLogger("lingpai.app")
 
 FIRST_KEY_NAME: Final = "first"
 INGEST_TIMEOUT_S: Final = 600.0
@@ -135,13 +143,21 @@ class Application:
 
     # -- start
 
-    async def start(self, models: tuple[ModelSettings, ...]) -> Started:
-        """Listen, load the journal, serve the targets. Raises StartError or TargetError; call `stop` in any case."""
+    async def start(
+        self, named: tuple[ModelSettings, ...], configured: tuple[ModelSettings, ...] = ()
+    ) -> Started:
+        """Listen, load the journal, serve the targets of the command line and those of lingpai.toml.
+
+        Raises StartError or TargetError; call `stop` in any case.
+        """
         loop = self._loop = asyncio.get_running_loop()
         listener = _bind(self.settings.server.host, self.settings.server.port)
         self._exits.callback(listener.close)
         self._exits.push_async_callback(self.fleet.stop)
-        serving = asyncio.gather(*(self.fleet.add(model) for model in models))
+        serving = asyncio.gather(
+            *(self.fleet.add(model) for model in named),
+            *(self._serve_configured(model) for model in configured),
+        )
         try:
             await self._open_journal(loop)
             self._build_gateway(loop)
@@ -152,10 +168,19 @@ class Application:
         finally:
             serving.cancel()
             await asyncio.gather(serving, return_exceptions=True)
+        self._warn_of_default_model()
         await self._start_jobs()
         host, port = listener.getsockname()[:2]
         first_key = await asyncio.to_thread(self._make_first_key)
         return Started(f"http://{f'[{host}]' if ':' in host else host}:{port}", first_key)
+
+    async def _serve_configured(self, model: ModelSettings) -> None:
+        """Serve a target of lingpai.toml. An origin may come later: after a power failure it need not be up first."""
+        try:
+            await self.fleet.add(model)
+        except OriginUnreachableError as error:
+            log.warning("target %s: %s Serving without it until it is there.", model.target, error)
+            self.jobs.start("serve a configured target", self.fleet.add_patiently(model))
 
     async def _open_journal(self, loop: asyncio.AbstractEventLoop) -> None:
         folder = self.data / "journal"
@@ -168,7 +193,12 @@ class Application:
 
     def _build_gateway(self, loop: asyncio.AbstractEventLoop) -> None:
         self.limiter = MemoryLimiter(self.usage)
-        self.meters = MeterLoader(self.limiter, mark=lambda: self.journal.position, reached=self._reached)
+        self.meters = MeterLoader(
+            self.limiter,
+            mark=lambda: self.journal.position,
+            reached=self._reached,
+            under_way=self._calls_under_way,
+        )
         self.gateway = Gateway(
             settings=self.settings.gateway,
             loop=loop,
@@ -197,11 +227,15 @@ class Application:
             stop_timeout_s=settings.stop_timeout_s,
         )
         admin_socket = self.data / "admin.sock"
-        admin_socket.unlink(
-            missing_ok=True
-        )  # left by a process that was killed; the lock says that it is gone
+        # One that is there was left by a process that was killed: the lock says that it is gone.
+        admin_socket.unlink(missing_ok=True)
         await self.server.start(listener, socket_address(admin_socket))
         self._exits.push_async_callback(self._drain)
+
+    def _warn_of_default_model(self) -> None:
+        name = self.settings.server.default_model
+        if name is not None and self.catalog.find(name) is None:
+            log.warning("server.default_model: there is no model %s.%s", name, self.catalog.nearest(name))
 
     async def _start_jobs(self) -> None:
         self.jobs.every(0.5, "watch time-outs", self.gateway.sweep)
@@ -213,21 +247,21 @@ class Application:
 
     # -- the ASGI side
 
-    def _build_asgi(self) -> Any:
+    def build_api(self) -> FastAPI:
+        """Everything that is not a model call, and the document of it all."""
         app = FastAPI(title="Lingpai", version=lingpai.__version__, docs_url=None, redoc_url=None)
         app.state.authenticate = self._authenticate
         for router in self._routers():
             app.include_router(router)
         install_error_handlers(app)
-        app.add_middleware(
-            CORSMiddleware,
-            allow_origins=list(self.settings.gateway.cors_origins),
-            allow_methods=["GET", "POST", "OPTIONS"],
-            allow_headers=["*"],
-            expose_headers=EXPOSED_HEADERS.split(", "),
-            max_age=600,
+        return app
+
+    def _build_asgi(self) -> Any:
+        origins = self.settings.gateway.cors_origins
+        calls = CrossOriginCalls(
+            self.build_api(), is_call=is_for_browsers, origins=origins, exposed=EXPOSED_HEADERS
         )
-        return UsualPaths(app)
+        return UsualPaths(calls)
 
     def _routers(self) -> list[Any]:
         return [
@@ -239,9 +273,12 @@ class Application:
             catalog_routes.client_routes(self.catalog),
             gateway_routes.documented_calls(),
             gateway_routes.key_routes(describe, time.time),
+            compatible_key_routes(describe, time.time),
             identity_routes.key_routes(self.keys),
             identity_routes.user_routes(self.users),
-            quota_routes.limit_routes(Subjects(self.keys, self.users), self.meters.load),
+            quota_routes.limit_routes(
+                Subjects(self.keys, self.users), self.meters.load, lambda: self.keyring.generation
+            ),
             metering_routes.usage_routes(UsageReport(self.usage), self._all_recorded, self.names),
             catalog_routes.management_routes(
                 self.catalog, model_operations.TargetOperations(self.fleet, self.targets, self.gateway)
@@ -281,11 +318,24 @@ class Application:
             asyncio.run_coroutine_threadsafe(self._forget(kind, id_), self._loop).result(timeout=10)
 
     async def _forget(self, kind: str, id_: str) -> None:
-        self.meters.require_history_up_to_now()
+        self.meters.limits_changed(("key" if kind == "key" else "user", id_))
         if kind == "key":
             self.keyring.forget_key(id_)
         else:
             self.keyring.forget_user(id_)
+
+    def _calls_under_way(self, subject: Subject) -> list[float]:
+        """When the calls of a key or user were admitted that are not answered yet."""
+        kind, id_ = subject
+        calls = [front.call for front in self.server.fronts]
+        return [
+            call.started_at
+            for call in calls
+            if isinstance(call, Exchange)
+            and call.is_admitted
+            and call.principal is not None
+            and (call.principal.key_id if kind == "key" else call.principal.user_id) == id_
+        ]
 
     def _drop_backend(self, backend: Backend) -> None:
         self.jobs.start("drop a backend", self.gateway.drop(backend))
@@ -370,8 +420,11 @@ def _bind(host: str, port: int) -> socket.socket:
         listener.bind((host, port))
     except OSError as error:
         listener.close()
-        raise StartError(
-            f"Cannot listen on {host}:{port}: {error.strerror or error}. Is a server running there already? "
-            "Choose another port with --port."
-        ) from error
+        is_taken = error.errno == errno.EADDRINUSE
+        advice = (
+            "A server is running there already; choose another port with --port."
+            if is_taken
+            else "Check --host and --port."
+        )
+        raise StartError(f"Cannot listen on {host}:{port}: {error.strerror or error}. {advice}") from error
     return listener

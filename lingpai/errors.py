@@ -38,7 +38,7 @@ CATALOGUE: Final[Mapping[str, ErrorCode]] = dict([
     _entry("key_disabled", 401, _AUTHENTICATION, "The key or its owner is disabled. An administrator can enable it."),
     _entry("key_expired", 401, _AUTHENTICATION, "The key's expiry date has passed. Make a new one."),
     _entry("ip_not_allowed", 403, _PERMISSION, "The key may not be used from this address."),
-    _entry("insufficient_scope", 403, _PERMISSION, "The key lacks the scope that the call needs."),
+    _entry("insufficient_scope", 403, _PERMISSION, "The key, or its owner's role, may not do this; the message says what it lacks."),
     _entry("model_not_allowed", 403, _PERMISSION, "The key may not call this model. `GET /v1/models` lists what it may."),
     _entry("metrics_not_allowed", 403, _PERMISSION, "Metrics are for the loopback address or their own token only."),
     _entry("not_found", 404, _INVALID, "Nothing is at this address, or it belongs to somebody else."),

@@ -14,9 +14,10 @@ from lingpai.gateway.gateway import Gateway
 from lingpai.lane.upstream import Failure, Upstream
 from lingpai.settings import ModelSettings
 from lingpai.targets import Fleet, TargetError
-from lingpai.wire import backend_error, inference
+from lingpai.wire import backend_error, inference, tasks
 
 CHECK_TIMEOUT_S = 60.0
+MOST_ANSWER_BYTES = 1024 * 1024
 _SAMPLE = "Hello"
 
 
@@ -82,7 +83,9 @@ class TargetOperations:
 
     async def _call(self, model: Model) -> tuple[int, bytes]:
         try:
-            path, body = inference.openai_request(model.task, model.upstream_name, _SAMPLE, {})
+            path, body = inference.openai_request(
+                model.task, model.upstream_name, _SAMPLE, _parameters(model)
+            )
         except LingpaiError:
             path, body = b"/inference", {"model": model.upstream_name, "input": _SAMPLE, "parameters": {}}
         link = self._gateway.link(model.backend)
@@ -95,6 +98,11 @@ class TargetOperations:
             if answer.upstream is not None:
                 answer.upstream.abort()
             return 0, b"no answer in time"
+
+
+def _parameters(model: Model) -> dict[str, Any]:
+    """A check asks for as little as there is."""
+    return {"max_tokens": 1} if model.task in tasks.GENERATION else {}
 
 
 def _explain(model: Model, status: int, body: bytes) -> str:
@@ -116,12 +124,18 @@ class _Answer:
         self.is_over = False
         self._status = 0
         self._parts: list[bytes] = []
+        self._size = 0
 
     def response_started(self, status: int, headers: dict[bytes, bytes]) -> None:  # noqa: ARG002  the receiver's form
         self._status = status
 
     def response_data(self, data: bytes) -> None:
-        self._parts.append(data)
+        self._size += len(data)
+        if self._size <= MOST_ANSWER_BYTES:
+            self._parts.append(data)
+
+    def response_quiet(self) -> None:
+        pass
 
     def response_finished(self) -> None:
         self._settle(lambda: (self._status, b"".join(self._parts)))

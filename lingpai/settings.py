@@ -14,6 +14,7 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from msgspec import Meta
 
+from lingpai.authoring import canonical_task
 from lingpai.errors import did_you_mean
 from lingpai.gateway.settings import GatewaySettings, Seconds
 from lingpai.metering.settings import MeteringSettings
@@ -123,8 +124,18 @@ def load_settings(
         _table(given, section).update({key: value for key, value in values.items() if value is not None})
     known = {name: _section(name, values) for name, values in given.items()}
     _check_limits(known.get("limits", LimitsSettings()))
-    models = tuple(_build(ModelSettings, entry, f"models[{number}]") for number, entry in enumerate(entries))
+    models = tuple(_model_settings(entry, f"models[{number}]") for number, entry in enumerate(entries))
     return Settings(**known, models=models)
+
+
+def _model_settings(entry: Any, where: str) -> ModelSettings:
+    settings: ModelSettings = _build(ModelSettings, entry, where)
+    if settings.task is None:
+        return settings
+    try:
+        return dataclasses.replace(settings, task=canonical_task(settings.task))
+    except ValueError as error:
+        raise SettingsError(f"`{where}.task`: {error}") from error
 
 
 def _check_limits(limits: LimitsSettings) -> None:

@@ -18,6 +18,7 @@ from lingpai.backends.openai import BackendError, FoundModel, OpenAIBackend, oll
 from lingpai.backends.worker import Worker, WorkerStartError
 from lingpai.catalog.interfaces import Backend, Model
 from lingpai.catalog.service import Catalog
+from lingpai.errors import did_you_mean
 from lingpai.settings import ModelSettings
 
 log = logging.getLogger("lingpai.targets")
@@ -33,6 +34,10 @@ _LATER: Final = {
 
 class TargetError(Exception):
     """A target cannot be served. The message says why and what to try."""
+
+
+class OriginUnreachableError(TargetError):
+    """An origin does not answer, or not as it should; that may change by itself."""
 
 
 @dataclass(slots=True)
@@ -68,14 +73,14 @@ class Fleet:
         """All targets, in the order they were added."""
         return list(self._served.values())
 
-    async def add(self, settings: ModelSettings) -> list[Model]:
+    async def add(self, settings: ModelSettings, *, is_awaited: bool = True) -> list[Model]:
         """Serve a target; returns its models once they can be called.
 
-        Raises TargetError, and then nothing of the target stays.
+        `is_awaited` says whether the server counts as not ready until then. Raises TargetError, and then nothing of the target stays.
         """
         if settings.target in self._served:
             raise TargetError(f"`{settings.target}` is served already.")
-        served = ServedTarget(settings, self._make_backend(settings))
+        served = ServedTarget(settings, self._make_backend(settings), is_loading=is_awaited)
         self._served[settings.target] = served
         try:
             models = await self._start(served)
@@ -89,7 +94,7 @@ class Fleet:
         """Serve a target that may not be there yet: try until it is. For targets that nobody watches being added."""
         while settings.target not in self._served:
             try:
-                await self.add(settings)
+                await self.add(settings, is_awaited=False)
             except TargetError as error:
                 log.warning("target %s: %s Trying again in %g s.", settings.target, error, REFRESH_S / 4)
                 await asyncio.sleep(REFRESH_S / 4)
@@ -159,30 +164,32 @@ class Fleet:
                 return _worker_models(backend)
             if isinstance(backend, OpenAIBackend):
                 return await backend.discover()
-        except (BackendError, WorkerStartError) as error:
-            if served.settings.target == "ollama":
-                raise TargetError(
-                    f"{error} Start Ollama with `ollama serve`, or say where it is in OLLAMA_HOST."
-                ) from error
+        except WorkerStartError as error:
             raise TargetError(str(error)) from error
+        except BackendError as error:
+            advice = " Start Ollama with `ollama serve`, or say where it is in OLLAMA_HOST."
+            is_ollama = served.settings.target == "ollama"
+            raise OriginUnreachableError(f"{error}{advice if is_ollama else ''}") from error
         raise TypeError(backend)
 
     def _publish(self, served: ServedTarget, found: Iterable[FoundModel | Model]) -> None:
         settings, backend = served.settings, served.backend
+        offered = list(found)
         models = [
             _named_by_operator(model if isinstance(model, Model) else _model(model, backend), settings)
-            for model in found
+            for model in offered
             if not settings.only or model.id in settings.only
         ]
         served.is_loading = False
         if models != served.models:
             served.models = models
+            _warn_of_names_without_model(settings, {model.id for model in offered})
             order = [other.backend for other in self._served.values()]
-            for left_out in self._catalog.replace(backend, models, order=order):
+            for model in self._catalog.replace(backend, models, order=order):
                 log.warning(
                     "model %s of %s is left out: another backend offers the same id",
-                    left_out.id,
-                    backend.name,
+                    model.id,
+                    model.backend.name,
                 )
 
     def _api_key(self, settings: ModelSettings) -> str | None:
@@ -205,6 +212,18 @@ class Fleet:
         while candidate in taken:
             candidate, number = f"{name}-{number}", number + 1
         return candidate
+
+
+def _warn_of_names_without_model(settings: ModelSettings, offered: set[str]) -> None:
+    """Names in lingpai.toml that mean nothing are most likely mistyped."""
+    known = offered | set(settings.rename.values())
+    meant = {"only": settings.only, "rename": settings.rename, "aliases": settings.aliases.values()}
+    for key, names in meant.items():
+        for name in names:
+            if name not in known:
+                log.warning(
+                    "%s: `%s` names no model: %s.%s", settings.target, key, name, did_you_mean(name, known)
+                )
 
 
 def _model(found: FoundModel, backend: Backend) -> Model:

@@ -81,7 +81,9 @@ def test_sklearn_digits_reads_images(call):
     images, labels = load_digits(return_X_y=True)
     picked = [image.reshape(8, 8).tolist() for image in images[:10]]
 
-    answer = call("sklearn_digits.py", "/v1/inference", model="acme/digits", input=picked, parameters={"top": 2})
+    answer = call(
+        "sklearn_digits.py", "/v1/inference", model="acme/digits", input=picked, parameters={"top": 2}
+    )
 
     best = [scores[0]["label"] for scores in answer["output"]]
     right = sum(label == str(wanted) for label, wanted in zip(best, labels, strict=False))

@@ -29,7 +29,7 @@ async def running_application(folder):
 
 
 def routes_of(application):
-    fastapi = application._build_asgi()._app
+    fastapi = application.build_api()
     return [route for route in iter_route_contexts(fastapi.routes) if route.path != DOCUMENT]
 
 

@@ -161,9 +161,14 @@ def _read_list(answer: httpx2.Response, origin: str) -> list[FoundModel]:
         if len(answer.content) > MAX_LIST_BYTES:
             raise ValueError("too long")
         items = answer.json()["data"] or []
-        return [_found(item) for item in items if isinstance(item, dict) and isinstance(item.get("id"), str)]
+        return [_found(item) for item in items if isinstance(item, dict) and _is_fit_id(item.get("id"))]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise BackendError(f"{origin} answered something that is not a list of models.") from error
+
+
+def _is_fit_id(id_: Any) -> bool:
+    """Whether a model's id can stand in answers, records and logs: a short, printable text that UTF-8 can hold."""
+    return isinstance(id_, str) and 0 < len(id_) <= 200 and id_.isprintable()
 
 
 def _found(item: dict[str, Any]) -> FoundModel:

@@ -64,7 +64,7 @@ class Worker:
     """One target in one supervised process.
 
     `socket_path` lies in a directory that only this user may enter; the worker makes the socket. What the models
-    print is logged under ``lingpai.models.<name>``. `on_state` hears each change of state, `on_progress` a line for
+    print is logged under ``lingpai.models.<name>``, what they log at its own level. `on_state` hears each change of state, `on_progress` a line for
     people at least once a second while loading takes longer than two seconds.
     """
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import msgspec
 
-from lingpai.backends.worker_output import LineSplitter
+from lingpai.backends.worker_output import LevelReader, LineSplitter
 
 RUNTIME: Final = "lingpai.backends.engines.python"
 STOP_AFTER_S: Final = 5.0
@@ -45,6 +45,7 @@ class WorkerProcess:
         self._output = output
         self._on_event = on_event
         self._lines = LineSplitter()
+        self._levels = LevelReader()
         self._status = bytearray()
         self.last_lines: deque[str] = deque(maxlen=_LAST_LINES)
 
@@ -118,7 +119,8 @@ class WorkerProcess:
     def _log(self, lines: list[str]) -> None:
         self.last_lines.extend(lines)
         for line in lines:
-            self._output.info("%s", line)
+            level, text = self._levels.read(line)
+            self._output.log(level, "%s", text)
 
     def _take_status(self, data: bytes) -> None:
         *lines, self._status = (self._status + data).split(b"\n")

@@ -75,8 +75,9 @@ def management_routes(catalog: Catalog, targets: Targets) -> APIRouter:
 
     @router.post("/check", summary="Try a model out")
     async def check(
-        body: CheckRequest, caller: Annotated[Principal, require("models:read")]
+        body: CheckRequest, caller: Annotated[Principal, require("models:write")]
     ) -> dict[str, Any]:
+        _require_admin(caller)  # it calls the model, past all limits
         model = _find(catalog, body.model, caller)
         steps = await targets.check(model)
         return {"model": model.id, "ok": all(step["ok"] for step in steps), "steps": steps}

@@ -40,7 +40,7 @@ class Catalog:
     def replace(
         self, backend: Backend, models: Iterable[Model], *, order: Sequence[Backend] = ()
     ) -> list[Model]:
-        """Make `models` all that `backend` offers. Returns the models that stay out, their ids being taken.
+        """Make `models` all that `backend` offers. Returns all models that stay out, their ids being taken.
 
         `order` is the order of the backends: it decides who has an id that two of them offer, and in which order
         models are listed, so that it does not matter which was ready first.
@@ -51,12 +51,10 @@ class Catalog:
         ranks = self._order
         kept: dict[str, Model] = {}
         left_out: list[Model] = []
-        for offering, offered in sorted(
+        for _, offered in sorted(
             self._offers.values(), key=lambda offer: ranks.get(id(offer[0]), len(ranks))
         ):
-            taken = [model for model in offered if kept.setdefault(model.id, model) is not model]
-            if offering is backend:
-                left_out = taken
+            left_out += [model for model in offered if kept.setdefault(model.id, model) is not model]
         self._set(kept)
         return left_out
 

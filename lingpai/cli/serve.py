@@ -64,16 +64,18 @@ def serve(
 
 
 async def _serve(settings: Settings, targets: tuple[str, ...], data: Path) -> None:
-    models = tuple(ModelSettings(target=target) for target in targets) + settings.models
+    named = tuple(ModelSettings(target=target) for target in targets)
     application = Application(settings, data=data, environment=os.environ, on_progress=_say)
     _stop_on_signals(application)
     try:
-        started = await application.start(models or default_targets())
+        started = await application.start(
+            named if named or settings.models else default_targets(), settings.models
+        )
         _announce(application, started)
         tune_garbage_collection()
         await application.run()
-    finally:
         _say("stopping …")
+    finally:
         await application.stop()
 
 

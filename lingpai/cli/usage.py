@@ -41,8 +41,6 @@ def usage(
     wishes |= {"key": key, "user": user, "model": model}
     with connect(options) as client:
         report = client.request("GET", PATH, params={name: value for name, value in wishes.items() if value})
-    if not report.get("complete", True):
-        say("warning: the newest calls are not counted yet; ask again in a moment.")
     if options.as_json:
         print_json(report["data"])
     elif csv:

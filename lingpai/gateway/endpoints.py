@@ -46,6 +46,11 @@ def find_endpoint(url: bytes) -> tuple[Endpoint, str | None] | None:
     return _find_unusual(url)
 
 
+def is_for_browsers(path: str) -> bool:
+    """Whether pages of other origins may use `path`: model calls, and what their clients ask beside them."""
+    return path.startswith("/v1/") or find_endpoint(path.encode()) is not None
+
+
 def _find_unusual(url: bytes) -> tuple[Endpoint, str | None] | None:
     """Queries, the absolute form, doubled or trailing slashes, a model in the path, `/v1` twice or not at all."""
     try:

@@ -141,6 +141,7 @@ class Exchange:
 
     response_started = relay.started
     response_data = relay.data
+    response_quiet = relay.quiet
     response_finished = relay.finished
     response_failed = relay.failed
 

@@ -143,9 +143,14 @@ class Gateway:
             "content-type": "application/json",
             "accept": "application/json, text/event-stream",
             **{name.lower(): value for name, value in backend.headers.items()},
+            **(
+                {"x-lingpai-strict-params": "1"}
+                if settings.strict_params and backend.kind == "worker"
+                else {}
+            ),
         }
         return Link(
-            pool=UpstreamPool(origin, loop=self.loop, timeouts=timeouts),
+            pool=UpstreamPool(origin, loop=self.loop, timeouts=timeouts, may_retry=backend.kind != "worker"),
             head=answer.header_lines(headers),
             prefix=backend.path_prefix.encode(),
         )

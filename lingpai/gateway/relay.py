@@ -11,13 +11,14 @@ from lingpai.gateway import endpoints, settle
 from lingpai.lane.upstream import Failure
 from lingpai.wire import backend_error, sse
 from lingpai.wire.chunks import ContentShape, StreamReader, is_plain
-from lingpai.wire.usage import answer_usage
+from lingpai.wire.usage import Usage, answer_usage
 
 if TYPE_CHECKING:
     from lingpai.gateway.exchange import Exchange
 
 log = logging.getLogger("lingpai.gateway")
 
+_PING = b": ping\n\n"
 _FRAMING = (b"content-length", b"transfer-encoding")
 # Quotes inside a model's own text are escaped, so this finds fields only.
 _MODEL = re.compile(rb'"model"\s*:\s*"(?:[^"\\]|\\.)*"')
@@ -26,7 +27,7 @@ _MODEL = re.compile(rb'"model"\s*:\s*"(?:[^"\\]|\\.)*"')
 class Stream:
     """What a streamed answer needs beyond a unary one."""
 
-    __slots__ = ("cutter", "ends_with_close", "is_chunked", "model_field", "reader", "shape")
+    __slots__ = ("cutter", "ends_with_close", "is_chunked", "model_field", "pieces", "reader", "shape")
 
     def __init__(
         self, *, wants_usage: bool, is_chunked: bool, name: str | None, ends_with_close: bool
@@ -37,8 +38,14 @@ class Stream:
         self.is_chunked = is_chunked
         self.model_field = None if name is None else b'"model":' + msgspec.json.encode(name)
         """What the caller shall read, where the backend calls the model something else."""
+        self.pieces = 0
+        """How many pieces of the answer were handed on; about as many as tokens, with most backends."""
         self.ends_with_close = ends_with_close
         """Whether only a close marks the end, which a broken connection does too."""
+
+    def usage_so_far(self) -> Usage:
+        """What the backend has reported; when it has not come to that, an estimate by what was handed on."""
+        return self.reader.usage or Usage(completion_tokens=self.pieces, estimated=True)
 
     def last(self, run: bytes) -> bytes:
         """The end of the answer's body, with `run` as its last events (RFC 9112, section 7.1)."""
@@ -108,7 +115,16 @@ def data(exchange: "Exchange", piece: bytes) -> None:
     if field is not None:
         piece = _MODEL.sub(lambda _: field, piece)
     if piece:
+        stream.pieces += 1
         exchange.front.transport.write(b"%x\r\n%b\r\n" % (len(piece), piece) if stream.is_chunked else piece)
+
+
+def quiet(exchange: "Exchange") -> None:
+    """The backend is silent: a comment in between keeps proxies and clients from giving the stream up."""
+    stream = exchange.stream
+    if exchange.is_over or stream is None or stream.cutter.held:
+        return
+    exchange.front.write(b"%x\r\n%b\r\n" % (len(_PING), _PING) if stream.is_chunked else _PING)
 
 
 def finished(exchange: "Exchange") -> None:
@@ -213,7 +229,7 @@ def _backend_fault(exchange: "Exchange", code: str, what: str) -> None:
     error = LingpaiError(code, f"Backend `{exchange.model.backend.name}` {what}. Try again.", headers=headers)
     end_reason: settle.EndReason = "timeout" if code == "backend_timeout" else "upstream_error"
     if exchange.stream is not None:
-        exchange.usage = exchange.stream.reader.usage
+        exchange.usage = exchange.stream.usage_so_far()
         last = sse.data_event(msgspec.json.encode(error.body()))
         settle.end_stream(exchange, exchange.stream, last, end_reason=end_reason)
     else:

@@ -28,6 +28,12 @@ class GatewaySettings:
     idle_timeout_s: Seconds = field(
         default=300.0, metadata={"help": "Seconds a backend may stay silent in the middle of an answer."}
     )
+    strict_params: bool = field(
+        default=False,
+        metadata={
+            "help": "Refuse parameters that a local model ignores (400), instead of naming them in a header."
+        },
+    )
     cors_origins: tuple[str, ...] = field(
         default=("*",),
         metadata={

@@ -81,7 +81,7 @@ def abandon(exchange: "Exchange") -> None:
     """The caller left. What they had until then is recorded; nothing can be sent."""
     if exchange.is_admitted:
         if exchange.stream is not None:
-            exchange.usage = exchange.stream.reader.usage
+            exchange.usage = exchange.stream.usage_so_far()
         _record(exchange, "client_gone", charged=1)
     exchange.is_over = True
 
@@ -91,6 +91,7 @@ def stop(exchange: "Exchange") -> None:
     error = LingpaiError("shutting_down", "The server is stopping. Try again.", headers={"retry-after": "1"})
     exchange.keep_alive = False
     if exchange.stream is not None:
+        exchange.usage = exchange.stream.usage_so_far()
         last = sse.data_event(msgspec.json.encode(error.body()))
         end_stream(exchange, exchange.stream, last, end_reason="stopped")
     elif exchange.is_admitted:

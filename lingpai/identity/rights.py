@@ -1,11 +1,17 @@
-"""What a caller may see and hand on."""
+"""What a caller may see and hand on.
 
-from collections.abc import Iterable
+Whoever is no administrator can pass restrictions of their key on and add to them, never shed them: neither by changing
+a key nor by making another one.
+"""
+
+import ipaddress
+from collections.abc import Iterable, Sequence
 
 from lingpai.errors import LingpaiError
-from lingpai.identity.interfaces import User
+from lingpai.identity.interfaces import ApiKey, User
+from lingpai.identity.schemas import utc_text
 from lingpai.identity.scopes import SCOPES_OF_ROLE
-from lingpai.principal import Principal
+from lingpai.principal import Network, Principal
 
 
 def visible_user(caller: Principal) -> str | None:
@@ -15,13 +21,7 @@ def visible_user(caller: Principal) -> str | None:
 
 def check_may_grant_scopes(caller: Principal, scopes: Iterable[str], *, owner: User) -> None:
     """Raise LingpaiError unless `caller` holds all of `scopes` and they can take effect for `owner`."""
-    beyond = sorted(set(scopes) - caller.scopes)
-    if beyond:
-        raise LingpaiError(
-            "insufficient_scope",
-            f"You can only hand on scopes you hold yourself, and `{'`, `'.join(beyond)}` is not among them.",
-            param="scopes",
-        )
+    _check_holds(caller, scopes)
     useless = sorted(set(scopes) - SCOPES_OF_ROLE[owner.role])
     if useless:
         raise LingpaiError(
@@ -33,15 +33,79 @@ def check_may_grant_scopes(caller: Principal, scopes: Iterable[str], *, owner: U
 
 def check_may_grant_models(caller: Principal, models: tuple[str, ...]) -> None:
     """Raise LingpaiError unless everything that `models` allows is allowed to `caller`, too."""
-    if not caller.models:
-        return
-    beyond = [model for model in models if not any(_covers(own, model) for own in caller.models)]
-    if beyond or not models:
+    if not _models_within(models, caller.models):
         raise LingpaiError(
             "model_not_allowed",
             f"You can only hand on models you may call yourself: `{'`, `'.join(caller.models)}`.",
             param="models",
         )
+
+
+def check_may_grant_networks(caller: Principal, networks: Sequence[str]) -> None:
+    """Raise LingpaiError unless `caller` may give a key `networks` (canonical; none: anywhere).
+
+    Members whose own key is bound to networks can only give addresses that lie in these.
+    """
+    if not caller.is_admin and not _networks_within(_parsed(networks), caller.allowed_ips):
+        own = "`, `".join(map(str, caller.allowed_ips))
+        raise LingpaiError(
+            "invalid_request",
+            f"Your own key works from `{own}` only, and so must this one: choose networks within these.",
+            param="allowed_ips",
+        )
+
+
+def check_may_grant_expiry(caller: Principal, expires_at: float | None, *, param: str = "expires_at") -> None:
+    """Raise LingpaiError unless `caller` may let a key live until `expires_at` (Unix seconds; None: for ever).
+
+    No key that a member makes or changes outlives the key they do it with. `param` is the field that says so.
+    """
+    own = caller.expires_at
+    if own is not None and not caller.is_admin and _is_later(expires_at, own):
+        raise LingpaiError(
+            "invalid_request",
+            f"Your own key expires at {utc_text(own)}. Choose that time or an earlier one, or ask an administrator.",
+            param=param,
+        )
+
+
+def check_is_not_limited(caller: Principal, action: str, *, param: str | None = None) -> None:
+    """Raise LingpaiError if `caller` is a member whose key has limits of its own, as every key more multiplies them.
+
+    `action` completes “A key with limits of its own cannot …”.
+    """
+    if caller.key_limits and not caller.is_admin:
+        raise LingpaiError(
+            "insufficient_scope",
+            f"A key with limits of its own cannot {action}. "
+            "Use a key without limits of its own, or ask an administrator.",
+            param=param,
+        )
+
+
+def check_may_enable(caller: Principal, key: ApiKey) -> None:
+    """Raise LingpaiError if `key` is disabled and `caller` is no administrator: it may be one who disabled it."""
+    if key.disabled_at is not None and not caller.is_admin:
+        raise LingpaiError(
+            "insufficient_scope",
+            f"`{key.name}` is disabled. Ask an administrator to enable it.",
+            param="disabled",
+        )
+
+
+def check_may_widen(caller: Principal, before: ApiKey, after: ApiKey) -> None:
+    """Raise LingpaiError if `after` can do more than `before`, and anything that `caller` cannot do.
+
+    The fields together matter, those that stay included: a scope handed to a key that works from anywhere would work
+    from anywhere, too. Whatever only narrows a key is allowed.
+    """
+    if caller.is_admin or not _widens(before, after):
+        return
+    check_is_not_limited(caller, "give a key more rights")
+    _check_holds(caller, after.scopes)
+    check_may_grant_models(caller, after.models)
+    check_may_grant_networks(caller, after.allowed_ips)
+    check_may_grant_expiry(caller, after.expires_at)
 
 
 def check_is_admin(caller: Principal, action: str) -> None:
@@ -50,7 +114,53 @@ def check_is_admin(caller: Principal, action: str) -> None:
         raise LingpaiError("insufficient_scope", f"Only administrators may {action}.")
 
 
+def _check_holds(caller: Principal, scopes: Iterable[str]) -> None:
+    beyond = sorted(set(scopes) - caller.scopes)
+    if beyond:
+        raise LingpaiError(
+            "insufficient_scope",
+            f"You can only hand on scopes you hold yourself, and `{'`, `'.join(beyond)}` is not among them.",
+            param="scopes",
+        )
+
+
+def _widens(before: ApiKey, after: ApiKey) -> bool:
+    return not (
+        set(after.scopes) <= set(before.scopes)
+        and _models_within(after.models, before.models)
+        and _networks_within(_parsed(after.allowed_ips), _parsed(before.allowed_ips))
+        and not _is_later(after.expires_at, before.expires_at)
+    )
+
+
+def _is_later(expires_at: float | None, own: float | None) -> bool:
+    return own is not None and (expires_at is None or expires_at > own)
+
+
+def _models_within(wanted: Sequence[str], own: Sequence[str]) -> bool:
+    if not own:
+        return True
+    return bool(wanted) and all(any(_covers(each, model) for each in own) for model in wanted)
+
+
 def _covers(own: str, wanted: str) -> bool:
     if not own.endswith("*"):
         return own == wanted
     return wanted.removesuffix("*").startswith(own[:-1])
+
+
+def _parsed(networks: Iterable[str]) -> tuple[Network, ...]:
+    return tuple(ipaddress.ip_network(network) for network in networks)
+
+
+def _networks_within(wanted: Sequence[Network], own: Sequence[Network]) -> bool:
+    if not own:
+        return True
+    v4 = list(ipaddress.collapse_addresses(n for n in own if isinstance(n, ipaddress.IPv4Network)))
+    v6 = list(ipaddress.collapse_addresses(n for n in own if isinstance(n, ipaddress.IPv6Network)))
+    return bool(wanted) and all(
+        any(network.subnet_of(each) for each in v4)
+        if isinstance(network, ipaddress.IPv4Network)
+        else any(network.subnet_of(each) for each in v6)
+        for network in wanted
+    )

@@ -84,7 +84,9 @@ class KeyUpdate(RequestBody):
     """What to change about a key; everything left out stays."""
 
     name: KeyName | None = None
-    disabled: bool | None = None
+    disabled: Annotated[
+        bool | None, Field(description="Only an administrator can enable a disabled key.")
+    ] = None
     scopes: Scopes | None = None
     models: Models | None = None
     limits: Annotated[

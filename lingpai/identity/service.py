@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import Connection
@@ -13,8 +14,13 @@ from lingpai.identity.interfaces import ApiKey, CreatedKey, KeyUse, OnChange, Us
 from lingpai.identity.peppers import Peppers
 from lingpai.identity.rights import (
     check_is_admin,
+    check_is_not_limited,
+    check_may_enable,
+    check_may_grant_expiry,
     check_may_grant_models,
+    check_may_grant_networks,
     check_may_grant_scopes,
+    check_may_widen,
     visible_user,
 )
 from lingpai.identity.schemas import KeyCreate, KeyUpdate, UserCreate, UserUpdate
@@ -135,7 +141,7 @@ class Users:
         if user.role == "admin" and not self._store.has_other_admin(connection, user.id):
             raise LingpaiError(
                 "invalid_request",
-                f"`{user.name}` is the last administrator. Make somebody else an administrator first.",
+                f"`{user.name}` is the last administrator. Make another one first: `lingpai users create NAME --role admin`.",
             )
 
 
@@ -167,7 +173,10 @@ class Keys:
         self._users = SqlUserStore()
 
     def create(self, caller: Principal, body: KeyCreate) -> CreatedKey:
-        """Make a key for the caller or, by an administrator, for anybody. The token is in the answer and nowhere else."""
+        """Make a key for the caller or, by an administrator, for anybody. The token is in the answer and nowhere else.
+
+        A member's new key inherits the networks and the expiry of the key that makes it, unless narrower ones are sent.
+        """
         name = restrictions.checked_key_name(body.name)
         minted = mint_credential("sk-lp-")
         with self._database.write() as connection:
@@ -202,7 +211,7 @@ class Keys:
             return self._find(connection, reference, owner=visible_user(caller))
 
     def update(self, caller: Principal, reference: str, body: KeyUpdate) -> ApiKey:
-        """Change a key. Nobody hands on more than they have, and only administrators lift limits."""
+        """Change a key. Nobody hands on more than they have; only administrators lift limits and enable keys."""
         with self._database.write() as connection:
             key = self._find(connection, reference, owner=visible_user(caller))
             values = self._changes(connection, caller, key, body)
@@ -265,6 +274,7 @@ class Keys:
         }
 
     def _restrictions_of_new_key(self, caller: Principal, owner: User, body: KeyCreate) -> dict[str, Any]:
+        check_is_not_limited(caller, "make keys")
         now = self._clock()
         scopes = restrictions.checked_scopes(body.scopes if body.scopes is not None else DEFAULT_SCOPES)
         check_may_grant_scopes(caller, scopes, owner=owner)
@@ -274,9 +284,9 @@ class Keys:
             "scopes": scopes,
             "models": models,
             "limits": self._limits_of_new_key(caller, owner, body.limits),
-            "allowed_ips": restrictions.checked_networks(body.allowed_ips or ()),
+            "allowed_ips": _networks_of_new_key(caller, body.allowed_ips),
             "created_at": now,
-            "expires_at": _expiry_of_new_key(body, now),
+            "expires_at": _expiry_of_new_key(caller, body, now),
         }
 
     def _limits_of_new_key(
@@ -296,7 +306,7 @@ class Keys:
         if body.name is not None:
             values["name"] = restrictions.checked_key_name(body.name)
         if body.disabled is not None:
-            values["disabled_at"] = (key.disabled_at or self._clock()) if body.disabled else None
+            values["disabled_at"] = self._changed_disabling(caller, key, body.disabled)
         if body.scopes is not None:
             values["scopes"] = self._changed_scopes(connection, caller, key, body.scopes)
         if body.models is not None:
@@ -306,9 +316,18 @@ class Keys:
             values["limits"] = self._changed_limits(caller, key, body.limits)
         if body.allowed_ips is not None:
             values["allowed_ips"] = restrictions.checked_networks(body.allowed_ips)
+            check_may_grant_networks(caller, values["allowed_ips"])
         if "expires_at" in body.model_fields_set:
             values["expires_at"] = _expiry(body.expires_at, self._clock())
+            check_may_grant_expiry(caller, values["expires_at"])
+        check_may_widen(caller, key, replace(key, **values))
         return values
+
+    def _changed_disabling(self, caller: Principal, key: ApiKey, disabled: bool) -> float | None:
+        if disabled:
+            return key.disabled_at or self._clock()
+        check_may_enable(caller, key)
+        return None
 
     def _changed_scopes(
         self, connection: Connection, caller: Principal, key: ApiKey, scopes: Sequence[str]
@@ -319,6 +338,7 @@ class Keys:
         return checked
 
     def _changed_limits(self, caller: Principal, key: ApiKey, limits: Sequence[str]) -> tuple[str, ...]:
+        check_is_not_limited(caller, "change limits", param="limits")
         checked = restrictions.checked_limits(limits, self._validate_limit)
         if not set(key.limits) <= set(checked):
             check_is_admin(caller, "lift limits; send the present ones and those you add")
@@ -336,12 +356,26 @@ def _already_exists(kind: str, name: str) -> LingpaiError:
     return LingpaiError("already_exists", f"There is a {kind} `{name}` already. Choose another name.", "name")
 
 
-def _expiry_of_new_key(body: KeyCreate, now: float) -> float | None:
-    if body.expires_in is None:
-        return _expiry(body.expires_at, now)
-    if body.expires_at is not None:
+def _networks_of_new_key(caller: Principal, networks: Sequence[str] | None) -> tuple[str, ...]:
+    if not networks:
+        return () if caller.is_admin else tuple(map(str, caller.allowed_ips))
+    checked = restrictions.checked_networks(networks)
+    check_may_grant_networks(caller, checked)
+    return checked
+
+
+def _expiry_of_new_key(caller: Principal, body: KeyCreate, now: float) -> float | None:
+    if body.expires_in is not None and body.expires_at is not None:
         raise LingpaiError("invalid_request", "Send `expires_at` or `expires_in`, not both.", "expires_in")
-    return restrictions.checked_lifetime(body.expires_in, now=now)
+    if body.expires_in is not None:
+        expires_at = restrictions.checked_lifetime(body.expires_in, now=now)
+        check_may_grant_expiry(caller, expires_at, param="expires_in")
+        return expires_at
+    if body.expires_at is None:
+        return None if caller.is_admin else caller.expires_at
+    expires_at = restrictions.checked_expiry(body.expires_at, now=now)
+    check_may_grant_expiry(caller, expires_at)
+    return expires_at
 
 
 def _expiry(text: str | None, now: float) -> float | None:

@@ -6,6 +6,8 @@ ASGI on the same connection, exactly as uvicorn does it.
 One request at a time: a request that arrives on a connection before the call in front of it is answered is not
 served; the connection closes after that answer. RFC 9112, section 9.3.2 lets a server do so and tells clients not to
 pipeline after a POST; and nothing can then mix up two answers.
+
+A caller who does not read is not read from, so that answers nobody takes cannot fill the memory.
 """
 
 import asyncio
@@ -20,7 +22,11 @@ HEAD_TIMEOUT_S: Final = 10.0
 """How long the head of a request may take, however busily it is being sent."""
 BODY_TIMEOUT_S: Final = 30.0
 """How long a request may stand still in the middle of its body."""
+WRITE_TIMEOUT_S: Final = 60.0
+"""How long a caller may read nothing of what waits for them."""
 LINGER_S: Final = 2.0
+MAX_PIPELINED: Final = 16
+"""How many requests for the ASGI application may wait behind the one that is being answered."""
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -86,6 +92,8 @@ class Front(HttpToolsProtocol):
         """Bytes of an incomplete request that were no part of its body: what a caller can make us keep for nothing."""
         self._piece_bytes = 0
         self._has_read_body = False
+        self._unsent_bytes = 0
+        self._stuck_since = 0.0
 
     # -- what the transport tells us
 
@@ -123,11 +131,14 @@ class Front(HttpToolsProtocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
+        self.flow.pause_reading()
         if self.call is not None:
             self.call.pause()
 
     def resume_writing(self) -> None:
         super().resume_writing()
+        if not self.transport.is_closing():
+            self.flow.resume_reading()
         if self.call is not None:
             self.call.resume()
 
@@ -136,8 +147,11 @@ class Front(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         if self.call is not None:
             self._deaf = True
-            return
+        elif self.flow.write_paused or len(self.pipeline) >= MAX_PIPELINED:
+            self._stop_serving()  # one read may hold thousands of requests: pausing alone does not stop those
         self.url = b""
+        if self._deaf:
+            return
         self.headers = []
         self.expect_100_continue = False
         self._in_head = self._is_incomplete = True
@@ -169,16 +183,15 @@ class Front(HttpToolsProtocol):
             self.expect_100_continue = fields[b"expect"].lower() == b"100-continue"
         if b"upgrade" in fields and self.parser.should_upgrade():
             return  # the parser stops here, and `_ignore_upgrade` goes on
-        is_post = self.parser.get_method() == b"POST"
+        method = self.parser.get_method()
+        is_post = method == b"POST"
         if (
             is_post
             and self.cycle is not None
             and not self.cycle.response_complete
             and self.calls.claims(self.url)
         ):
-            # An ASGI answer is still under way on this connection: see the module's docstring.
-            self.cycle.keep_alive = False
-            self._deaf = True
+            self._stop_serving()  # an ASGI answer is still under way: see the module's docstring
             return
         if is_post:
             call = self.calls.open(self, self.url, headers, fields)
@@ -186,6 +199,9 @@ class Front(HttpToolsProtocol):
                 if not self._deaf:
                     self._begin(call)
                 return
+        if method == b"CONNECT":  # the parser takes what follows for a tunnel: no request would ever end
+            self._refuse_head(400, "CONNECT is for proxies. This is none.")
+            return
         # uvicorn builds its scope when a message begins; only now is it known that one is needed.
         url, headers, expect = self.url, self.headers, self.expect_100_continue
         super().on_message_begin()
@@ -265,11 +281,32 @@ class Front(HttpToolsProtocol):
             is_late = not is_busy and now - self.idle_since > idle_s
         if is_late:
             self.transport.close()
+        self._watch_writing(now)
 
     def send_400_response(self, msg: str) -> None:
         self._refuse_head(400, f"{msg} Send HTTP/1.1 as RFC 9112 describes it.")
 
     # -- helpers
+
+    def _watch_writing(self, now: float) -> None:
+        """Drop a caller who has stopped reading: neither an answer nor an orderly close would ever get through."""
+        before, self._unsent_bytes = self._unsent_bytes, 0
+        if self.flow.write_paused or self.transport.is_closing():
+            self._unsent_bytes = self.transport.get_write_buffer_size()
+        if not before or self._unsent_bytes < before:
+            self._stuck_since = now
+        elif now - self._stuck_since > WRITE_TIMEOUT_S:
+            self.transport.abort()
+
+    def _stop_serving(self) -> None:
+        """Serve no further request: close once the answers that are under way have been sent."""
+        if self._deaf:
+            return
+        self._deaf = True
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.keep_alive = False  # the last in line; uvicorn closes behind it
+        else:
+            self.finish_and_linger()
 
     def _begin(self, call: Call) -> None:
         self.call = call

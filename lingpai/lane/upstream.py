@@ -2,7 +2,8 @@
 
 A request is one run of bytes, already framed. Its answer is told to a `Receiver` piece by piece, on the event loop.
 An idle connection that turns out to be dead before the first byte of the answer gets one retry on a fresh one
-(RFC 9110, section 9.2.2 leaves this to the client's knowledge of what is safe: nothing of an answer has been seen).
+(RFC 9110, section 9.2.2 leaves this to the client's knowledge of what is safe: nothing of an answer has been seen, and
+the connection was lost so soon after sending that nobody can have been at work on it).
 """
 
 import asyncio
@@ -15,6 +16,9 @@ from functools import partial
 from typing import Any, Final, Protocol
 
 import httptools
+
+QUIET_S: Final = 15.0
+"""How long an answer is silent before its receiver is told, so that it can show signs of life."""
 
 KEPT_HEADERS: Final = frozenset({
     b"content-type", b"content-length", b"transfer-encoding", b"content-encoding", b"retry-after",
@@ -57,7 +61,9 @@ class Timeouts:
 
 
 class Receiver(Protocol):
-    """Who gets an answer. The lane calls `started` at most once, then `data`, then exactly one of the last two."""
+    """Who gets an answer. The lane calls `started` at most once, then `data`, then exactly one of the last two;
+    `quiet` at any time before those.
+    """
 
     upstream: "Upstream | None"
     """The connection the answer comes from; set when it is known, cleared when it is over."""
@@ -71,6 +77,9 @@ class Receiver(Protocol):
 
     def response_data(self, data: bytes) -> None:
         """A piece of the body."""
+
+    def response_quiet(self) -> None:
+        """Nothing has come for another `QUIET_S` seconds of an answer that has begun."""
 
     def response_finished(self) -> None:
         """The answer is complete."""
@@ -87,8 +96,8 @@ class Upstream(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_headers", "_is_paused", "_is_retryable", "_is_spoiled", "_parser", "_request", "_status", "deadline",
-        "has_answered", "has_progressed", "pool", "receiver", "transport",
+        "_headers", "_is_paused", "_is_retryable", "_is_spoiled", "_parser", "_quiet_at", "_request", "_status",
+        "deadline", "has_answered", "has_progressed", "pool", "receiver", "transport",
     )  # fmt: skip
 
     def __init__(self, pool: "UpstreamPool") -> None:
@@ -96,6 +105,7 @@ class Upstream(asyncio.Protocol):
         self.transport: asyncio.Transport = None  # type: ignore[assignment]  # set by connection_made
         self.receiver: Receiver | None = None
         self.deadline = 0.0
+        self._quiet_at = 0.0
         self.has_answered = False
         self.has_progressed = True
         self._request = b""
@@ -162,7 +172,8 @@ class Upstream(asyncio.Protocol):
             self._finish(
                 may_keep_alive=False
             )  # RFC 9112, section 6.3 rule 8: no length given, so the close ends the answer
-        elif self._is_retryable and not self.has_answered:
+        elif self._is_retryable and not self.has_answered and self.has_progressed:
+            # Sent since the last sweep, so the connection was dead already; later, the backend may have done the work.
             request, receiver = self._request, self.receiver
             self._release()
             self.pool.retry(request, receiver)
@@ -240,12 +251,21 @@ class Upstream(asyncio.Protocol):
         if self.has_progressed:
             self.has_progressed = False
             self.deadline = now + self._patience()
-        elif now > self.deadline and not self._is_paused:
-            if self.receiver is None:
-                self.transport.close()
-            else:
-                self._fail(Failure.IDLE if self.has_answered else Failure.TIMEOUT, "time-out")
-                self.transport.abort()
+            self._quiet_at = now + QUIET_S
+        elif self._is_paused:
+            return
+        elif now > self.deadline:
+            self._time_out()
+        elif now >= self._quiet_at and self.has_answered and self.receiver is not None:
+            self._quiet_at = now + QUIET_S
+            self.receiver.response_quiet()
+
+    def _time_out(self) -> None:
+        if self.receiver is None:
+            self.transport.close()
+        else:
+            self._fail(Failure.IDLE if self.has_answered else Failure.TIMEOUT, "time-out")
+            self.transport.abort()
 
     def _patience(self) -> float:
         timeouts = self.pool.timeouts
@@ -255,7 +275,10 @@ class Upstream(asyncio.Protocol):
 
 
 class UpstreamPool:
-    """The connections to one backend."""
+    """The connections to one backend.
+
+    `may_retry` says whether a request may be sent again when a pooled connection turns out to be dead.
+    """
 
     def __init__(
         self,
@@ -264,11 +287,13 @@ class UpstreamPool:
         loop: asyncio.AbstractEventLoop,
         timeouts: Timeouts | None = None,
         max_idle: int = 512,
+        may_retry: bool = True,
     ) -> None:
         self.origin = origin
         self.loop = loop
         self.timeouts = timeouts or Timeouts()
         self.max_idle = max_idle
+        self.may_retry = may_retry
         self.open_connections: set[Upstream] = set()
         self._idle: deque[Upstream] = deque()
         self._connecting: set[asyncio.Task[None]] = set()
@@ -280,7 +305,7 @@ class UpstreamPool:
         while idle:
             upstream = idle.pop()  # the most recently used: least likely to have been closed meanwhile
             if not upstream.transport.is_closing():
-                upstream.send(request, receiver, is_retryable=True)
+                upstream.send(request, receiver, is_retryable=self.may_retry)
                 return
         self._connect(request, receiver)
 

@@ -20,7 +20,9 @@ def parse_zone(name: str) -> ZoneInfo:
         ValueError,
         OSError,
     ) as exc:  # OSError: the name of a folder such as "Asia"
-        near = did_you_mean(name[:100], available_timezones())
+        near = did_you_mean(
+            name[:100], (zone for zone in available_timezones() if not zone.startswith("Etc/"))
+        )
         message = f"There is no such time zone. Write an IANA name such as `Asia/Shanghai` or `UTC`.{near}"
         raise LingpaiError("invalid_request", message, param="tz") from exc
 

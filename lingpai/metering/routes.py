@@ -42,7 +42,7 @@ def usage_routes(report: UsageReport, wait: Callable[[], Awaitable[bool]], names
     ) -> UsageAnswer:
         """What was used, by key, user, model, task, day or hour. A member sees their own usage only."""
 
-        def answer(is_complete: bool) -> UsageAnswer:
+        def answer() -> UsageAnswer:
             user_id = _visible_user(caller, user, names)
             question = UsageQuestion(
                 since=since,
@@ -53,10 +53,15 @@ def usage_routes(report: UsageReport, wait: Callable[[], Awaitable[bool]], names
                 user_id=user_id,
                 model=model,
             )
-            return _answer(report.answer(question), names, is_complete=is_complete)
+            return _answer(report.answer(question), names)
 
-        is_complete = await wait()
-        return await run_in_threadpool(answer, is_complete)
+        if not await wait():
+            raise LingpaiError(
+                "storage_unavailable",
+                "Usage records are still being loaded, and less than what was answered is not shown. Try again.",
+                headers={"retry-after": "5"},
+            )
+        return await run_in_threadpool(answer)
 
     return router
 
@@ -76,7 +81,7 @@ def _visible_key(key: str | None, user_id: str | None, names: UsageNames) -> str
     return key_id
 
 
-def _answer(report: Report, names: UsageNames, *, is_complete: bool) -> UsageAnswer:
+def _answer(report: Report, names: UsageNames) -> UsageAnswer:
     key_names = names.key_names(_values(report, "key"))
     user_names = names.user_names(_values(report, "user"))
 
@@ -95,7 +100,6 @@ def _answer(report: Report, names: UsageNames, *, is_complete: bool) -> UsageAns
         until=iso_utc(report.until),
         tz=report.tz,
         by=list(report.by),
-        complete=is_complete,
     )
 
 

@@ -29,6 +29,3 @@ class UsageAnswer(BaseModel):
     until: str = Field(description="End of the period covered, excluded.")
     tz: str
     by: list[str]
-    complete: bool = Field(
-        description="False when calls answered just now may be missing because loading them takes too long."
-    )

@@ -3,7 +3,7 @@
 Everything here blocks and runs in a worker thread; it shares nothing with the event loop but immutable values.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -30,8 +30,20 @@ class Snapshot:
         return window in self.counts or window in self.backlogs
 
 
-def read_snapshot(history: UsageHistory, subject: Subject, limits: Iterable[Limit], now: float) -> Snapshot:
-    """What `subject` has used at `now` in the windows of `limits`. Blocking."""
+def read_snapshot(
+    history: UsageHistory,
+    subject: Subject,
+    limits: Iterable[Limit],
+    now: float,
+    under_way: Sequence[float] = (),
+) -> Snapshot:
+    """What `subject` has used at `now` in the windows of `limits`. Blocking.
+
+    `under_way` are the times of admitted calls that the history lacks. One that is recorded meanwhile counts twice,
+    which errs on the safe side.
+    """
+    if under_way:
+        history = _WithCallsUnderWay(history, sorted(under_way))
     counts: dict[CalendarWindow, WindowCount] = {}
     backlogs: dict[Duration, int] = {}
     for limit in limits:
@@ -40,6 +52,21 @@ def read_snapshot(history: UsageHistory, subject: Subject, limits: Iterable[Limi
         else:
             backlogs[limit.window] = _backlog(history, subject, limit.amount, limit.window.seconds, now)
     return Snapshot(subject, now, counts, backlogs)
+
+
+class _WithCallsUnderWay:
+    """A history that has the calls under way as well."""
+
+    def __init__(self, history: UsageHistory, under_way: list[float]) -> None:
+        self._history = history
+        self._under_way = under_way
+
+    def requests_since(self, subject: Subject, since: float) -> int:
+        return self._history.requests_since(subject, since) + sum(time >= since for time in self._under_way)
+
+    def request_times_since(self, subject: Subject, since: float) -> list[float]:
+        recorded = self._history.request_times_since(subject, since)
+        return sorted(recorded + [time for time in self._under_way if time >= since])
 
 
 def _count(history: UsageHistory, subject: Subject, window: CalendarWindow, now: float) -> WindowCount:

@@ -17,7 +17,7 @@ complete up to that moment before it is read again. `on_forget` is called then: 
 have lived, counted and been evicted since; nothing is evicted sooner than that.
 
 When limits change. A window that stays keeps its meter and what is used, whatever the new amount. A window that is new
-starts with what the history holds. Requests that were under way when it was set count from the next reload on.
+starts with what the history holds, and with the calls that are under way (`MeterLoader.limits_changed`).
 """
 
 import time
@@ -60,9 +60,14 @@ class MemoryLimiter:
         self._alive: dict[_Key, KeyedRef[_Key, Meter]] = {}
         self._gone: deque[_Key] = deque()
 
-    def read_history(self, subject: Subject, limits: tuple[str, ...]) -> Snapshot:
-        """What `subject` has used, for `attach`. Blocks; for a worker thread. Raises ValueError for a bad limit."""
-        return read_snapshot(self._history, subject, strictest(limits), self._clock())
+    def read_history(
+        self, subject: Subject, limits: tuple[str, ...], under_way: Sequence[float] = ()
+    ) -> Snapshot:
+        """What `subject` has used, for `attach`; `under_way` are admitted calls that the history does not have yet.
+
+        Blocks; for a worker thread. Raises ValueError for a bad limit.
+        """
+        return read_snapshot(self._history, subject, strictest(limits), self._clock(), under_way)
 
     def attach(
         self, subject: Subject, limits: tuple[str, ...], snapshot: Snapshot | None = None, *, label: str = ""

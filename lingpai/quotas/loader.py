@@ -1,7 +1,7 @@
 """Brings the meters of a key or user into memory, exactly: waits for the history to be complete, reads it, attaches."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Generic, TypeVar
 
 from lingpai.errors import LingpaiError
@@ -27,10 +27,18 @@ class MeterLoader(Generic[Mark]):
     """
 
     def __init__(
-        self, limiter: MemoryLimiter, *, mark: Callable[[], Mark], reached: Callable[[Mark], Awaitable[bool]]
+        self,
+        limiter: MemoryLimiter,
+        *,
+        mark: Callable[[], Mark],
+        reached: Callable[[Mark], Awaitable[bool]],
+        under_way: Callable[[Subject], Sequence[float]] = lambda _: (),
     ) -> None:
+        """`under_way` answers when the calls of a subject were admitted whose records are still to come."""
         self._limiter = limiter
         self._mark = mark
+        self._under_way = under_way
+        self._changed: set[Subject] = set()
         self._reached = reached
         self._needed = mark()
         limiter.on_forget = self.require_history_up_to_now
@@ -38,6 +46,16 @@ class MeterLoader(Generic[Mark]):
     def require_history_up_to_now(self) -> None:
         """From now on no history is read that lacks what is recorded by now. Call it when limits have changed."""
         self._needed = self._mark()
+
+    def limits_changed(self, subject: Subject) -> None:
+        """The limits of `subject` are others now. Call it before the next `load`, on the event loop.
+
+        Calls under way were admitted by the old meters; the new ones must count them too. So the next load reads the
+        history up to that moment, and adds those that are under way then.
+        """
+        self.require_history_up_to_now()
+        if self._under_way(subject):
+            self._changed.add(subject)
 
     async def load(
         self,
@@ -68,11 +86,18 @@ class MeterLoader(Generic[Mark]):
         raise AssertionError("unreachable: the last attempt returns or raises")
 
     async def _read(self, subject: Subject, limits: tuple[str, ...]) -> Snapshot:
-        if not await self._reached(self._needed):
+        needed = self._needed
+        under_way: tuple[float, ...] = ()
+        if subject in self._changed:
+            await asyncio.sleep(0)  # what was recorded in this turn of the loop is in the journal after it
+            needed, under_way = self._mark(), tuple(self._under_way(subject))
+        if not await self._reached(needed):
             raise LingpaiError(
                 "storage_unavailable",
                 f"What {subject[0]} `{subject[1]}` has used cannot be read yet: the usage records are being loaded. "
                 "Try again in a few seconds.",
                 headers={"retry-after": "5"},
             )
-        return await asyncio.to_thread(self._limiter.read_history, subject, limits)
+        snapshot = await asyncio.to_thread(self._limiter.read_history, subject, limits, under_way)
+        self._changed.discard(subject)
+        return snapshot

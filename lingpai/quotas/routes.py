@@ -5,8 +5,9 @@ The handlers are coroutines because meters belong to the event loop; what blocks
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable
-from typing import Annotated, TypeAlias
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Annotated, Protocol
 
 from fastapi import APIRouter, Query
 from pydantic import Field
@@ -17,13 +18,19 @@ from lingpai.principal import Principal
 from lingpai.quotas.description import describe
 from lingpai.quotas.grammar import canonical_limit
 from lingpai.quotas.interfaces import LimitedSubject, Subject, SubjectDirectory, SubjectKind
+from lingpai.quotas.loader import StaleLimitsError
 from lingpai.quotas.meter import Meter
 from lingpai.web.auth import require
 from lingpai.web.errors import ERROR_RESPONSES
 from lingpai.web.schemas import RequestBody
 
-LoadMeters: TypeAlias = Callable[[Subject, tuple[str, ...], str], Awaitable[tuple[Meter, ...]]]
-"""`MeterLoader.load`."""
+
+class LoadMeters(Protocol):
+    """`MeterLoader.load`."""
+
+    def __call__(
+        self, subject: Subject, limits: tuple[str, ...], label: str, *, is_current: Callable[[], bool]
+    ) -> Awaitable[tuple[Meter, ...]]: ...
 
 
 class LimitRow(TypedDict):
@@ -53,17 +60,32 @@ class NewLimits(RequestBody):
 
 
 def limit_routes(
-    directory: SubjectDirectory, load: LoadMeters, clock: Callable[[], float] = time.time
+    directory: SubjectDirectory,
+    load: LoadMeters,
+    generation: Callable[[], int],
+    clock: Callable[[], float] = time.time,
 ) -> APIRouter:
-    """The routes; `load` brings a subject's meters into memory, `clock` gives Unix seconds."""
+    """The routes; `load` brings a subject's meters into memory, `clock` gives Unix seconds.
+
+    `generation` grows with every change to a key or user: what was read under another one may be stale, and attaching
+    stale limits would undo the change.
+    """
     router = APIRouter(prefix="/api/v1/limits", tags=["limits"], responses=ERROR_RESPONSES)
 
-    async def rows_of(subjects: Iterable[LimitedSubject]) -> LimitList:
-        rows: list[LimitRow] = []
-        for subject in subjects:
-            meters = await load(subject.subject, subject.limits, subject.label)
-            rows += _rows(subject, meters, clock())
-        return {"data": rows}
+    async def rows_of(choose: Callable[[], list[LimitedSubject]]) -> LimitList:
+        while True:
+            seen = generation()
+            subjects = await asyncio.to_thread(choose)
+            try:
+                return {"data": [row for subject in subjects for row in await rows_of_one(subject, seen)]}
+            except StaleLimitsError:
+                continue
+
+    async def rows_of_one(subject: LimitedSubject, seen: int) -> list[LimitRow]:
+        meters = await load(
+            subject.subject, subject.limits, subject.label, is_current=lambda: seen == generation()
+        )
+        return _rows(subject, meters, clock())
 
     @router.get("")
     async def list_limits(
@@ -72,7 +94,7 @@ def limit_routes(
         user: Annotated[str | None, Query(description="Only this user, by id or name.")] = None,
     ) -> LimitList:
         """Every limit that the caller may see, with what is used and left and when it resets."""
-        return await rows_of(await asyncio.to_thread(_chosen, directory, caller, key, user))
+        return await rows_of(partial(_chosen, directory, caller, key, user))
 
     @router.put("")
     async def replace_limits(
@@ -82,8 +104,8 @@ def limit_routes(
         _check_may_write(caller)
         limits = _canonical(body.limits)
         found = await asyncio.to_thread(directory.find, caller, body.subject, body.id)
-        changed = await asyncio.to_thread(directory.replace_limits, caller, found.subject, limits)
-        return await rows_of([changed])
+        await asyncio.to_thread(directory.replace_limits, caller, found.subject, limits)
+        return await rows_of(lambda: [directory.find(caller, *found.subject)])
 
     return router
 

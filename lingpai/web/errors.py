@@ -5,6 +5,7 @@ which every answer carries as ``x-request-id`` (and ``request-id``, where Anthro
 """
 
 import logging
+import time
 from collections.abc import Mapping, MutableMapping
 from typing import Any, Final
 
@@ -107,6 +108,7 @@ class _Answer:
         self._send = send
         self.request_id = request_id
         self.has_started = False
+        self._began = time.monotonic()
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -117,7 +119,9 @@ class _Answer:
     def _add_request_id(self, message: Message) -> None:
         headers = list(message.get("headers", ()))
         missing = {b"x-request-id", b"request-id"} - {name.lower() for name, _ in headers}
-        message["headers"] = headers + [(name, self.request_id.encode()) for name in sorted(missing)]
+        headers += [(name, self.request_id.encode()) for name in sorted(missing)]
+        headers.append((b"openai-processing-ms", b"%d" % ((time.monotonic() - self._began) * 1000)))
+        message["headers"] = headers
 
 
 def _route_of(scope: Scope) -> str:

@@ -54,7 +54,17 @@ def _may_read(request: Request, token: str | None) -> bool:
         return scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), token.encode())
     if getattr(request.state, "is_local", False):
         return True
+    # A page in this machine's browser and a proxy on this machine come from loopback too, for somebody else.
+    if any(name in request.headers for name in ("origin", "forwarded", "x-forwarded-for", "via")):
+        return False
+    host = request.headers.get("host", "").rpartition(":")[0] or request.headers.get("host", "")
+    return _is_loopback(host.strip("[]")) and request.client is not None and _is_loopback(request.client.host)
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
     try:
-        return request.client is not None and ipaddress.ip_address(request.client.host).is_loopback
+        return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False

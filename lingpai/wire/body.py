@@ -12,6 +12,17 @@ T = TypeVar("T")
 MAX_DEPTH: Final = 64
 """How deep objects and arrays may nest. Real requests stay under 20; some backends recurse for each level."""
 
+SMALL_BODY_BYTES: Final = 64 * 1024
+"""Up to here a body is read in no time whatever it holds, so its structure is not counted."""
+
+MAX_STRUCTURE: Final = 1_000_000
+"""How many `[`, `{` and `,` a body may have: about as many values are made of it, on the event loop, so that a body of
+nothing else would hold up every other caller for seconds. A comma is at least a token, in text too, and models read no
+more than about a million tokens."""
+
+MAX_BRACKETS: Final = 200_000
+"""How many `[` and `{` of these: each costs more than a comma, and is looked at to find how deep it nests."""
+
 _AT_PATH = re.compile(r"^(?P<what>.*?)(?: - at `(?P<path>[^`]*)`)?$", re.DOTALL)
 
 
@@ -32,7 +43,11 @@ def read_body(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
 
 
 def check_text(body: bytes) -> None:
-    """Refuse what a lenient decoder skips over: bytes that are not UTF-8, and nesting past `MAX_DEPTH`."""
+    """Refuse what a decoder skips over or takes too long for.
+
+    Raises LingpaiError `invalid_json` for bytes that are not UTF-8, for nesting past `MAX_DEPTH`, and for a body over
+    `SMALL_BODY_BYTES` with more than `MAX_STRUCTURE` brackets and commas or more than `MAX_BRACKETS` brackets.
+    """
     if not body.isascii():
         try:
             body.decode()
@@ -40,27 +55,49 @@ def check_text(body: bytes) -> None:
             raise LingpaiError(
                 "invalid_json", f"The body is not valid UTF-8 (byte {error.start}). Encode the JSON as UTF-8."
             ) from None
+    brackets = body.count(b"[") + body.count(b"{")
+    if len(body) > SMALL_BODY_BYTES:
+        _check_size_of_structure(brackets, body.count(b","))
     # A cheap upper bound first: only a body with this many brackets can be that deep.
-    if body.count(b"[") + body.count(b"{") > MAX_DEPTH and _depth(body) > MAX_DEPTH:
+    if brackets > MAX_DEPTH and _is_deep(body):
         raise _too_deep()
 
 
-# Possessive, so that a string without an end is passed over once and never tried again from its middle.
-_BRACKETS_OUTSIDE_STRINGS = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)|([\[{])|([\]}])', re.DOTALL)
+def _check_size_of_structure(brackets: int, commas: int) -> None:
+    if brackets > MAX_BRACKETS or brackets + commas > MAX_STRUCTURE:
+        raise LingpaiError(
+            "invalid_json",
+            f"The JSON has {brackets} opening brackets and {commas} commas; at most {MAX_BRACKETS} brackets, and "
+            f"{MAX_STRUCTURE} of both, can be read. Send less in one request.",
+        )
 
 
-def _depth(body: bytes) -> int:
-    depth = deepest = 0
-    for match in _BRACKETS_OUTSIDE_STRINGS.finditer(body):
+_NEITHER_BRACKET_NOR_QUOTE: Final = bytes(byte for byte in range(256) if byte not in b'[]{}"')
+_STRING_OR_BRACKET: Final = re.compile(rb'"[^"]*"?|([\[{])|([\]}])')
+
+
+def _is_deep(body: bytes) -> bool:
+    """Whether brackets outside strings nest deeper than `MAX_DEPTH`: a few looks per opening bracket."""
+    depth = 0
+    for match in _STRING_OR_BRACKET.finditer(_skeleton(body)):
         if match[1]:
             depth += 1
-            if depth > deepest:
-                deepest = depth
-                if deepest > MAX_DEPTH:
-                    break
+            if depth > MAX_DEPTH:
+                return True
         elif match[2]:
             depth -= 1
-    return deepest
+            if depth < 0:
+                return False  # closes what was never opened: the decoder stops here too
+    return False
+
+
+def _skeleton(body: bytes) -> bytes:
+    """The brackets of `body` and the quotes between them. All C loops, so a million strings cost like one."""
+    unescaped = body.replace(b"\\\\", b"").replace(
+        b'\\"', b""
+    )  # in this order, so that a quote after an escaped backslash stays
+    # Two quotes side by side end a string and begin one, or the reverse; without them all else is where it was.
+    return unescaped.translate(None, _NEITHER_BRACKET_NOR_QUOTE).replace(b'""', b"")
 
 
 def _too_deep() -> LingpaiError:

@@ -6,6 +6,7 @@ from typing import Any, Final
 import msgspec
 
 from lingpai.wire import sse
+from lingpai.wire.tool_calls import ToolCalls
 from lingpai.wire.usage import Usage, read_usage
 
 # Inside a JSON string a quote is escaped, so none of these can appear in the model's own text by accident.
@@ -76,13 +77,14 @@ class ContentShape:
 class StreamReader:
     """Looks into the events of one stream: takes the usage out, repairs chunks, notices errors and the end."""
 
-    __slots__ = ("done", "error", "keep_usage", "usage")
+    __slots__ = ("_tool_calls", "done", "error", "keep_usage", "usage")
 
     def __init__(self, *, keep_usage: bool) -> None:
         self.keep_usage = keep_usage
         self.usage: Usage | None = None
         self.done = False
         self.error: bytes | None = None
+        self._tool_calls: dict[int, ToolCalls] = {}  # by the index of the choice
 
     def read(self, run: bytes) -> bytes:
         """`run` as the caller shall get it: without [DONE] (see `done`), maybe without the usage chunk."""
@@ -110,35 +112,36 @@ class StreamReader:
             if not chunk.choices and not self.keep_usage:
                 return b""
         if _REPAIR.search(data):
-            return sse.data_event(repair(data))
+            try:
+                return sse.data_event(repair(data, self._tool_calls))
+            except (msgspec.MsgspecError, UnicodeError, RecursionError):
+                return event  # what cannot be read cannot be repaired
         return event
 
 
-def repair(data: bytes) -> bytes:
+def repair(data: bytes, tool_calls: dict[int, ToolCalls]) -> bytes:
     """A chunk with what clients index without asking: `choices` and `delta` present, `tool_calls[].index` an int.
 
-    Some backends leave these out or send null, and the stock SDKs and their relatives break on it.
+    Some backends leave these out or send null, and the stock SDKs and their relatives break on it. `tool_calls` is
+    what earlier chunks of the stream have begun, by the index of the choice; it is kept up to date.
     """
     chunk = msgspec.json.decode(data)
     if not isinstance(chunk, dict):
         return data
     if "choices" in chunk and chunk["choices"] is None:
         chunk["choices"] = []
-    for choice in chunk.get("choices") or []:
+    for position, choice in enumerate(chunk.get("choices") or []):
         if isinstance(choice, dict) and "delta" in choice:
-            choice["delta"] = _repair_delta(choice["delta"])
+            _repair_choice(choice, position, tool_calls)
     return msgspec.json.encode(chunk)
 
 
-def _repair_delta(delta: Any) -> Any:
+def _repair_choice(choice: dict[str, Any], position: int, tool_calls: dict[int, ToolCalls]) -> None:
+    delta = choice["delta"]
     if delta is None:
-        return {}
-    calls = delta.get("tool_calls") if isinstance(delta, dict) else None
-    if isinstance(calls, list):
-        for position, call in enumerate(calls):
-            if isinstance(call, dict):
-                if not isinstance(call.get("index"), int):
-                    call["index"] = position
-                if "id" in call and call.get("type") is None:
-                    call["type"] = "function"
-    return delta
+        choice["delta"] = {}
+    entries = delta.get("tool_calls") if isinstance(delta, dict) else None
+    if isinstance(entries, list):
+        index = choice.get("index")
+        key = index if isinstance(index, int) else position
+        tool_calls.setdefault(key, ToolCalls()).repair(entries)

@@ -134,21 +134,27 @@ def as_messages(payload: Any) -> list[Any]:
 def answer_output(task: str, answer: Any) -> Any:
     """What the model said, out of an OpenAI answer: `{"text"}`, or a list of vectors.
 
-    Raises KeyError, IndexError or TypeError when the answer is not of the expected shape.
+    Raises KeyError (a field is missing), IndexError (no choices) or TypeError (anything of another type than OpenAI's)
+    when the answer is not of the expected shape, and nothing else.
     """
     if task == tasks.EMBEDDING:
         items = list(answer["data"])
-        if not all(isinstance(item, dict) for item in items):
-            raise TypeError("an embedding is not an object")
+        if not all(isinstance(item, dict) and isinstance(item["embedding"], list) for item in items):
+            raise TypeError("an embedding is not an object with a list")
         return [item["embedding"] for item in sorted(items, key=lambda item: item.get("index", 0))]
     return {"text": answer_texts(task, answer)[0]}
 
 
 def answer_texts(task: str, answer: Any) -> list[str]:
-    """The generated texts of an OpenAI answer, one per choice. Raises like `answer_output`."""
+    """The generated texts of an OpenAI answer, one per choice. Raises KeyError and TypeError like `answer_output`."""
     if task == tasks.CHAT:
-        return [choice["message"]["content"] or "" for choice in answer["choices"]]
-    return [choice["text"] for choice in answer["choices"]]
+        contents = [choice["message"]["content"] for choice in answer["choices"]]
+        texts = ["" if content is None else content for content in contents]  # null beside tool calls
+    else:
+        texts = [choice["text"] for choice in answer["choices"]]
+    if not all(isinstance(text, str) for text in texts):
+        raise TypeError("a generated text is not a string")
+    return texts
 
 
 def encode(body: dict[str, Any]) -> bytes:

@@ -157,7 +157,7 @@ def post_bytes(
 ) -> bytes:  # fmt: skip
     """A whole POST request."""
     data = json.dumps(body).encode() if isinstance(body, dict) else body
-    lines = [f"POST {path} HTTP/{version}", "host: lingpai.test", f"content-length: {len(data)}"]
+    lines = [f"POST {path} HTTP/{version}", "host: 127.0.0.1", f"content-length: {len(data)}"]
     if content_type is not None:
         lines.append(f"content-type: {content_type}")
     if key is not None:
@@ -179,7 +179,7 @@ def post(port: int, path: str, body: bytes | dict[str, Any], **options: Any) -> 
 def get_bytes(
     path: str, *, key: str | None = None, headers: tuple[str, ...] = (), method: str = "GET"
 ) -> bytes:
-    lines = [f"{method} {path} HTTP/1.1", "host: lingpai.test", *headers]
+    lines = [f"{method} {path} HTTP/1.1", "host: 127.0.0.1", *headers]
     if key is not None:
         lines.append(f"authorization: Bearer {key}")
     return "\r\n".join([*lines, "", ""]).encode("latin-1")

@@ -10,7 +10,8 @@ import pytest
 
 from tests.e2e.conftest import MakeServer
 from tests.e2e.load import call_many
-from tests.e2e.raw_http import chat, get, post
+from tests.e2e.raw_http import RawConnection, chat, get, post, post_bytes
+from tests.fakes.openai_engine import EngineCall, answer_well
 
 CHAT = "/v1/chat/completions"
 SHANGHAI = datetime.timezone(datetime.timedelta(hours=8))
@@ -224,3 +225,49 @@ def test_limits_that_make_no_sense_are_refused_with_an_example(relay, limit, key
     assert status == 400, answer
     assert answer["error"]["param"].startswith("limits")
     assert len(answer["error"]["message"]) > 20
+
+
+def set_limits(server, name, *limits):
+    server.admin("PUT", "/api/v1/limits", {"subject": "key", "id": name, "limits": list(limits)})
+
+
+def test_calls_under_way_count_when_the_limits_change(relay, engine, key_name):
+    """Neither taking a limit away and setting it again nor setting a new one forgets a call that is under way."""
+
+    async def slow(engine_call: EngineCall) -> None:
+        await asyncio.sleep(1.5)
+        await answer_well(engine_call)
+
+    script = engine.script(slow)
+    key = relay.make_key(key_name, limits=["5/day"])
+    connections = [RawConnection(relay.port) for _ in range(5)]
+    for connection in connections:
+        connection.send(post_bytes(CHAT, chat(script=script), key=key))
+    time.sleep(0.4)
+
+    set_limits(relay, key_name, "100/hour")
+    set_limits(relay, key_name, "5/day", "5/10m")
+    statuses = [call(relay, key).status for _ in range(3)]
+    answered = [connection.read_answer().status for connection in connections]
+
+    assert statuses == [429, 429, 429]
+    assert answered == [200] * 5
+    assert {row["limit"]: row["used"] for row in limits_of(relay, key)} == {"5/day": 5, "5/10m": 5}
+    for connection in connections:
+        connection.close()
+
+
+def test_limits_of_a_user_over_several_keys_go_on_after_a_kill(make_server: MakeServer, engine):
+    """What all keys of a user have used together is known again after kill -9 and a restart."""
+    server = make_server(engine.url).start()
+    server.admin("POST", "/api/v1/users", {"name": "bob", "limits": ["6/day"]})
+    keys = [server.make_key(f"k{number}", user="bob", limits=[]) for number in range(3)]
+    before = [call(server, key).status for key in keys for _ in range(1)]
+
+    server.process.kill()
+    server.process.wait()
+    server.start()
+    after = [call(server, key).status for key in keys for _ in range(2)]
+
+    assert before == [200, 200, 200]
+    assert sorted(after) == [200, 200, 200, 429, 429, 429]

@@ -464,6 +464,26 @@ def test_health_ready_and_metrics(demo):
     assert re.search(r"^lingpai_\w+\{.*chat\.completions.*\} [1-9]", metrics.body.decode(), re.MULTILINE)
 
 
+@pytest.mark.parametrize(
+    "header", ["origin: https://evil.example", "x-forwarded-for: 8.8.8.8", "forwarded: for=8.8.8.8"]
+)
+def test_metrics_are_not_for_those_who_come_through_somebody_here(demo, header):
+    """A page in a browser on this machine, or a proxy on it, comes from loopback too, but for somebody else."""
+    answer = get(demo.port, "/metrics", headers=(header,))
+
+    assert (answer.status, answer.error["code"]) == (403, "metrics_not_allowed")
+    assert "access-control-allow-origin" not in answer.headers
+
+
+@pytest.mark.parametrize("path", ["/api/v1/key", "/api/usage/token"])
+def test_own_limits_in_other_products_shapes(demo, path):
+    """OpenRouter's and New API's clients ask there what is left (W16)."""
+    body = get(demo.port, path, key=demo.key).json["data"]
+
+    assert body.get("limit_remaining", body.get("total_available")) <= 2000
+    assert body.get("label", body.get("name")) == "first"
+
+
 def test_metrics_with_a_token(make_server: MakeServer):
     """With a token set, only the token opens /metrics; an API key does not."""
     server = make_server(config='[server]\nmetrics_token = "metrics-canary"\n').start()
@@ -607,3 +627,27 @@ def test_serve_and_help_from_the_console_script():
 
     assert "serve" in outcome.stdout
     assert "fastapi" not in outcome.stderr
+
+
+def test_strict_parameters_are_refused_before_the_model_is_called(make_server: MakeServer):
+    """With `gateway.strict_params` a parameter without effect is a 400 that names it, not a header (W24)."""
+    server = make_server(config="[gateway]\nstrict_params = true\n").start()
+    body = {"model": "lingpai/eliza", "messages": [{"role": "user", "content": "Hi"}]}
+
+    plain = post(server.port, CHAT, body, key=server.key)
+    refused = post(server.port, CHAT, {**body, "logit_bias": {"1": 2}}, key=server.key)
+
+    assert plain.status == 200
+    assert (refused.status, refused.error["param"]) == (400, "logit_bias")
+
+
+def test_origin_of_the_settings_file_may_come_later(make_server: MakeServer):
+    """An engine in lingpai.toml that is not up yet does not keep the others from being served."""
+    server = make_server("one.py:predict", config='[[models]]\ntarget = "http://127.0.0.1:9/v1"\n')
+    (server.folder / "one.py").write_text("def predict(input_data):\n    return {'prediction': input_data}\n")
+    server.start()
+
+    answer = post(server.port, "/predict", {"input_data": 1}, key=server.key)
+
+    assert answer.json == {"prediction": 1}
+    assert "127.0.0.1:9" in server.stderr

@@ -185,7 +185,7 @@ class FakeApi:
     def report_usage(self, request: Recorded) -> Answer:
         by = [name for name in request.query.get("by", "").split(",") if name]
         frame = {"since": "2026-11-13", "until": "2026-11-20", "tz": request.query["tz"], "by": by}
-        return Answer(body={"data": self.usage, **frame, "complete": True})
+        return Answer(body={"data": self.usage, **frame})
 
     # --- model calls
 

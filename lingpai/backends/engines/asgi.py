@@ -88,7 +88,7 @@ class WorkerApp:
             raise LingpaiError("not_found", f"A worker has nothing at {path}.")
         if method != "POST":
             raise LingpaiError("method_not_allowed", f"Use POST for {path}.", headers={"allow": "POST"})
-        await endpoint(Request(read_object(body), self._models), reply)
+        await endpoint(Request(read_object(body), self._models, is_strict=_is_strict(scope)), reply)
 
 
 class _CancelWhenCallerLeaves:
@@ -144,5 +144,13 @@ def _request_id(scope: Mapping[str, Any]) -> str:
 
 
 def _report(scope: Mapping[str, Any], what: str) -> None:
-    sys.stderr.write(f"call {_request_id(scope)} to {scope['path']} failed: {what}\n")
+    # Not through logging, which is the author's to set up. The supervisor reads the level, and takes indented lines
+    # for what continues the first one.
+    text = f"ERROR call {_request_id(scope)} to {scope['path']} failed: {what}"
+    sys.stderr.write(text.rstrip().replace("\n", "\n  ") + "\n")
     sys.stderr.flush()
+
+
+def _is_strict(scope: Mapping[str, Any]) -> bool:
+    """The gateway says so with every call, so that one setting rules all workers."""
+    return any(name == b"x-lingpai-strict-params" for name, _ in scope["headers"])

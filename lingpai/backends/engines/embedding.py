@@ -10,7 +10,7 @@ from lingpai.backends.engines.binding import bind_parameters, convert_payload
 from lingpai.backends.engines.estimate import estimate_texts
 from lingpai.backends.engines.models import LoadedModel
 from lingpai.backends.engines.replies import Reply
-from lingpai.backends.engines.requests import Request, dropped_header
+from lingpai.backends.engines.requests import Request
 from lingpai.backends.engines.values import ResultError, encode, vectors
 from lingpai.errors import LingpaiError
 
@@ -27,6 +27,7 @@ async def embeddings(request: Request, reply: Reply) -> None:
     encoding = _encoding_format(request)
     _refuse_dimensions(model, request)
     bound = bind_parameters(model.signature, request.others({"model", "input", "encoding_format"}))
+    headers = request.dropped_header(bound.dropped)
     rows = await embed(model, items, bound.arguments, field="input")
     body = encode(
         {
@@ -43,7 +44,7 @@ async def embeddings(request: Request, reply: Reply) -> None:
             "usage": usage_of(items),
         }
     )
-    await reply.json(body, headers=dropped_header(bound.dropped))
+    await reply.json(body, headers=headers)
 
 
 async def embed(

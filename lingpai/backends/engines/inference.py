@@ -9,7 +9,7 @@ from lingpai.backends.engines.embedding import usage_of as embedding_usage
 from lingpai.backends.engines.estimate import estimate_texts, strings_in
 from lingpai.backends.engines.models import TEXT_TASKS, LoadedModel
 from lingpai.backends.engines.replies import Reply
-from lingpai.backends.engines.requests import Request, dropped_header
+from lingpai.backends.engines.requests import Request
 from lingpai.backends.engines.text import TextInput, TextRun, complete, messages_input, prompt_input
 from lingpai.backends.engines.text import usage_of as text_usage
 from lingpai.backends.engines.values import encode, labels
@@ -37,9 +37,10 @@ async def inference(request: Request, reply: Reply) -> None:
     model = request.model()
     value = request.required("input")
     arguments = bind_known_parameters(model.signature, request.object("parameters"), model.id).arguments
+    headers = request.dropped_header(request.others({"model", "input", "parameters"}))
     output, usage = await _run(model, value, arguments)
     body = encode({"task": model.task, "output": output, "usage": usage})
-    await reply.json(body, headers=dropped_header(request.others({"model", "input", "parameters"})))
+    await reply.json(body, headers=headers)
 
 
 async def predict(request: Request, reply: Reply) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Final
 from lingpai.authoring import Context, ModelDefinition, default_device
 from lingpai.backends.engines.binding import CallSignature, parameters_schema, read_signature
 from lingpai.backends.engines.calls import FunctionRunner
-from lingpai.backends.engines.user_errors import TargetError, authors_traceback
+from lingpai.backends.engines.user_errors import TargetError, failure
 from lingpai.errors import LingpaiError, did_you_mean
 
 TEXT_TASKS: Final = frozenset({"chat", "completion", "summarization", "translation"})
@@ -94,8 +94,7 @@ async def _callable(definition: ModelDefinition, cache_root: Path) -> Callable[.
         instance = definition.served()
         await _load(instance, definition, cache_root)
     except (Exception, SystemExit) as error:
-        message = f"`{definition.id}` could not be loaded: {type(error).__name__}."
-        raise TargetError(message, details=authors_traceback(error)) from error
+        raise failure(definition.id, "could not be loaded", error) from error
     call = getattr(instance, "__call__", None)  # noqa: B004  the bound method itself is wanted
     if call is None:
         raise TargetError(f"`{definition.id}` is a class without `__call__`, so there is nothing to call.")

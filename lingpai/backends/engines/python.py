@@ -56,6 +56,14 @@ class Status:
                 line = line[os.write(self._descriptor, line) :]
 
 
+class RecordFormatter(logging.Formatter):
+    """Records as the supervisor reads them: the level first, and all lines but the first indented."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record's lines."""
+        return super().format(record).replace("\n", "\n  ")
+
+
 class WorkerServer(uvicorn.Server):
     """uvicorn without its signal handling (a signal would be raised again after the end) and with a word at start."""
 
@@ -147,7 +155,9 @@ def _prepare_output() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(line_buffering=True, errors="backslashreplace")
-    logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.WARNING)
+    handler = logging.StreamHandler()
+    handler.setFormatter(RecordFormatter("%(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the supervisor, which then stops us in order
 
 

@@ -22,6 +22,8 @@ class Request:
 
     fields: dict[str, Any]
     models: Models
+    is_strict: bool = False
+    """Whether parameters without effect are refused rather than named in a header."""
 
     def model(self) -> LoadedModel:
         """The model that the body names. Raises LingpaiError."""
@@ -53,6 +55,20 @@ class Request:
             return value or {}
         raise LingpaiError("invalid_request", f"`{name}` must be an object.", name)
 
+    def dropped_header(self, names: Iterable[str]) -> list[tuple[bytes, bytes]]:
+        """The header that tells which parameters have no effect (W24), for names fit to stand in one.
+
+        Raises LingpaiError `invalid_request` instead when the server is strict about them.
+        """
+        shown = [name for name in names if _PARAMETER_NAME.fullmatch(name)][:32]
+        if shown and self.is_strict:
+            raise LingpaiError(
+                "invalid_request",
+                f"`{shown[0]}` has no effect on this model, and this server refuses what has none. Leave it out.",
+                shown[0],
+            )
+        return [(b"x-lingpai-dropped-params", ", ".join(shown).encode())] if shown else []
+
     def others(self, taken: Collection[str]) -> dict[str, Any]:
         """The fields that are none of `taken`."""
         return {name: value for name, value in self.fields.items() if name not in taken}
@@ -71,12 +87,6 @@ def read_object(body: bytes) -> dict[str, Any]:
     if body.count(b"[") + body.count(b"{") > DEEPEST and not _is_shallow(value):
         raise _too_deep()
     return value
-
-
-def dropped_header(names: Iterable[str]) -> list[tuple[bytes, bytes]]:
-    """The header that tells which parameters had no effect (W24), for names fit to stand in one; none for none."""
-    shown = [name for name in names if _PARAMETER_NAME.fullmatch(name)][:32]
-    return [(b"x-lingpai-dropped-params", ", ".join(shown).encode())] if shown else []
 
 
 def _too_deep() -> LingpaiError:

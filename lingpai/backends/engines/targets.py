@@ -15,7 +15,7 @@ from types import ModuleType
 from typing import Any, Final
 
 from lingpai.authoring import ModelDefinition, definition_of, summary
-from lingpai.backends.engines.user_errors import TargetError, authors_traceback
+from lingpai.backends.engines.user_errors import TargetError, authors_traceback, failure
 from lingpai.errors import did_you_mean
 
 _POSITIONAL: Final = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
@@ -125,17 +125,12 @@ def _import_failed(source: str, error: BaseException) -> TargetError:
     details = authors_traceback(error)
     if isinstance(error, SyntaxError):
         return TargetError(f"`{source}` cannot be read: {error.msg} (line {error.lineno}).", details=details)
-    if isinstance(error, ModuleNotFoundError):
-        return TargetError(
-            f"`{source}` needs the module `{error.name}`, which is not installed beside Lingpai.",
-            details=details,
-        )
     if isinstance(error, SystemExit):
         return TargetError(
             f"`{source}` ended itself on import. Put that call under `if __name__ == '__main__':`.",
             details=details,
         )
-    return TargetError(f"`{source}` raised {type(error).__name__} on import.", details=details)
+    return failure(source, "could not be imported", error)
 
 
 def _decorated(module: ModuleType) -> list[ModelDefinition]:

@@ -10,7 +10,7 @@ from lingpai.backends.engines.binding import bind_parameters, convert, convert_p
 from lingpai.backends.engines.estimate import TOKENS_PER_MESSAGE, estimate_tokens
 from lingpai.backends.engines.models import TEXT_TASKS, LoadedModel
 from lingpai.backends.engines.replies import EventStream, Headers, Reply
-from lingpai.backends.engines.requests import Request, dropped_header
+from lingpai.backends.engines.requests import Request
 from lingpai.backends.engines.shapes import ChatShape, CompletionShape, FinishedText, TextShape
 from lingpai.backends.engines.values import ResultError, plain
 from lingpai.errors import LingpaiError
@@ -134,8 +134,8 @@ def usage_of(runs: Sequence[TextRun]) -> dict[str, Any]:
 async def _answer(
     request: Request, reply: Reply, model: LoadedModel, inputs: Sequence[TextInput], shape: TextShape
 ) -> None:
-    bound = bind_parameters(model.signature, request.others(_CONTROL_FIELDS))
-    headers = dropped_header(bound.dropped)
+    bound = bind_parameters(model.signature, request.others(_taken_fields(request, model)))
+    headers = request.dropped_header(bound.dropped)
     runs = [TextRun(index, input_) for index, input_ in enumerate(inputs)]
     wants_usage = request.object("stream_options").get("include_usage") is True
     if request.flag("stream"):
@@ -144,6 +144,18 @@ async def _answer(
     for run in runs:
         await complete(model, run, bound.arguments)
     await reply.json(shape.whole([run.finished() for run in runs], usage_of(runs)), headers=headers)
+
+
+def _taken_fields(request: Request, model: LoadedModel) -> frozenset[str]:
+    """The fields that the function is not given. Raises LingpaiError when `n` asks for more than it can do.
+
+    Several answers cannot be left out as other parameters can: a caller would read choices that are not there.
+    """
+    if model.signature.takes_anything or "n" in model.signature.parameters:
+        return _CONTROL_FIELDS
+    if request.fields.get("n") not in (None, 1):
+        raise LingpaiError("invalid_request", "This model gives one answer; leave `n` out.", "n")
+    return _CONTROL_FIELDS | {"n"}
 
 
 @dataclass(frozen=True, slots=True)

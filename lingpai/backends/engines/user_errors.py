@@ -5,7 +5,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final
 
+from lingpai import authoring
+
 _RUNTIME: Final = str(Path(__file__).parent)
+_DECORATOR: Final = authoring.__file__
+_MOST_REASON: Final = 300
 
 
 class TargetError(Exception):
@@ -19,8 +23,39 @@ class TargetError(Exception):
 
 def authors_traceback(error: BaseException) -> str:
     """`error` as Python prints it, without the frames that led from the runtime into the author's code."""
-    lines = traceback.format_exception(type(error), error, _from_authors_code(error.__traceback__))
-    return "".join(lines).rstrip()
+    shown = traceback.TracebackException(type(error), error, _from_authors_code(error.__traceback__))
+    while len(shown.stack) > 1 and shown.stack[-1].filename == _DECORATOR:
+        shown.stack.pop()  # the decorator's own lines; the author's, where it stands, is the one before
+    return "".join(shown.format()).rstrip()
+
+
+def failure(source: str, what: str, error: BaseException) -> TargetError:
+    """Why `source` cannot be served, `what` (say, "could not be loaded") being what failed with `error`."""
+    details = authors_traceback(error)
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        message = f"`{source}` needs the module `{error.name}`, which is not installed beside Lingpai."
+    elif is_decorators(error):
+        message = f"`{source}`: {error}"
+    else:
+        message = f"`{source}` {what}: {reason(error)}"
+    return TargetError(message, details=details)
+
+
+def reason(error: BaseException) -> str:
+    """The exception's type and the first line of its message, as a sentence."""
+    first = str(error).strip().partition("\n")[0].strip()
+    text = first if len(first) <= _MOST_REASON else first[:_MOST_REASON] + " …"
+    shown = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return shown if shown.endswith((".", "!", "?", "…")) else f"{shown}."
+
+
+def is_decorators(error: BaseException) -> bool:
+    """Whether `@lp.model` itself refused what it was told: its message says all."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    raised_there = trace is not None and trace.tb_frame.f_code.co_filename == _DECORATOR
+    return raised_there and isinstance(error, ValueError | TypeError)
 
 
 def _from_authors_code(trace: TracebackType | None) -> TracebackType | None:

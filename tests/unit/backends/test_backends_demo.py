@@ -162,6 +162,8 @@ def test_the_embedding_takes_dimensions_within_bounds(worker):
 
 
 def test_sentiment_classifies_a_batch(worker):
-    output = worker.post("/v1/inference", model="lingpai/sentiment", input=["很好", "very bad"]).json()["output"]
+    output = worker.post("/v1/inference", model="lingpai/sentiment", input=["很好", "very bad"]).json()[
+        "output"
+    ]
 
     assert [each[0]["label"] for each in output] == ["positive", "negative"]

@@ -84,7 +84,9 @@ print(*sys.modules, file=sys.stderr)
 
 def test_help_alone_loads_no_http_client(surroundings, tmp_path):
     """What `lingpai --help` does not need must not slow it down."""
-    program = "import sys; from lingpai.cli import execute; execute(['--help']); sys.exit('httpx2' in sys.modules)"
+    program = (
+        "import sys; from lingpai.cli import execute; execute(['--help']); sys.exit('httpx2' in sys.modules)"
+    )
 
     outcome = subprocess.run(
         [sys.executable, "-c", program], env=surroundings, cwd=tmp_path, capture_output=True, check=False

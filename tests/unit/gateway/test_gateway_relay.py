@@ -349,3 +349,46 @@ def test_slow_caller_pauses_and_resumes_the_backend(served, front):
     call.resume()
 
     assert served.link.upstream.told == ["pause", "resume"]
+
+
+# -- a silent backend
+
+
+@pytest.mark.parametrize(("version", "sent"), [("1.1", b"8\r\n: ping\n\n\r\n"), ("1.0", b": ping\n\n")])
+def test_quiet_stream_shows_a_sign_of_life(served, version, sent):
+    front = FakeFront(version=version)
+    call = stream(served, front)
+    before = front.sent
+
+    call.response_quiet()
+
+    assert front.sent == before + sent
+
+
+def test_sign_of_life_never_falls_into_an_event(served, front):
+    call = stream(served, front)
+    call.response_data(b'data: {"cho')
+    before = front.sent
+
+    call.response_quiet()
+
+    assert front.sent == before
+
+
+def test_unary_answer_and_one_that_is_over_get_no_sign_of_life(served):
+    unary, over = FakeFront(), FakeFront()
+    call = served.call(front=unary)
+    call.response_started(200, {b"content-type": b"application/json"})
+    call.response_quiet()
+    ended = stream(served, over)
+    ended.response_finished()
+    before = over.sent
+
+    ended.response_quiet()
+
+    assert (unary.sent, over.sent) == (b"", before)
+
+
+@pytest.mark.parametrize(("kind", "may_retry"), [("openai", True), ("worker", False)])
+def test_worker_is_never_asked_twice(stage, kind, may_retry):
+    assert stage.gateway.link(FakeBackend(kind=kind)).pool.may_retry is may_retry

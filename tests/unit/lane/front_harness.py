@@ -5,6 +5,7 @@ import asyncio
 from lingpai.socket_paths import socket_address
 
 CALL = b"/call"
+LONG = b"x" * 2000
 
 
 class Call:
@@ -24,7 +25,7 @@ class Call:
         self.told.append("complete")
         self.complete.set()
         if b"wait" not in self.url:
-            self.answer(b"call:" + self.body)
+            self.answer(b"call:" + self.body + LONG * (b"long" in self.url))
 
     def caller_left(self):
         self.told.append("left")
@@ -157,7 +158,7 @@ class Lane:
 
     def close_callers(self):
         for caller in self._callers:
-            caller.close()
+            caller.writer.transport.abort()  # an orderly close would wait for a server that does not read
 
 
 def post(path=b"/call", body=b"", *headers, host=b"host: h\r\n", version=b"1.1"):

@@ -1,11 +1,13 @@
 """What the front does not put up with: heads that are not proper HTTP or too large, and callers who take too long."""
 
 import asyncio
+import contextlib
 
 import pytest
 from front_harness import get, post, settled
 
-from lingpai.lane.front import MAX_HEAD_BYTES, MAX_HEADERS, Front
+from lingpai.lane import front as front_module
+from lingpai.lane.front import MAX_HEAD_BYTES, MAX_HEADERS, MAX_PIPELINED, Front
 
 # -- heads
 
@@ -258,3 +260,144 @@ def test_body_that_stands_still_is_closed_and_one_that_moves_is_not(run, lane):
             return seen, await watched(front_of(running), 175, 181, idle_s=600), (await running.call()).body
 
     assert run(test()) == ([False] * 3, [False, True], b"xxx")
+
+
+# -- callers who do not read
+
+
+@pytest.fixture
+def noting_buffers(monkeypatch):
+    """The most bytes that ever waited to be sent on a connection."""
+    most = [0]
+    original = Front.data_received
+
+    def data_received(self, data):
+        original(self, data)
+        most[0] = max(most[0], self.transport.get_write_buffer_size())
+
+    monkeypatch.setattr(Front, "data_received", data_received)
+    return most
+
+
+async def pour(caller, data):
+    """Sends as much as the other side takes, and reads nothing."""
+    caller.writer.transport.pause_reading()
+    with contextlib.suppress(TimeoutError, ConnectionError):
+        async with asyncio.timeout(1):
+            await caller.send(data)
+
+
+@pytest.mark.parametrize("request_", [post(b"/call/long"), get(b"/asgi")], ids=["call", "asgi"])
+def test_caller_who_pipelines_without_reading_cannot_fill_the_memory(run, lane, noting_buffers, request_):
+    async def test():
+        async with lane() as running:
+            caller = await running.caller()
+            await pour(caller, request_ * (5_000_000 // len(request_)))
+            await settled()
+            waiting = [len(front.pipeline) for front in running.server.fronts]
+            return len(running.calls.opened) + len(running.app.scopes), waiting
+
+    served, waiting = run(test())
+
+    assert noting_buffers[0] < 1_000_000
+    assert sum(waiting) <= MAX_PIPELINED
+    assert served < 5_000_000 // len(request_) // 2
+
+
+def test_answers_before_the_one_that_was_too_many_arrive(run, lane, monkeypatch):
+    """Whoever reads after all gets whole answers, and then the end of the connection."""
+    monkeypatch.setattr(front_module, "LINGER_S", 3.0)
+    request = post(b"/call", b"x" * 5000)
+
+    async def test():
+        async with lane() as running:
+            caller = await running.caller()
+            await pour(caller, request * 3000)
+            caller.writer.transport.resume_reading()
+            return len(running.calls.opened), await caller.rest()
+
+    count, rest = run(test())
+
+    assert 0 < count < 3000
+    assert rest == b"HTTP/1.1 200 OK\r\ncontent-length: 5005\r\n\r\ncall:%b" % (b"x" * 5000) * count
+
+
+@pytest.mark.parametrize(
+    "request_", [post(b"/call", b"x" * 3_000_000), post(b"/asgi", b"x" * 3_000_000)], ids=["call", "asgi"]
+)
+def test_caller_who_reads_large_answers_is_served_on_and_on(run, lane, request_):
+    async def test():
+        async with lane() as running:
+            caller = await running.caller()
+            lengths = []
+            for _ in range(6):
+                await caller.send(request_)
+                lengths.append(len((await caller.answer())[1]) // 1_000_000)
+            return lengths, len(running.server.fronts)
+
+    assert run(test()) == ([3] * 6, 1)
+
+
+def test_no_more_requests_to_the_application_wait_than_allowed_and_those_are_answered(run, lane):
+    async def test():
+        async with lane() as running:
+            caller = await running.caller()
+            await caller.send(get(b"/slow") + get() * 100)
+            await settled()
+            running.app.go_on.set()
+            return await caller.rest()
+
+    assert run(test()).count(b"HTTP/1.1 200 OK") == 1 + MAX_PIPELINED
+
+
+async def blocked(running, *, closing):
+    """The front of a call whose caller does not read."""
+    caller = await running.caller()
+    caller.writer.transport.pause_reading()
+    await caller.send(post(b"/call/wait"))
+    call = await running.call()
+    await call.complete.wait()
+    while not call.front.flow.write_paused or call.front.transport.get_write_buffer_size() < 1_000_000:
+        call.front.write(b"x" * 1_000_000)
+        await asyncio.sleep(0.001)
+    if closing:
+        call.answer(b"", keep_alive=False)
+    await settled()
+    return caller, call
+
+
+@pytest.mark.parametrize("closing", [False, True])
+def test_caller_who_stopped_reading_is_dropped(run, lane, monkeypatch, closing):
+    monkeypatch.setattr(front_module, "WRITE_TIMEOUT_S", 5.0)
+
+    async def test():
+        async with lane() as running:
+            _, call = await blocked(running, closing=closing)
+            counts = []
+            for time in (100, 103, 105, 105.1):
+                for front in running.server.fronts:
+                    front.watch(time, 600)
+                await settled()
+                counts.append(len(running.server.fronts))
+            return counts, "left" in call.told
+
+    assert run(test()) == ([1, 1, 1, 0], not closing)
+
+
+def test_caller_who_reads_slowly_is_not_dropped(run, lane, monkeypatch):
+    monkeypatch.setattr(front_module, "WRITE_TIMEOUT_S", 5.0)
+
+    async def test():
+        async with lane() as running:
+            caller, call = await blocked(running, closing=False)
+            caller.writer.transport.resume_reading()  # the stream reader pauses by itself from here on
+            call.front.write(b"x" * 20_000_000)
+            front = call.front
+            seen = []
+            for time in (100, 104, 108, 112):
+                seen += await watched(front, time)
+                await caller.reader.readexactly(4_000_000)
+                await settled()
+            return seen, front.flow.write_paused
+
+    assert run(test()) == ([False] * 4, True)

@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from upstream_harness import REQUEST, backend, echo, fetch, send_once, settled, until
+from upstream_harness import REQUEST, backend, echo, fetch, send, send_once, settled, until
 
 from lingpai.lane.upstream import Failure
 
@@ -289,6 +289,40 @@ def test_fresh_connection_gets_no_second_try(run):
     answer, count = run(test())
 
     assert (answer.failure, answer.retries, count) == (Failure.CLOSED, 0, 1)
+
+
+def test_backend_that_dies_at_work_is_not_asked_again(run):
+    """The connection was alive when the request was sent: what has been done since must not be done twice."""
+
+    async def test():
+        dies = asyncio.Event()
+
+        async def how(connection):
+            await dies.wait()
+            connection.close()
+
+        async with backend(closes_after_first(how)) as (server, pool):
+            await fetch(pool)
+            answer = send(pool)
+            await until(lambda: len(server.requests) == 2)
+            pool.sweep()
+            dies.set()
+            return await answer.end(), len(server.requests)
+
+    answer, count = run(test())
+
+    assert (answer.failure, answer.retries, count) == (Failure.CLOSED, 0, 2)
+
+
+def test_pool_that_may_not_retry_never_does(run):
+    async def test():
+        async with backend(closes_after_first(close), may_retry=False) as (server, pool):
+            await fetch(pool)
+            return await fetch(pool), len(server.requests)
+
+    answer, count = run(test())
+
+    assert (answer.failure, answer.retries, count) == (Failure.CLOSED, 0, 2)
 
 
 @pytest.mark.parametrize(

@@ -3,10 +3,12 @@
 import asyncio
 import socket
 import ssl
+import time
 
 import pytest
 from upstream_harness import REQUEST, Recorder, backend, echo, fetch, send, send_once, settled, until
 
+from lingpai.lane import upstream as upstream_module
 from lingpai.lane.upstream import Failure, Origin, Timeouts, UpstreamPool
 from tests.fakes.scripted_server import scripted_server
 
@@ -316,6 +318,76 @@ def test_sweep_leaves_good_connections_alone(run):
             return len(server.connections)
 
     assert run(test()) == 1
+
+
+# -- silence that is no time-out yet
+
+
+async def swept(pool, *, times, every_s=0.02):
+    for _ in range(times):
+        pool.sweep()
+        await asyncio.sleep(every_s)
+
+
+def test_silent_answer_is_told_once_for_every_quiet_time(run, monkeypatch):
+    monkeypatch.setattr(upstream_module, "QUIET_S", 0.1)
+
+    async def test():
+        async with backend(waits_after(HEAD, b"abc")) as (_, pool):
+            answer = send(pool)
+            await answer.has_data.wait()
+            started = time.monotonic()
+            await swept(pool, times=3)
+            early = list(answer.calls)
+            while answer.calls.count("quiet") < 2:
+                await swept(pool, times=1)
+            return early, list(answer.calls), time.monotonic() - started
+
+    early, calls, seconds = run(test())
+
+    assert early == ["started", "data"]
+    assert calls == ["started", "data", "quiet", "quiet"]
+    assert seconds > 0.19
+
+
+def test_answer_that_moves_is_not_quiet(run, monkeypatch):
+    monkeypatch.setattr(upstream_module, "QUIET_S", 0.1)
+
+    async def script(connection):
+        await connection.request()
+        await connection.send(b"HTTP/1.1 200 OK\r\ncontent-length: 15\r\n\r\n")
+        for _ in range(15):
+            await asyncio.sleep(0.02)
+            await connection.send(b"x")
+        await connection.gone()
+
+    async def test():
+        async with backend(script) as (_, pool):
+            answer = send(pool)
+            while not answer.has_ended.is_set():
+                await swept(pool, times=1, every_s=0.005)
+            return answer.calls
+
+    assert "quiet" not in run(test())
+
+
+def test_neither_a_wait_for_the_head_nor_a_pause_is_a_quiet_answer(run, monkeypatch):
+    monkeypatch.setattr(upstream_module, "QUIET_S", 0.01)
+
+    async def test():
+        async with backend(waits_after()) as (server, pool):
+            waiting = send(pool)
+            await until(lambda: server.requests)
+            await swept(pool, times=3)
+            calls = list(waiting.calls)
+        async with backend(waits_after(HEAD)) as (_, pool):
+            paused = send(pool)
+            await paused.has_started.wait()
+            paused.upstream.pause()
+            await swept(pool, times=3)
+            return calls, list(paused.calls)
+
+    assert run(test()) == ([], ["started"])
 
 
 # -- back-pressure

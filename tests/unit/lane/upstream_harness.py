@@ -35,6 +35,9 @@ class Recorder:
         self.body += data
         self.has_data.set()
 
+    def response_quiet(self):
+        self.calls.append("quiet")
+
     def response_finished(self):
         self.calls.append("finished")
         self.has_ended.set()

@@ -7,7 +7,7 @@ from quota_doubles import KEY, NOON_ISH, RecordedHistory, VirtualClock
 
 from lingpai.errors import LingpaiError
 from lingpai.quotas.limiter import SNAPSHOT_LIFE_S, MemoryLimiter
-from lingpai.quotas.loader import MeterLoader
+from lingpai.quotas.loader import MeterLoader, StaleLimitsError
 
 
 class Journal:
@@ -98,7 +98,7 @@ def test_a_snapshot_that_took_too_long_to_read_is_read_again():
     slow_reads = iter([SNAPSHOT_LIFE_S, 0.0])
     read = journal.limiter.read_history
 
-    def read_slowly(subject, limits):
+    def read_slowly(subject, limits, under_way):
         snapshot = read(subject, limits)
         journal.clock.advance(next(slow_reads))
         return snapshot
@@ -112,3 +112,31 @@ def test_a_snapshot_that_took_too_long_to_read_is_read_again():
 def test_a_bad_limit_is_a_value_error():
     with pytest.raises(ValueError, match="fortnight"):
         Journal().load("5/fortnight")
+
+
+def test_limits_that_changed_meanwhile_are_not_attached():
+    """Somebody who read the old limits must not put them back over the new ones."""
+    journal = Journal()
+    meters = journal.load("2/day")
+
+    with pytest.raises(StaleLimitsError):
+        asyncio.run(journal.loader.load(KEY, ("10/day",), "key `ci`", is_current=lambda: False))
+
+    assert str(meters[0].limit) == "2/day"
+
+
+def test_new_meters_count_the_calls_that_are_under_way():
+    """Calls admitted by the old meters, whose records are still to come, are used up in the new ones."""
+    journal = Journal()
+    journal.loader = MeterLoader(
+        journal.limiter,
+        mark=lambda: len(journal.written),
+        reached=journal.reached,
+        under_way=lambda subject: [NOON_ISH - 1, NOON_ISH - 2],
+    )
+    journal.written = [NOON_ISH - 3]
+    journal.loader.limits_changed(KEY)
+
+    hour, rate = journal.load("5/hour", "5/10m")
+
+    assert (hour.used, rate.used_at(NOON_ISH)) == (3, 3)

@@ -1,5 +1,6 @@
 """A wrong body is answered with what is wrong, where, and what to do."""
 
+import base64
 import contextlib
 import json
 import subprocess
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from lingpai.errors import LingpaiError
 from lingpai.wire import openai
-from lingpai.wire.body import MAX_DEPTH, check_text, read_body
+from lingpai.wire.body import MAX_BRACKETS, MAX_DEPTH, MAX_STRUCTURE, SMALL_BODY_BYTES, check_text, read_body
 
 BRACKETS_AND_QUOTES = st.text(alphabet='[]{}"\\a:,é', max_size=300)
 
@@ -130,7 +131,7 @@ def test_deepest_allowed_nesting_is_accepted():
         nested(MAX_DEPTH + 1),
         b'{"a":' * (MAX_DEPTH + 1) + b"1" + b"}" * (MAX_DEPTH + 1),
         b'{"a":[' * 33 + b"]}" * 33,
-        b"[" * 10_000_000,
+        b"[" * MAX_BRACKETS,
     ],
 )
 def test_one_level_more_is_refused(body):
@@ -151,6 +152,63 @@ def test_one_level_more_is_refused(body):
 )
 def test_brackets_inside_strings_and_side_by_side_are_no_nesting(body):
     check_text(body)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"messages":[' + b"[]," * (MAX_BRACKETS - 1) + b"1]}",  # with the two around them, one too many
+        b'{"messages":[' + b"1," * (MAX_STRUCTURE - 1) + b"1]}",
+        b'{"a":[' + b"{}," * (MAX_BRACKETS - 1) + b"1]}",
+        b"[" * 10_000_000,
+    ],
+)
+def test_body_of_nothing_but_structure_is_refused_before_it_is_decoded(body):
+    """Every value in it would become an object, and all callers would wait for that."""
+    error = refusal_of_text(body)
+
+    assert (error.code, error.status) == ("invalid_json", 400)
+    assert str(MAX_STRUCTURE) in error.message
+    assert str(MAX_BRACKETS) in error.message
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"messages":[' + b"[]," * (MAX_BRACKETS - 2) + b"1]}",
+        b'{"messages":[' + b"1," * (MAX_STRUCTURE - 2) + b"1]}",
+    ],
+)
+def test_body_with_the_most_structure_is_accepted(body):
+    check_text(body)
+
+
+def test_structure_of_a_small_body_is_not_counted(monkeypatch):
+    monkeypatch.setattr("lingpai.wire.body.MAX_STRUCTURE", 10)
+    body = b"[" + b"1," * 20 + b'"%b"]'
+    around = len(body % b"")
+
+    check_text(body % (b"a" * (SMALL_BODY_BYTES - around)))
+    refusal_of_text(body % (b"a" * (SMALL_BODY_BYTES - around + 1)))
+
+
+def test_image_of_10_mb_in_base64_is_accepted():
+    image = base64.b64encode(bytes(range(256)) * 40_000).decode()
+    url = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{image}"}}
+    history = [{"role": "user", "content": [{"type": "text", "text": "Hi"}]}] * MAX_DEPTH
+    body = json.dumps({"model": "m", "messages": [*history, {"role": "user", "content": [url]}]}).encode()
+
+    check_text(body)
+
+    assert len(read_body(body, openai.CHAT).messages) == MAX_DEPTH + 1
+
+
+def test_300_000_token_ids_to_embed_are_accepted():
+    body = json.dumps({"model": "m", "input": list(range(300_000))}).encode()
+
+    check_text(body)
+
+    assert read_body(body, openai.EMBEDDING).model == "m"
 
 
 @settings(deadline=None)

@@ -181,6 +181,42 @@ def test_tool_calls_without_index_get_one():
     assert [call["index"] for call in calls] == [0, 1, 2]
 
 
+def test_tool_calls_in_separate_chunks_are_told_apart():
+    """With one reader for the whole stream, in whatever pieces it comes."""
+    begin_a, begin_b = ({"id": name, "function": {"name": name, "arguments": ""}} for name in "ab")
+    more = {"function": {"arguments": "{}"}}
+    reader = StreamReader(keep_usage=False)
+
+    out = [
+        only_chunk(reader.read(event(delta(tool_calls=[call])))) for call in (begin_a, more, begin_b, more)
+    ]
+
+    calls = [chunk["choices"][0]["delta"]["tool_calls"][0] for chunk in out]
+    assert [call["index"] for call in calls] == [0, 0, 1, 1]
+    assert [call.get("type") for call in calls] == ["function", None, "function", None]
+
+
+def test_tool_calls_of_two_choices_are_counted_apart():
+    def chunk(choice: int, call: dict) -> bytes:
+        return event({**CHUNK, "choices": [{"index": choice, "delta": {"tool_calls": [call]}}]})
+
+    pieces = [(0, {"id": "a"}), (1, {"id": "b"}), (0, {"id": "c"}), (1, {}), (0, {})]
+    run = b"".join(chunk(choice, call) for choice, call in pieces)
+
+    _, out = read(run)
+
+    chunks = [json.loads(sse.event_data(one)) for one in sse.split_events(out)]
+    assert [c["choices"][0]["delta"]["tool_calls"][0]["index"] for c in chunks] == [0, 0, 1, 0, 1]
+
+
+def test_choices_without_index_are_told_apart_by_their_place():
+    run = event({**CHUNK, "choices": [{"delta": {"tool_calls": [{"id": name}]}} for name in "ab"]})
+
+    choices = only_chunk(read(run)[1])["choices"]
+
+    assert [choice["delta"]["tool_calls"][0]["index"] for choice in choices] == [0, 0]
+
+
 def test_tool_calls_with_an_index_keep_it():
     run = event(delta(tool_calls=[{"index": 5, "id": "a", "type": "function"}]))
 
@@ -212,7 +248,7 @@ def test_null_delta_becomes_an_empty_object():
 def test_repaired_event_keeps_everything_else():
     chunk = {**CHUNK, "choices": [{"index": 0, "delta": None, "x": [1, {"y": "你"}]}], "z": 0.1}
 
-    assert json.loads(repair(json.dumps(chunk).encode())) == {
+    assert json.loads(repair(json.dumps(chunk).encode(), {})) == {
         **CHUNK,
         "choices": [{"index": 0, "delta": {}, "x": [1, {"y": "你"}]}],
         "z": 0.1,
@@ -230,13 +266,13 @@ def test_repaired_event_keeps_everything_else():
     ],
 )
 def test_shapes_that_cannot_be_repaired_pass_unchanged(fields):
-    assert json.loads(repair(json.dumps(fields).encode())) == fields
+    assert json.loads(repair(json.dumps(fields).encode(), {})) == fields
 
 
 def test_repairing_a_repaired_chunk_changes_nothing():
-    once = repair(b'{"choices":[{"delta":{"tool_calls":[{"id":"a"}]}}]}')
+    once = repair(b'{"choices":[{"delta":{"tool_calls":[{"id":"a"}]}}]}', {})
 
-    assert repair(once) == once
+    assert repair(once, {}) == once
 
 
 # -- the fast path
