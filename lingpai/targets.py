@@ -63,6 +63,7 @@ class Fleet:
         self._on_progress = on_progress
         self._on_removed = on_removed
         self._served: dict[str, ServedTarget] = {}
+        self._given_up: set[str] = set()
 
     @property
     def is_loading(self) -> bool:
@@ -76,7 +77,8 @@ class Fleet:
     async def add(self, settings: ModelSettings, *, is_awaited: bool = True) -> list[Model]:
         """Serve a target; returns its models once they can be called.
 
-        `is_awaited` says whether the server counts as not ready until then. Raises TargetError, and then nothing of the target stays.
+        `is_awaited` says whether the server counts as not ready until then.
+        Raises TargetError, and then nothing of the target stays.
         """
         if settings.target in self._served:
             raise TargetError(f"`{settings.target}` is served already.")
@@ -92,12 +94,17 @@ class Fleet:
 
     async def add_patiently(self, settings: ModelSettings) -> None:
         """Serve a target that may not be there yet: try until it is. For targets that nobody watches being added."""
-        while settings.target not in self._served:
+        self._given_up.discard(settings.target)
+        while settings.target not in self._served and settings.target not in self._given_up:
             try:
                 await self.add(settings, is_awaited=False)
             except TargetError as error:
                 log.warning("target %s: %s Trying again in %g s.", settings.target, error, REFRESH_S / 4)
                 await asyncio.sleep(REFRESH_S / 4)
+
+    def give_up(self, target: str) -> None:
+        """Do not try any longer to serve a target that is not there."""
+        self._given_up.add(target)
 
     async def remove(self, target: str) -> None:
         """Stop serving a target. Raises KeyError when it is not served."""

@@ -2,7 +2,9 @@
 
 import asyncio
 import importlib.util
+import json
 import logging
+import shlex
 import shutil
 import tempfile
 from pathlib import Path
@@ -89,6 +91,15 @@ def test_sklearn_digits_reads_images(call):
     right = sum(label == str(wanted) for label, wanted in zip(best, labels, strict=False))
     assert right >= 9
     assert all(len(scores) == 2 for scores in answer["output"])
+
+
+def test_the_image_that_sklearn_digits_shows_is_a_zero(call):
+    text = (EXAMPLES / "sklearn_digits.py").read_text().split('"""')[1]
+    command = shlex.split(text[text.index("lingpai run") :])
+
+    assert command[:4] == ["lingpai", "run", "acme/digits", "--input-json"]
+    answer = call("sklearn_digits.py", "/v1/inference", model=command[2], input=json.loads(command[4]))
+    assert answer["output"][0]["label"] == "0"
 
 
 def test_predict_answers_what_the_function_returned(call):

@@ -62,7 +62,7 @@ class LineSplitter:
 class LevelReader:
     """Tells the level of each line: a record has its own, what continues it shares it, all else is INFO.
 
-    A record is continued by indented and empty lines, and by a traceback up to the line that names the exception.
+    A record is continued by indented and empty lines (the runtime indents), and by a traceback that is not indented, up to the line that names the exception.
     """
 
     def __init__(self) -> None:
@@ -74,7 +74,7 @@ class LevelReader:
         record = _RECORD.match(line)
         if record is not None:
             self._level = _LEVELS[record[1]]
-            self._is_in_traceback = line.endswith(_TRACEBACK)
+            self._is_in_traceback = False
             return self._level, line[record.end() :]
         if line.startswith(_TRACEBACK):
             self._is_in_traceback = True

@@ -33,6 +33,9 @@ class Targets(Protocol):
     def remove(self, model: Model) -> Awaitable[None]:
         """Stop serving the target that `model` came from. Raises LingpaiError when it cannot be removed here."""
 
+    def remove_kept(self, target: str) -> Awaitable[bool]:
+        """Forget a target that was added at run time but serves nothing now. False when there is none."""
+
     def check(self, model: Model) -> Awaitable[list[dict[str, Any]]]:
         """Try `model` out step by step: `name`, `ok`, `ms`, `detail` of each step."""
 
@@ -89,6 +92,9 @@ def management_routes(catalog: Catalog, targets: Targets) -> APIRouter:
     @router.delete("/{id:path}", status_code=204, summary="Stop serving the target that a model came from")
     async def remove(id: str, caller: Annotated[Principal, require("models:write")]) -> None:  # noqa: A002
         _require_admin(caller)
+        model = catalog.find(id)
+        if model is None and await targets.remove_kept(id):
+            return
         await targets.remove(_find(catalog, id, caller))
 
     return router

@@ -142,6 +142,10 @@ def _print_answer(pieces: Any) -> str:
                 print(printable(piece) if is_terminal else piece, end="", flush=True)
         except KeyboardInterrupt:
             raise Interrupted(answer) from None
+        except ClientError:
+            if answer and not answer.endswith("\n"):
+                print(flush=True)  # what went wrong begins a line of its own
+            raise
     print()
     return answer
 

@@ -1,15 +1,17 @@
 """`lingpai keys`: make and manage API keys."""
 
 import sys
+from collections.abc import Sequence
 from typing import Annotated, Any, Final
 
 from cyclopts import App, Parameter
 
 from lingpai.cli.failures import UsageError
 from lingpai.cli.options import NO_OPTIONS, Options, examples
-from lingpai.cli.output import listing, print_details, print_json, print_line, print_table, say
+from lingpai.cli.output import listing, print_json, print_line, say
 from lingpai.cli.server import all_pages, connect, segment
-from lingpai.cli.times import expiry_fields, shown_time
+from lingpai.cli.tables import Step, drop, print_details, print_table, swap
+from lingpai.cli.times import expiry_fields, is_past, shown_ago, shown_time
 
 app = App(
     name="keys",
@@ -31,8 +33,8 @@ KeyName = Annotated[str, Parameter(help="The key's name or id.")]
     help_epilogue=examples(
         "lingpai keys create my-app",
         "KEY=$(lingpai keys create my-app)",
-        "lingpai keys create nightly --limit 2000/day@Asia/Shanghai --limit 10/1s --expires 90d",
-        "lingpai keys create partner --user alice --model 'acme/*' --allow-ip 203.0.113.0/24",
+        "lingpai keys create nightly --limit 2000/day --limit 10/1s --expires 90d",
+        "lingpai keys create partner --model 'acme/*' --allow-ip 203.0.113.0/24",
         "lingpai keys create dashboards --scope usage:read --json",
     )
 )
@@ -94,7 +96,7 @@ def list_(
         print_json(keys)
     elif keys:
         headers = ("name", "user", "id", "hint", "state", "limits", "expires", "last used")
-        print_table(headers, [_row(key) for key in keys])
+        print_table(headers, [_row(key) for key in keys], narrower=_narrower(keys))
     else:
         say("There are no keys. Make one with `lingpai keys create NAME`.")
 
@@ -181,8 +183,20 @@ def _row(key: dict[str, Any]) -> tuple[str | None, ...]:
     )
 
 
+def _narrower(keys: Sequence[dict[str, Any]]) -> tuple[Step, ...]:
+    """The hint is only for those who look for a secret; the id says no more than a name, so it goes last."""
+    return (
+        drop("hint"),
+        swap("last used", [shown_ago(key.get("last_used_at")) or "never" for key in keys]),
+        swap("expires", [shown_ago(key["expires_at"]) or "never" for key in keys]),
+        drop("id"),
+    )
+
+
 def _state(key: dict[str, Any]) -> str:
-    return "disabled" if key.get("disabled") else "enabled"
+    if key.get("disabled"):
+        return "disabled"
+    return "expired" if is_past(key.get("expires_at")) else "enabled"
 
 
 def _details(key: dict[str, Any]) -> dict[str, str | None]:

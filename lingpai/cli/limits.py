@@ -6,9 +6,10 @@ from cyclopts import App, Parameter
 
 from lingpai.cli.failures import UsageError
 from lingpai.cli.options import NO_OPTIONS, Options, examples
-from lingpai.cli.output import print_json, print_table, say
+from lingpai.cli.output import print_json, say
 from lingpai.cli.server import all_pages, connect
-from lingpai.cli.times import shown_time
+from lingpai.cli.tables import print_table, rename, swap
+from lingpai.cli.times import shown_ago, shown_time
 
 app = App(
     name="limits",
@@ -44,7 +45,7 @@ def set_(
     wanted = [] if limits == ("none",) else list(limits)
     with connect(options) as client:
         answer = client.request("PUT", PATH, json={"subject": subject, "id": name, "limits": wanted})
-    _print_limits(answer["data"], options, nothing=f"The {subject} {name} has no limits now.")
+    _print_limits(answer["data"], options, nothing=_without(subject, name, now=" now"))
 
 
 @app.command(
@@ -62,7 +63,19 @@ def list_(
     """List the limits, what is left, and when they reset."""
     with connect(options) as client:
         limits = all_pages(client, PATH, {"key": key, "user": user})
-    _print_limits(limits, options, nothing="No limits are set.")
+    nothing = "No limits are set."
+    if key is not None:
+        nothing = _without("key", key)
+    elif user is not None:
+        nothing = _without("user", user)
+    _print_limits(limits, options, nothing=nothing)
+
+
+def _without(subject: str, name: str, *, now: str = "") -> str:
+    """That there is nothing to show, and what may still stop a key."""
+    if subject == "key":
+        return f"Key {name} has no limits of its own{now}; those of its user may apply."
+    return f"User {name} has no limits{now}."
 
 
 def _print_limits(limits: list[dict[str, Any]], options: Options, *, nothing: str) -> None:
@@ -70,7 +83,12 @@ def _print_limits(limits: list[dict[str, Any]], options: Options, *, nothing: st
         print_json(limits)
     elif limits:
         headers = ("subject", "name", "limit", "used", "remaining", "resets")
-        print_table(headers, [_row(limit) for limit in limits], right=("used", "remaining"))
+        narrower = (
+            rename({"remaining": "left"}),
+            swap("resets", [shown_ago(limit.get("resets_at")) for limit in limits]),
+        )
+        rows = [_row(limit) for limit in limits]
+        print_table(headers, rows, right=("used", "remaining", "left"), narrower=narrower)
     else:
         say(nothing)
 

@@ -6,8 +6,10 @@ from typing import Annotated, Any, Final
 from cyclopts import App, Parameter
 
 from lingpai.cli.options import NO_OPTIONS, Options, examples
-from lingpai.cli.output import Cell, listing, mark, print_details, print_json, print_table, say
+from lingpai.cli.output import Cell, listing, mark, print_json, say
 from lingpai.cli.server import all_pages, connect, model_path
+from lingpai.cli.tables import drop, drop_empty, print_details, print_table
+from lingpai.client import Client, PermissionDeniedError
 
 app = App(
     name="models",
@@ -24,8 +26,19 @@ ModelId = Annotated[str, Parameter(help="The model's id, owner/name.")]
 def list_(*, options: Options = NO_OPTIONS) -> None:
     """List the models and whether they can be called."""
     with connect(options) as client:
-        models = all_pages(client, PATH)
+        models = _listed(client)
     _print_models(models, options)
+
+
+def _listed(client: Client) -> list[dict[str, Any]]:
+    """The models with all that is known of them; for a key without models:read, the id and task of those it may call."""
+    try:
+        return all_pages(client, PATH)
+    except PermissionDeniedError as exc:
+        if exc.code != "insufficient_scope":
+            raise
+        say("This key lacks the scope models:read, so only what it may call is shown.")
+        return [{"id": model["id"], "task": model.get("task")} for model in client.models()]
 
 
 @app.command(help_epilogue=examples("lingpai models show lingpai/eliza"))
@@ -75,7 +88,7 @@ def check(model: ModelId, /, *, options: Options = NO_OPTIONS) -> int:
             (mark("ok" if step["ok"] else "failed"), step["name"], _took(step), step.get("detail"))
             for step in outcome["steps"]
         ]
-        print_table(("", "step", "took", "detail"), rows, right=("took",))
+        print_table(("", "step", "took", "detail"), rows, right=("took",), prose="detail")
         say(f"{model} {'can be called' if outcome['ok'] else 'cannot be called'}.")
     return 0 if outcome["ok"] else 1
 
@@ -107,7 +120,9 @@ def _print_models(models: list[dict[str, Any]], options: Options) -> None:
         )
         for model in models
     ]
-    print_table(("id", "task", "status", "aliases", "description"), rows)
+    narrower = (drop_empty("status", "aliases", "description"), drop("aliases"))
+    headers = ("id", "task", "status", "aliases", "description")
+    print_table(headers, rows, narrower=narrower, prose="description")
 
 
 def _details(model: dict[str, Any]) -> dict[str, Cell]:

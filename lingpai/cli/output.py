@@ -1,4 +1,4 @@
-"""Data on stdout, words on stderr: JSON, tables, CSV.
+"""Data on stdout, words on stderr: JSON, CSV, lines and what cells of tables look like.
 
 Everything that a server, a colleague or a model wrote goes through `printable` before a terminal sees it, because
 control characters there could rewrite the screen.
@@ -10,11 +10,10 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final, Literal, TextIO
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, TextIO
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 Cell = str | int | float | Text | None
@@ -59,29 +58,6 @@ def print_json(value: Any) -> None:
 def print_line(text: str) -> None:
     """One line of data on stdout, for a person when stdout is a terminal."""
     print(printable(text) if sys.stdout.isatty() else text)
-
-
-def print_table(headers: Sequence[str], rows: Iterable[Sequence[Cell]], *, right: Iterable[str] = ()) -> None:
-    """A table on stdout; columns named in `right` hold numbers. Without a terminal nothing is folded or coloured."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    numeric = set(right)
-    for position, header in enumerate(headers):
-        # The first column is what people copy: it stays in one piece.
-        justify: Literal["left", "right"] = "right" if header in numeric else "left"
-        table.add_column(header, justify=justify, overflow="fold", no_wrap=position == 0)
-    for row in rows:
-        table.add_row(*map(as_text, row))
-    _print_block(table)
-
-
-def print_details(fields: Mapping[str, Cell]) -> None:
-    """One thing's fields on stdout, a line each."""
-    table = Table(box=None, pad_edge=False, show_header=False)
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, value in fields.items():
-        table.add_row(name, as_text(value))
-    _print_block(table)
 
 
 def print_csv(headers: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
@@ -145,16 +121,6 @@ def console_for(stream: TextIO, *, width: int | None = None) -> Console:
 def silence_stdout() -> None:
     """After the reader left (`| head`): keep the interpreter from complaining when it flushes at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _print_block(table: Table) -> None:
-    if sys.stdout.isatty():
-        console_for(sys.stdout).print(table)
-        return
-    console = console_for(sys.stdout, width=UNFOLDED)
-    with console.capture() as capture:
-        console.print(table)
-    print("\n".join(line.rstrip() for line in capture.get().splitlines()))
 
 
 def _is_unicode(stream: TextIO) -> bool:

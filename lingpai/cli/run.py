@@ -9,8 +9,10 @@ from cyclopts import Parameter
 
 from lingpai.cli.failures import CommandError, UsageError
 from lingpai.cli.options import NO_OPTIONS, Options
-from lingpai.cli.output import bar, print_json, print_line, print_table, say
-from lingpai.cli.server import connect
+from lingpai.cli.output import bar, print_json, print_line, say
+from lingpai.cli.server import command_error, connect, find_place
+from lingpai.cli.tables import print_table
+from lingpai.client import APIError
 
 SHOWN_NUMBERS: Final = 6  # of a vector; the rest is for programs (--json)
 
@@ -38,11 +40,23 @@ def run(
     parameters = read_parameters(parameter)
     payload = read_input(text, is_json=input_json)
     with connect(options) as client:
-        result = client.run(model, payload, **parameters)
+        try:
+            result = client.run(model, payload, **parameters)
+        except APIError as exc:
+            if not _is_undecoded_json(payload, exc):
+                raise
+            hint = "The input looks like JSON: add --input-json to send it as such."
+            raise CommandError(f"{command_error(exc, find_place(options))} {hint}") from exc
     if options.as_json:
         print_json(result.raw)
     else:
         show_output(result.output)
+
+
+def _is_undecoded_json(payload: Any, error: APIError) -> bool:
+    """Whether the server did not take a text that was probably meant as JSON."""
+    is_about_input = error.status == 400 and (error.param or "input").startswith("input")
+    return is_about_input and isinstance(payload, str) and payload.lstrip().startswith(("[", "{"))
 
 
 def read_input(text: str, *, is_json: bool) -> Any:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from urllib.parse import quote
 
 import httpx2
@@ -30,6 +30,11 @@ from lingpai.client import (
 from lingpai.socket_paths import socket_address
 
 SOCKET_NAME = "admin.sock"
+_COMMANDS: Final = {
+    "GET /v1/models": "lingpai models list",
+    "GET /api/v1/users": "lingpai users list",
+    "GET /api/v1/keys": "lingpai keys list",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +68,7 @@ def find_place(options: Options) -> Place:
         return Place()
     raise CommandError(
         f"No server is running here ({socket} does not exist). Start one with `lingpai serve`,"
-        " or set LINGPAI_SERVER and LINGPAI_API_KEY to use one elsewhere."
+        " or name a server: LINGPAI_SERVER / --server, with your key in LINGPAI_API_KEY."
     )
 
 
@@ -117,16 +122,23 @@ def model_path(model: str) -> str:
 
 
 def command_error(error: ClientError, place: Place) -> CommandError:
-    """How `error` ends the command."""
+    """How `error` ends the command. Where the server's words name a call of the API, ours name the command."""
+    words = _in_commands(str(error))
     if isinstance(error, ServerUnreachableError):
         return CommandError(explain_unreachable(error, place))
     if isinstance(error, AuthenticationError | CredentialError):
-        return CommandError(f"Not signed in: {error}", exit_code=NOT_SIGNED_IN)
+        return CommandError(f"Not signed in: {words}", exit_code=NOT_SIGNED_IN)
     if isinstance(error, PermissionDeniedError):
-        return CommandError(f"Refused: {error}", exit_code=REFUSED)
+        return CommandError(f"Refused: {words}", exit_code=REFUSED)
     if isinstance(error, AddressError):
         return UsageError(str(error))
-    return CommandError(f"{error}{_reference(error)}", exit_code=FAILED)
+    return CommandError(f"{words}{_reference(error)}", exit_code=FAILED)
+
+
+def _in_commands(message: str) -> str:
+    for call, command in _COMMANDS.items():
+        message = message.replace(f"`{call}` lists", f"`{command}` lists")
+    return message
 
 
 def _reference(error: ClientError) -> str:

@@ -1,6 +1,6 @@
 """Tables on stdout. What people copy (names, ids, models, limits) is never folded.
 
-A table that is too wide for the terminal becomes narrower step by step, as its command says (`drop`, `rename`, `swap`);
+A table that is too wide for the terminal becomes narrower step by step, as its command says (`drop`, `rename`, …);
 when that is not enough, its lines run over the edge. Without a terminal every table is printed whole.
 """
 
@@ -17,19 +17,23 @@ Columns = dict[str, list[Text]]  # by header, from left to right
 Step = Callable[[Columns], Columns]
 
 GAP: Final = 2  # between two columns
+_NOTHING: Final = {"", "0", "–"}
 LEAST_PROSE: Final = 24  # narrower than this, sentences are hard to read
 
 
-def drop(*headers: str, when: Iterable[str] = ("",)) -> Step:
-    """Leave columns out, each only if all its cells show one of `when`; always without `when`."""
-    needless = set(when)
+def drop(*headers: str) -> Step:
+    """Leave columns out."""
+    return lambda columns: {header: cells for header, cells in columns.items() if header not in headers}
+
+
+def drop_empty(*headers: str) -> Step:
+    """Leave those of the columns out that say nothing: zeros and missing values only."""
 
     def step(columns: Columns) -> Columns:
         return {
             header: cells
             for header, cells in columns.items()
-            if header not in headers
-            or not (needless == {""} or all(cell.plain.strip() in needless for cell in cells))
+            if header not in headers or not all(cell.plain.strip() in _NOTHING for cell in cells)
         }
 
     return step
@@ -60,19 +64,18 @@ def print_table(
     (the last one) are folded.
     """
     lines = [[as_text(cell) for cell in row] for row in rows]
-    columns: Columns = {header: [line[place] for line in lines] for place, header in enumerate(headers)}
-    numeric = {header for header, cells in columns.items() if header in set(right)}
     width = _terminal_width()
-    kept = fit(columns, narrower, width=width)
+    whole = {header: [line[place] for line in lines] for place, header in enumerate(headers)}
+    columns = fit(whole, narrower, width=width)
+    numeric = set(right)
     table = Table(box=None, pad_edge=False, header_style="bold")
-    renamed = _numeric_cells(columns, numeric)
-    for header, cells in kept.items():
-        justify: Literal["left", "right"] = "right" if id(cells) in renamed else "left"
-        if header == prose and width < UNFOLDED:
-            table.add_column(header, overflow="fold", max_width=_room_for(header, kept, width=width))
+    for header in columns:
+        justify: Literal["left", "right"] = "right" if header in numeric else "left"
+        if header == prose:
+            table.add_column(header, overflow="fold", max_width=_room_for(header, columns, width=width))
         else:
-            table.add_column(header, justify=justify, no_wrap=True, overflow="ignore")
-    for row in zip(*kept.values(), strict=True):
+            table.add_column(header, justify=justify, no_wrap=True)
+    for row in zip(*columns.values(), strict=True):
         table.add_row(*row)
     _print_block(table)
 
@@ -81,7 +84,9 @@ def print_details(fields: Mapping[str, Cell]) -> None:
     """One thing's fields on stdout, a line each; long values go on in the next line, between words only."""
     values = {name: as_text(value) for name, value in fields.items()}
     room = _terminal_width() - max(map(len, values)) - GAP
-    longest_word = max((Text(word).cell_len for value in values.values() for word in value.plain.split()), default=1)
+    longest_word = max(
+        (Text(word).cell_len for value in values.values() for word in value.plain.split()), default=1
+    )
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(style="bold", no_wrap=True)
     table.add_column(max_width=max(room, longest_word))
@@ -106,7 +111,9 @@ def width_of(columns: Columns) -> int:
 
 
 def _column_width(header: str, cells: Iterable[Text]) -> int:
-    return max(Text(header).cell_len, *(Text(line).cell_len for cell in cells for line in cell.plain.split("\n")), 0)
+    return max(
+        Text(header).cell_len, *(Text(line).cell_len for cell in cells for line in cell.plain.split("\n")), 0
+    )
 
 
 def _room_for(header: str, columns: Columns, *, width: int) -> int:

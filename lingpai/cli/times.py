@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Final
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from lingpai.cli.failures import UsageError
 
@@ -64,6 +65,39 @@ def shown_time(iso: str | None, *, now: datetime | None = None) -> str | None:
         return iso
     distance = moment - (now or datetime.now(UTC))
     return f"{moment:%Y-%m-%d %H:%M} ({shown_distance(distance)})"
+
+
+def shown_ago(iso: str | None) -> str | None:
+    """An ISO time as its distance alone, such as `3 hours ago`; unchanged when it is not one."""
+    moment = _read(iso)
+    return iso if moment is None else shown_distance(moment - datetime.now(UTC))
+
+
+def is_past(iso: str | None) -> bool:
+    """Whether an ISO time has passed; no time never does."""
+    moment = _read(iso)
+    return moment is not None and moment <= datetime.now(UTC)
+
+
+def shown_in_zone(iso: str | None, zone: str, *, latest: datetime | None = None) -> str | None:
+    """An ISO time as `2026-11-20 16:00` in an IANA zone, not later than `latest`; unchanged when that cannot be said."""
+    moment = _read(iso)
+    try:
+        place = ZoneInfo(zone)
+    except (ValueError, OSError, ZoneInfoNotFoundError):
+        return iso
+    if moment is None:
+        return iso
+    return f"{min(moment, latest or moment).astimezone(place):%Y-%m-%d %H:%M}"
+
+
+def _read(iso: str | None) -> datetime | None:
+    """The moment that an ISO time with its offset names; None for anything else."""
+    try:
+        moment = datetime.fromisoformat(iso or "")
+    except ValueError:
+        return None
+    return moment if moment.tzinfo is not None else None
 
 
 def shown_distance(distance: timedelta) -> str:

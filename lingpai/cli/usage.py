@@ -2,19 +2,25 @@
 
 import shutil
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Annotated, Any, Final
 
 from cyclopts import Parameter
 
 from lingpai.cli.failures import UsageError
 from lingpai.cli.options import NO_OPTIONS, Options
-from lingpai.cli.output import Cell, bar, print_csv, print_json, print_table, say
+from lingpai.cli.output import Cell, bar, print_csv, print_json, say
 from lingpai.cli.server import connect
-from lingpai.cli.times import local_zone
+from lingpai.cli.tables import drop, drop_empty, print_table, rename
+from lingpai.cli.times import local_zone, shown_in_zone
 
 PATH: Final = "/api/v1/usage"
 GROUPS: Final = ("key", "user", "model", "task", "day", "hour")
 AMOUNTS: Final = ("requests", "prompt_tokens", "completion_tokens", "cost", "errors", "refused")
+
+# What a narrow terminal does without, in this order.
+SHORT: Final = {"prompt tokens": "in", "completion tokens": "out"}
+NARROWER: Final = (drop("share"), drop_empty("cost"), rename(SHORT), drop_empty("errors", "refused"))
 
 
 def usage(
@@ -62,7 +68,8 @@ def read_groups(by: str | None) -> list[str]:
 def _print_report(report: dict[str, Any], groups: Sequence[str]) -> None:
     rows = report["data"]
     if not rows:
-        say(f"Nothing was used since {report.get('since')}.")
+        zone = str(report.get("tz"))
+        say(f"Nothing was used since {shown_in_zone(report.get('since'), zone)} ({zone}).")
         return
     most = max(row["requests"] for row in rows)
     table: list[list[Cell]] = [_cells(row, groups, most=most) for row in rows]
@@ -70,8 +77,11 @@ def _print_report(report: dict[str, Any], groups: Sequence[str]) -> None:
         table.append(_cells(total_of(rows, groups), groups, most=None))
     share = ["share"] if groups else []
     headers = [*groups, "requests", *share, *(name.replace("_", " ") for name in AMOUNTS[1:])]
-    print_table(headers, table, right=[name for name in headers if name not in {*groups, "share"}])
-    say(f"{report.get('since')} to {report.get('until')}, days and hours in {report.get('tz')}.")
+    numeric = {*headers, *SHORT.values()} - {*groups, "share"}
+    print_table(headers, table, right=numeric, narrower=NARROWER)
+    zone = str(report.get("tz"))
+    until = shown_in_zone(report.get("until"), zone, latest=datetime.now(UTC))
+    say(f"{shown_in_zone(report.get('since'), zone)} to {until}, days and hours in {zone}.")
 
 
 def bar_width() -> int:

@@ -5,9 +5,10 @@ from typing import Annotated, Any, Final, Literal
 from cyclopts import App, Parameter
 
 from lingpai.cli.options import NO_OPTIONS, Options, examples
-from lingpai.cli.output import listing, print_json, print_table, say
+from lingpai.cli.output import listing, print_json, say
 from lingpai.cli.server import all_pages, connect, segment
-from lingpai.cli.times import shown_time
+from lingpai.cli.tables import drop, print_table, swap
+from lingpai.cli.times import shown_ago, shown_time
 
 app = App(
     name="users",
@@ -62,7 +63,9 @@ def list_(*, options: Options = NO_OPTIONS) -> None:
     if options.as_json:
         print_json(users)
     else:
-        print_table(("name", "role", "state", "limits", "created", "id"), [_row(user) for user in users])
+        narrower = (swap("created", [shown_ago(user["created_at"]) for user in users]), drop("id", "created"))
+        headers = ("name", "role", "state", "limits", "created", "id")
+        print_table(headers, [_row(user) for user in users], narrower=narrower)
 
 
 @app.command(help_epilogue=examples("lingpai users disable alice"))

@@ -651,3 +651,20 @@ def test_origin_of_the_settings_file_may_come_later(make_server: MakeServer):
 
     assert answer.json == {"prediction": 1}
     assert "127.0.0.1:9" in server.stderr
+
+
+def test_kept_target_that_is_gone_can_be_removed(make_server: MakeServer):
+    """`models remove TARGET` forgets a target of `models add` that cannot be served any more."""
+    server = make_server().start()
+    file = server.folder / "two.py"
+    file.write_text("def predict(input_data):\n    return {'prediction': input_data}\n")
+    server.cli("models", "add", str(file))
+    server.stop()
+    file.unlink()
+    server.start()
+
+    removed = server.cli("models", "remove", str(file))
+    again = server.cli("models", "remove", str(file))
+
+    assert removed.returncode == 0, removed.stderr
+    assert again.returncode == 1

@@ -25,6 +25,10 @@ async def parrot(messages: list[lp.Message], *, max_tokens: int = 256):
     if len(words) > max_tokens:
         yield {"finish_reason": "length"}
 
+@lp.model("acme/several", task="chat")
+def several(messages, *, n: int = 1):
+    return f"{n} at once"
+
 @lp.model("acme/counted", task="chat")
 def counted(messages):
     return {"text": "ok", "usage": {"prompt_tokens": 7, "completion_tokens": 2}}
@@ -272,6 +276,32 @@ def test_a_chat_model_completes_and_a_completion_model_chats(worker):
     )
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_more_answers_than_the_model_gives_are_refused(worker, stream):
+    chat = {"model": "acme/parrot", "messages": [{"role": "user", "content": "hi"}], "stream": stream}
+    completion = {"model": "acme/shout", "prompt": "hi", "stream": stream}
+
+    for path, fields in (("/v1/chat/completions", chat), ("/v1/completions", completion)):
+        error = error_of(worker.post(path, **fields, n=2), 400, "invalid_request")
+        assert (error["param"], error["message"]) == ("n", "This model gives one answer; leave `n` out.")
+
+
+@pytest.mark.parametrize("n", [None, 1])
+def test_one_answer_is_what_a_model_gives(worker, n):
+    messages = [{"role": "user", "content": "hi"}]
+    response = worker.post("/v1/chat/completions", model="acme/parrot", messages=messages, n=n)
+
+    assert response.status_code == 200
+    assert "x-lingpai-dropped-params" not in response.headers
+
+
+def test_a_function_that_takes_n_is_given_it(worker):
+    messages = [{"role": "user", "content": "hi"}]
+    response = worker.post("/v1/chat/completions", model="acme/several", messages=messages, n=2)
+
+    assert response.json()["choices"][0]["message"]["content"] == "2 at once"
+
+
 def test_parameters_without_effect_are_told(worker):
     fields = {"temperature": 0.5, "seed": None, "bad\r\nname": 1, "user": "me"}
     response = worker.post("/v1/chat/completions", model="acme/parrot", messages=HELLO, **fields)
@@ -360,7 +390,7 @@ def test_the_traceback_of_a_failure_is_printed_with_the_request_id(worker):
     )
 
     log = worker.log.read_text()
-    assert "call req_test_1 to /v1/chat/completions failed" in log
+    assert "ERROR call req_test_1 to /v1/chat/completions failed" in log
     assert "secret detail" in log
     assert "engines/calls.py" not in log
 

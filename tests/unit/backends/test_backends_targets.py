@@ -146,7 +146,7 @@ def test_a_syntax_error_shows_the_authors_file_only(app):
 def test_an_error_on_import_shows_the_authors_frames_only(app):
     error = failure(app("def f():\n    raise KeyError('x')\nf()"))
 
-    assert error.message.endswith("raised KeyError on import.")
+    assert error.message.endswith("could not be imported: KeyError: 'x'.")
     assert error.details.count("File ") == 2
     assert "engines" not in error.details
 
@@ -160,7 +160,26 @@ def test_a_mistake_in_the_decorator_shows_on_import(app):
         app("import lingpai.authoring as lp\n@lp.model('acme/x', task='embeding')\ndef f(x): ...")
     )
 
-    assert "Did you mean `embedding`" in error.details
+    assert "app.py`: Unknown task 'embeding'. Did you mean `embedding`" in error.message
+    assert "authoring.py" not in error.details
+    assert "@lp.model('acme/x', task='embeding')" in error.details
+
+
+def test_a_value_error_of_the_authors_own_is_named_as_one(app):
+    error = failure(app("raise ValueError('first line\\nsecond line')"))
+
+    assert error.message.endswith("could not be imported: ValueError: first line.")
+
+
+def test_an_exception_without_a_message_is_named_alone(app):
+    assert failure(app("raise KeyError")).message.endswith("could not be imported: KeyError.")
+
+
+def test_a_long_message_is_cut(app):
+    message = failure(app("raise OSError('x' * 5000)")).message
+
+    assert message.endswith("x …")
+    assert len(message) < 500
 
 
 def test_one_name_for_two_models_is_refused(app):

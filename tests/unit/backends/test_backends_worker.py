@@ -21,12 +21,14 @@ from lingpai.backends.worker import BackOff, Worker, WorkerStartError, describe_
 LOG = logging.getLogger("lingpai.backends")
 
 APP = """
-import os, signal, subprocess, sys, time
+import logging, os, signal, subprocess, sys, time
 
 def predict(command):
     '''Does as it is told.'''
     match command:
         case "print": print("a \\x1b[31mred line"); print("to stderr", file=sys.stderr)
+        case "log": logging.getLogger("acme").warning("low on\\nmemory")
+        case "fail": raise RuntimeError("why\\nexactly")
         case "die": os._exit(7)
         case "kill": os.kill(os.getpid(), signal.SIGKILL)
         case "child": return subprocess.Popen(["sleep", "60"]).pid
@@ -117,6 +119,25 @@ def test_what_models_print_is_logged_line_by_line_under_their_name(make_worker, 
     assert lines == ["a \\x1b[31mred line", "to stderr"]
 
 
+def test_what_models_log_and_how_calls_fail_keep_their_levels(make_worker, app, caplog):
+    async def story():
+        async with started(make_worker(app)) as worker:
+            await tell(worker, "log")
+            await tell(worker, "fail")
+            await tell(worker, "print")
+
+    with caplog.at_level(logging.INFO, "lingpai.models.mine"):
+        asyncio.run(story())
+
+    records = [record for record in caplog.records if record.name == "lingpai.models.mine"]
+    shown = [(record.levelname, record.getMessage()) for record in records]
+    assert shown[:2] == [("WARNING", "acme: low on"), ("WARNING", "  memory")]
+    assert shown[2] == ("ERROR", "call - to /v1/predict failed: Traceback (most recent call last):")
+    assert {level for level, _ in shown[2:-2]} == {"ERROR"}
+    assert [text for _, text in shown[-4:-2]] == ["  RuntimeError: why", "  exactly"]
+    assert {level for level, _ in shown[-2:]} == {"INFO"}
+
+
 def test_a_crashed_worker_is_restarted(make_worker, app, states, caplog):
     async def story():
         async with started(make_worker(app)) as worker:
@@ -189,11 +210,31 @@ def test_a_failing_load_shows_the_authors_traceback(make_worker, write_app):
         def __call__(self, x): ...
     """
 
-    with pytest.raises(WorkerStartError, match=r"`acme/heavy` could not be loaded: MemoryError") as caught:
+    with pytest.raises(
+        WorkerStartError, match=r"(?m)`acme/heavy` could not be loaded: MemoryError: no room\.$"
+    ) as caught:
         asyncio.run(make_worker(write_app("heavy.py", text)).start())
 
     assert "def load(self, context)" in caught.value.details
     assert "engines" not in caught.value.details
+
+
+def test_a_module_missing_in_load_is_named_as_one_missing_on_import_is(make_worker, write_app):
+    text = """
+    import lingpai.authoring as lp
+    @lp.model("acme/needy")
+    class Needy:
+        def load(self, context): import surely_not_installed
+        def __call__(self, x): ...
+    """
+
+    with pytest.raises(WorkerStartError) as caught:
+        asyncio.run(make_worker(write_app("needy.py", text)).start())
+
+    assert caught.value.message == (
+        "`acme/needy` needs the module `surely_not_installed`, which is not installed beside Lingpai."
+    )
+    assert "def load(self, context)" in caught.value.details
 
 
 def test_a_slow_load_shows_progress(make_worker, write_app, monkeypatch):

@@ -1,4 +1,8 @@
-from lingpai.backends.worker_output import LONGEST_LINE, LineSplitter, escaped
+import logging
+
+import pytest
+
+from lingpai.backends.worker_output import LONGEST_LINE, LevelReader, LineSplitter, escaped
 
 
 def test_lines_come_out_when_they_end():
@@ -44,3 +48,56 @@ def test_bytes_that_are_no_text_are_shown_as_escapes():
 
 def test_ordinary_text_stays_as_it_is():
     assert escaped("令牌 – ok 👍") == "令牌 – ok 👍"
+
+
+def levels(*lines):
+    reader = LevelReader()
+    return [logging.getLevelName(reader.read(line)[0]) for line in lines]
+
+
+@pytest.mark.parametrize("level", ["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"])
+def test_a_record_keeps_its_level_and_loses_the_word_for_it(level):
+    assert LevelReader().read(f"{level} acme.model: low on memory") == (
+        getattr(logging, level),
+        "acme.model: low on memory",
+    )
+
+
+def test_a_failed_call_is_an_error():
+    line = "ERROR call req_1 to /v1/embeddings failed: Traceback (most recent call last):"
+
+    assert LevelReader().read(line) == (logging.ERROR, line.removeprefix("ERROR "))
+
+
+@pytest.mark.parametrize("line", ["loaded", "ERROR", "ERROR but not a record", "errors: 3", "  indented", ""])
+def test_what_is_merely_printed_is_info(line):
+    assert LevelReader().read(line) == (logging.INFO, line)
+
+
+def test_what_is_indented_or_empty_continues_the_record_before():
+    assert levels("WARNING m: two", "  lines", "", "\tand more", "printed", "  too") == [
+        *["WARNING"] * 4,
+        *["INFO"] * 2,
+    ]
+
+
+def test_a_traceback_continues_the_record_before_up_to_its_exception():
+    lines = [
+        "ERROR m: it failed",
+        "Traceback (most recent call last):",
+        '  File "app.py", line 1, in f',
+        "KeyError: 'x'",
+        "",
+        "During handling of the above exception, another exception occurred:",
+        "",
+        "Traceback (most recent call last):",
+        '  File "app.py", line 3, in f',
+        "ValueError: y",
+        "printed",
+    ]
+
+    assert levels(*lines) == ["ERROR"] * 10 + ["INFO"]
+
+
+def test_a_printed_traceback_is_info():
+    assert levels("Traceback (most recent call last):", "  File", "KeyError: 1") == ["INFO"] * 3

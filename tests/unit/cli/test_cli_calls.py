@@ -196,3 +196,27 @@ def test_deleting_a_key_asks_on_a_terminal(surroundings, api):
     assert "last used: 2026-11-20 15:00" in asked
     assert code == 1
     assert len(api.keys) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "status", "is_hinted"),
+    [('["a", "b"]', 400, True), ("hello", 400, False), ('{"a": 1}', 429, False)],
+)
+def test_run_hints_at_input_that_was_meant_as_json(lingpai, api, text, status, is_hinted):
+    fault = error(status, "invalid_request", "`input` does not fit.")
+    api.faults["POST", "/api/v1/models/acme/shout/inference"] = fault
+
+    outcome = lingpai("run", "acme/shout", text)
+
+    assert outcome.returncode == 1
+    assert outcome.stderr.startswith("error: `input` does not fit.")
+    assert ("add --input-json" in outcome.stderr) is is_hinted
+
+
+def test_an_error_after_half_an_answer_has_a_line_of_its_own(terminal, api):
+    api.stream = sse("Hel", end='data: {"error": {"message": "The model died.", "code": "model_error"}}\n\n')
+    terminal.wait_for("> ")
+    terminal.type("hi\n")
+    terminal.wait_for("The model died.")
+
+    assert "Hel\r\n" in terminal.seen

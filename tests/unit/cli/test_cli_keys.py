@@ -125,3 +125,22 @@ def test_show_prints_details_and_a_missing_key_fails(lingpai, api):
     assert "203.0.113.0/24" in found.stdout
     assert missing.returncode == 1
     assert "There is no key other" in missing.stderr
+
+
+@pytest.mark.parametrize(
+    ("fields", "state"),
+    [
+        ({}, "enabled"),
+        ({"expires_at": "2099-01-01T00:00:00Z"}, "enabled"),
+        ({"expires_at": "2020-01-01T00:00:00Z"}, "expired"),
+        ({"expires_at": "2020-01-01T00:00:00Z", "disabled": True}, "disabled"),
+    ],
+)
+def test_state_says_why_a_key_is_not_accepted(lingpai, api, fields, state):
+    api.add_key("my-app", **fields)
+
+    listed = lingpai("keys", "list")
+    shown = lingpai("keys", "show", "my-app")
+
+    assert listed.stdout.splitlines()[1].split()[4] == state
+    assert ["state", state] in [line.split() for line in shown.stdout.splitlines()]

@@ -2,8 +2,12 @@
 
 import csv
 import json
+from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
 
 import pytest
+
+from tests.fakes.management_api import Answer, error
 
 
 def usage_row(requests, **group):
@@ -141,3 +145,58 @@ def test_usage_refuses_what_it_does_not_know(lingpai, api, arguments):
 
     assert outcome.returncode == 2
     assert api.requests == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["list"], "No limits are set."),
+        (["list", "--key", "k"], "Key k has no limits of its own; those of its user may apply."),
+        (["list", "--user", "alice"], "User alice has no limits."),
+        (["set", "key", "k", "none"], "Key k has no limits of its own now; those of its user may apply."),
+    ],
+)
+def test_without_limits_it_says_what_may_apply(lingpai, api, arguments, words):
+    outcome = lingpai("limits", *arguments)
+
+    assert (outcome.stdout, outcome.stderr) == ("", f"{words}\n")
+
+
+def test_models_list_with_a_key_that_only_calls(lingpai, remote, signed_in):
+    """Without models:read there is what the key may call: id and task."""
+    remote.faults["GET", "/api/v1/models"] = error(403, "insufficient_scope", "The key lacks models:read.")
+    own = {"id": "lingpai/eliza", "object": "model", "task": "chat", "created": 1, "owned_by": "lingpai"}
+    remote.faults["GET", "/v1/models"] = Answer(body={"object": "list", "data": [own]})
+
+    table = lingpai("models", "list", environment=signed_in)
+    as_json = lingpai("models", "list", "--json", environment=signed_in)
+
+    assert table.returncode == 0
+    assert table.stdout.splitlines()[1].split()[:2] == ["lingpai/eliza", "chat"]
+    assert "models:read" in table.stderr
+    assert json.loads(as_json.stdout) == [{"id": "lingpai/eliza", "task": "chat"}]
+
+
+def test_models_list_refused_for_another_reason_is_refused(lingpai, remote, signed_in):
+    remote.faults["GET", "/api/v1/models"] = error(403, "ip_not_allowed", "Not from this address.")
+
+    assert lingpai("models", "list", environment=signed_in).returncode == 4
+
+
+def test_usage_says_its_period_in_the_zone_asked_for(lingpai, api):
+    """The server's end is the end of the hour; what is still to come was not used."""
+    now = datetime.now(UTC).replace(microsecond=0)
+    frame = {
+        "since": "2026-01-01T00:00:00Z",
+        "until": (now + timedelta(hours=5)).isoformat(),
+        "tz": "Asia/Tokyo",
+    }
+    api.faults["GET", "/api/v1/usage"] = Answer(body={"data": [usage_row(3)], **frame, "by": []})
+
+    outcome = lingpai("usage", "--tz", "Asia/Tokyo")
+
+    since, _, end = outcome.stderr.strip().partition(" to ")
+    until = datetime.strptime(end[:16], "%Y-%m-%d %H:%M").replace(tzinfo=ZoneInfo("Asia/Tokyo"))
+    assert since == "2026-01-01 09:00"
+    assert end[16:] == ", days and hours in Asia/Tokyo."
+    assert abs(until - now) < timedelta(minutes=3)

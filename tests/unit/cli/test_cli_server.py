@@ -185,3 +185,27 @@ def test_a_plain_file_is_not_a_socket(tmp_path):
 
     assert not stat.S_ISSOCK(path.stat().st_mode)
     assert not has_socket(path)
+
+
+def test_without_anything_set_up_a_server_can_be_named(lingpai, tmp_path):
+    outcome = lingpai("keys", "list", environment={"LINGPAI_DATA": ""})
+
+    assert outcome.returncode == 1
+    assert "or name a server: LINGPAI_SERVER / --server" in outcome.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "call", "command"),
+    [
+        (["models", "show", "a/b"], "GET /v1/models", "lingpai models list"),
+        (["keys", "show", "k"], "GET /api/v1/keys", "lingpai keys list"),
+        (["keys", "show", "k"], "GET /api/v1/users", "lingpai users list"),
+    ],
+)
+def test_the_server_s_advice_names_commands(lingpai, api, arguments, call, command):
+    path = f"/api/v1/{arguments[0]}/{arguments[2]}"
+    api.faults["GET", path] = error(404, "not_found", f"There is no such thing. `{call}` lists them.")
+
+    outcome = lingpai(*arguments)
+
+    assert outcome.stderr == f"error: There is no such thing. `{command}` lists them.\n"
