@@ -137,6 +137,6 @@ def test_new_meters_count_the_calls_that_are_under_way():
     journal.written = [NOON_ISH - 3]
     journal.loader.limits_changed(KEY)
 
-    hour, rate = journal.load("5/hour", "5/10m")
+    day, rate = journal.load("5/day", "5/10m")
 
-    assert (hour.used, rate.used_at(NOON_ISH)) == (3, 3)
+    assert (day.used, rate.used_at(NOON_ISH)) == (3, 3)
