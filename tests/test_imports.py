@@ -45,7 +45,7 @@ ONLY = {
     "client": {"wire"},
     "demo": {"authoring"},
     "lane": set(),
-    "backends": {"wire", "errors", "principal", "ids", "telemetry", "authoring"},
+    "backends": {"wire", "errors", "principal", "ids", "telemetry", "authoring", "socket_paths"},
     "migrations": set(),
     "lingpai": {"authoring", "client"},
 }

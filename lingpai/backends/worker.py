@@ -22,11 +22,9 @@ import msgspec
 
 from lingpai.backends.worker_output import escaped
 from lingpai.backends.worker_process import StatusEvent, WorkerProcess
+from lingpai.socket_paths import LONGEST
 
 WorkerState = Literal["loading", "ready", "restarting", "stopped"]
-
-LONGEST_SOCKET_PATH: Final = 107
-"""What fits into the kernel's address of a Unix socket, in bytes (unix(7))."""
 
 FIRST_DELAY_S: Final = 0.5
 LONGEST_DELAY_S: Final = 30.0
@@ -215,10 +213,10 @@ class Worker:
 
     def _check_socket_path(self) -> None:
         length = len(bytes(self.socket_path.absolute()))
-        if length > LONGEST_SOCKET_PATH:
+        if length > LONGEST:
             raise WorkerStartError(
                 f"The socket path {self.socket_path} has {length} bytes, and the system allows "
-                f"{LONGEST_SOCKET_PATH}. Choose a data directory with a shorter path."
+                f"{LONGEST}. Choose a data directory with a shorter path."
             )
 
     def _report_fault(self, supervision: asyncio.Task[None]) -> None:

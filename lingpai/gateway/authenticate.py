@@ -15,6 +15,7 @@ from lingpai.ids import credential_id
 from lingpai.jobs.runner import JobRunner
 from lingpai.principal import Principal
 from lingpai.quotas.loader import StaleLimitsError
+from lingpai.web.auth import insufficient_scope
 
 if TYPE_CHECKING:
     from lingpai.catalog.interfaces import Model
@@ -143,7 +144,7 @@ def check(exchange: "Exchange") -> None:
     if principal is None:
         raise missing_key()
     if SCOPE not in principal.scopes:
-        raise missing_scope(SCOPE)
+        raise insufficient_scope(SCOPE, principal)
     check_principal(principal, exchange.front.caller_address, exchange.started_at)
 
 
@@ -173,14 +174,6 @@ def missing_key() -> LingpaiError:
         "missing_api_key",
         "No API key was sent. Send the header `Authorization: Bearer sk-lp-…`; make a key with `lingpai keys create NAME`.",
         headers={"www-authenticate": 'Bearer realm="lingpai"'},
-    )
-
-
-def missing_scope(scope: str) -> LingpaiError:
-    return LingpaiError(
-        "insufficient_scope",
-        f"This key lacks the scope `{scope}`. Use a key that has it, or ask an administrator.",
-        headers={"www-authenticate": f'Bearer realm="lingpai", error="insufficient_scope", scope="{scope}"'},
     )
 
 

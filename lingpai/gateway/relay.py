@@ -178,7 +178,11 @@ def _relay_error(exchange: "Exchange", body: bytes) -> None:
         settle.answer_error(exchange, exchange.status, body, {})  # our own worker speaks our own errors
         return
     if exchange.status >= 500 or exchange.status < 400:
-        log.warning("backend %s: status %d: %r", backend.name, exchange.status, body[:500])
+        log.warning(
+            "backend %s: status %d (call %s)", backend.name, exchange.status, exchange.request_id.decode()
+        )
+        # A backend's text may repeat the prompt, or the key it was called with: only for those who ask for it.
+        log.debug("backend %s: %r", backend.name, body[:500])
     status, body, headers = backend_error.translate(
         exchange.status, body, retry_after=exchange.retry_after, backend=backend.name
     )

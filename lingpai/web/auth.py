@@ -40,7 +40,7 @@ class ScopeRequirement(SecurityBase):
         authenticate: Authenticate = request.app.state.authenticate
         caller = await authenticate(request)
         if self.scope != ANY and self.scope not in caller.scopes:
-            raise _insufficient_scope(self.scope, caller)
+            raise insufficient_scope(self.scope, caller)
         return caller
 
 
@@ -80,12 +80,13 @@ def open_reason(route: Any) -> str | None:
     return reason
 
 
-def _insufficient_scope(scope: str, caller: Principal) -> LingpaiError:
+def insufficient_scope(scope: str, caller: Principal) -> LingpaiError:
+    """What a caller hears whose key lacks `scope`."""
     held = ", ".join(f"`{name}`" for name in sorted(caller.scopes)) or "no scope at all"
     return LingpaiError(
         "insufficient_scope",
         f"This call needs the scope `{scope}`; yours has {held}. Use a key that has it, or ask an administrator for one.",
         headers={
-            "www-authenticate": f'Bearer error="insufficient_scope", scope="{scope}"'
+            "www-authenticate": f'Bearer realm="lingpai", error="insufficient_scope", scope="{scope}"'
         },  # RFC 6750 section 3.1
     )

@@ -1064,3 +1064,18 @@ def test_half_sent_header_is_not_kept_for_ever(half_sent_head):
     connection, opened_at = half_sent_head
 
     assert connection.is_closed_within(max(opened_at + 31 - time.monotonic(), 0.1))
+
+
+def test_text_of_a_failing_engine_is_not_logged(make_server: MakeServer, engine):
+    """An engine's error may repeat the prompt or a key: the log names backend, status and call only."""
+
+    async def failing(call: EngineCall) -> None:
+        await call.answer({"error": {"message": "prompt-canary-4711"}}, status="500 Oops")
+
+    server = make_server(engine.url).start()
+
+    answer = post(server.port, CHAT, chat(script=engine.script(failing)), key=server.key)
+
+    assert_failed(answer, 502, "backend_error")
+    assert "status 500" in server.stderr
+    assert "canary" not in server.stderr

@@ -75,7 +75,10 @@ def test_caller_without_the_scope_gets_403_that_names_it(client: TestClient) -> 
     assert answer.status_code == 403
     assert answer.json()["error"]["code"] == "insufficient_scope"
     assert "`keys:read`" in answer.json()["error"]["message"]
-    assert answer.headers["www-authenticate"] == 'Bearer error="insufficient_scope", scope="keys:read"'
+    assert (
+        answer.headers["www-authenticate"]
+        == 'Bearer realm="lingpai", error="insufficient_scope", scope="keys:read"'
+    )
 
 
 def test_any_asks_for_a_valid_key_and_no_scope(client: TestClient) -> None:
