@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lingpai.authoring import Context, InputError, Message, model
+    from lingpai.authoring import Batch, Context, InputError, Message, Usage, model
     from lingpai.client import (
         AddressError,
         APIError,
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         ServerUnreachableError,
         UnexpectedAnswerError,
     )
+    from lingpai.media import Audio, File, Image
 
 __version__ = "0.1.0"
 
@@ -33,11 +34,15 @@ __all__ = [
     "APIError",
     "AddressError",
     "AsyncClient",
+    "Audio",
     "AuthenticationError",
+    "Batch",
     "Client",
     "ClientError",
     "Context",
     "CredentialError",
+    "File",
+    "Image",
     "InputError",
     "InvalidRequestError",
     "Message",
@@ -48,17 +53,25 @@ __all__ = [
     "ServerError",
     "ServerUnreachableError",
     "UnexpectedAnswerError",
+    "Usage",
     "model",
 ]
 
-_AUTHORING = frozenset({"Context", "InputError", "Message", "model"})
+_AUTHORING = frozenset({"Batch", "Context", "InputError", "Message", "Usage", "model"})
+_MEDIA = frozenset({"Audio", "File", "Image"})
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'lingpai' has no attribute {name!r}")
-    return getattr(import_module("lingpai.authoring" if name in _AUTHORING else "lingpai.client"), name)
+    return getattr(import_module(_home_of(name)), name)
 
 
 def __dir__() -> list[str]:
     return [*__all__, "__version__"]
+
+
+def _home_of(name: str) -> str:
+    if name in _MEDIA:
+        return "lingpai.media"
+    return "lingpai.authoring" if name in _AUTHORING else "lingpai.client"

@@ -23,41 +23,45 @@ from lingpai import model_operations
 from lingpai.catalog import routes as catalog_routes
 from lingpai.catalog.interfaces import Backend
 from lingpai.catalog.service import Catalog
-from lingpai.catalog.store import SqlTargetStore
+from lingpai.domains import Domains
+from lingpai.events import routes as event_routes
+from lingpai.events.endpoints import WebhookSettingsError
 from lingpai.gateway import authenticate
 from lingpai.gateway import routes as gateway_routes
 from lingpai.gateway.answer import EXPOSED_HEADERS
 from lingpai.gateway.authenticate import Account, Authenticator, has_doubled_credential, read_credential
+from lingpai.gateway.call_limits import CallLimits
 from lingpai.gateway.compatible_keys import compatible_key_routes
 from lingpai.gateway.endpoints import is_for_browsers
 from lingpai.gateway.exchange import Exchange
 from lingpai.gateway.gateway import Gateway
 from lingpai.identity import routes as identity_routes
-from lingpai.identity.keyring import Keyring
-from lingpai.identity.peppers import Peppers, peppers_from_file, peppers_from_text
 from lingpai.identity.schemas import KeyCreate
-from lingpai.identity.service import Keys, Users
-from lingpai.identity.store import SqlCredentialStore
 from lingpai.jobs.runner import JobRunner
-from lingpai.lane.server import LaneServer
+from lingpai.lane.doorman import Bounds
+from lingpai.lane.server import LaneServer, most_connections, raise_descriptor_limit
+from lingpai.metering import journal_routes, request_routes
 from lingpai.metering import routes as metering_routes
+from lingpai.metering.counting import TokenCounter
 from lingpai.metering.journal import Journal
-from lingpai.metering.service import UsageReport
-from lingpai.metering.store import SqlUsageStore
+from lingpai.metering.lag import JournalLag
 from lingpai.metering.supervisor import IngesterProcess
-from lingpai.names import Names, Subjects
 from lingpai.principal import Principal
 from lingpai.quotas import routes as quota_routes
+from lingpai.quotas.amounts import Amounts
 from lingpai.quotas.description import describe
-from lingpai.quotas.grammar import canonical_limit
 from lingpai.quotas.headers import rate_limit_headers
 from lingpai.quotas.interfaces import Subject
 from lingpai.quotas.limiter import MemoryLimiter
 from lingpai.quotas.loader import MeterLoader
-from lingpai.settings import ModelSettings, Settings
+from lingpai.quotas.service import Limits
+from lingpai.quotas.subjects import EACH_USER
+from lingpai.reload import Reload, plan_reload
+from lingpai.settings import ModelSettings, ServerSettings, Settings
 from lingpai.socket_paths import socket_address
-from lingpai.storage.database import Database, sqlite_url
 from lingpai.targets import DEMONSTRATION, DEMONSTRATION_NAME, Fleet, OriginUnreachableError
+from lingpai.telemetry.call_log import CallLog
+from lingpai.telemetry.logs import set_up_logging
 from lingpai.telemetry.metrics import CallMetrics, render
 from lingpai.web.cross_origin import CrossOriginCalls
 from lingpai.web.errors import install_error_handlers
@@ -116,30 +120,28 @@ class Application:
         self._open_storage(environment)
 
     def _open_storage(self, environment: Mapping[str, str]) -> None:
-        self.database = Database(sqlite_url(self.data / "lingpai.db"))
-        self._exits.callback(self.database.close)
-        self.database.migrate()
-        self.targets = SqlTargetStore(self.database)
-        self.usage = SqlUsageStore(self.database)
-        peppers = _peppers(self.data, environment)
-        self.keyring = Keyring(SqlCredentialStore(self.database), peppers)
-        shared: dict[str, Any] = {
-            "on_change": self._on_identity_change,
-            "validate_limit": canonical_limit,
-            "default_limits": self.settings.limits.default,
-        }
-        self.users = Users(self.database, **shared)
-        self.keys = Keys(self.database, peppers=peppers, **shared)
-        self.names = Names(self.database)
-        self.users.ensure_admin()
-        self.local_administrator = self.users.local_administrator()
+        try:
+            self.domains = Domains(
+                self.settings,
+                self.catalog,
+                data=self.data,
+                environment=environment,
+                on_identity_change=self._on_identity_change,
+                on_limits_change=self._on_limits_change,
+            )
+        except WebhookSettingsError as error:
+            raise StartError(str(error)) from error
+        self._exits.callback(self.domains.close)
+        self._exits.push_async_callback(self.domains.webhook_client.close)
+        self._exits.push_async_callback(self.domains.events.flush)
+        self.local_administrator = self.domains.users.local_administrator()
         self.local_administrator.account = Account(self.local_administrator, ())
 
     def _make_first_key(self) -> str | None:
         """On the first start that succeeds: one key to begin with."""
-        if self.keys.were_ever_made():
+        if self.domains.keys.were_ever_made():
             return None
-        return self.keys.create(self.local_administrator, KeyCreate(name=FIRST_KEY_NAME)).token
+        return self.domains.keys.create(self.local_administrator, KeyCreate(name=FIRST_KEY_NAME)).token
 
     # -- start
 
@@ -188,35 +190,72 @@ class Application:
         self._exits.push_async_callback(self.ingester.stop)
         self.journal = Journal(folder, loop, self.settings.metering)
         self._exits.callback(self.journal.close)
+        self.lag = JournalLag(self.journal, self.ingester)
         self._journal_at_start = self.journal.position
         await self.ingester.start()
 
     def _build_gateway(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.limiter = MemoryLimiter(self.usage)
+        keyring = self.domains.keyring
+        self.limiter = MemoryLimiter(self.domains.usage, warn_at=self.settings.limits.warn_at)
+        self.limiter.on_threshold = self.domains.note_threshold
         self.meters = MeterLoader(
             self.limiter,
             mark=lambda: self.journal.position,
             reached=self._reached,
-            under_way=self._calls_under_way,
+            under_way=self._held_for,
         )
+        self.counter = TokenCounter()
+        self._exits.callback(self.counter.close)
         self.gateway = Gateway(
             settings=self.settings.gateway,
             loop=loop,
             catalog=self.catalog,
-            authenticator=Authenticator(self.keyring, self.meters.load, jobs=self.jobs),
+            authenticator=Authenticator(keyring, self.meters.load, jobs=self.jobs),
             limiter=self.limiter,
             rate_limit_headers=rate_limit_headers,
             journal=self.journal,
             metrics=self.metrics,
             is_loading=lambda: self.fleet.is_loading,
+            call_limits=CallLimits(
+                self.domains.book,
+                self.meters.load,
+                let_go=self._let_go_of_meters,
+                generation=lambda: keyring.generation,
+                jobs=self.jobs,
+            ),
+            counter=self.counter,
+            jobs=self.jobs,
             local_administrator=self.local_administrator,
+            call_log=CallLog() if self.settings.server.log_calls else None,
         )
         self._exits.push_async_callback(self.gateway.close)
         self._exits.push_async_callback(self.jobs.stop)
-        self.metrics.gauge(
-            "lingpai_connections", "Open connections of callers.", lambda: len(self.server.fronts)
+        self._measure()
+
+    def _let_go_of_meters(self, subject: Subject) -> None:
+        self.limiter.attach(subject, ())
+
+    def _measure(self) -> None:
+        """The gauges of /metrics."""
+        gauge = self.metrics.gauge
+        gauge("lingpai_connections", "Open connections of callers.", lambda: len(self.server.fronts))
+        gauge("lingpai_meters", "Limit counters in memory.", lambda: len(self.limiter))
+        counter = self.metrics.counter
+        keyring = self.domains.keyring
+        counter("lingpai_key_lookups", "Keys looked up in the database.", lambda: keyring.look_ups)
+        counter(
+            "lingpai_connections_refused",
+            "Connections turned away because there were too many.",
+            lambda: self.server.doorman.turned_away,
         )
-        self.metrics.gauge("lingpai_meters", "Limit counters in memory.", lambda: len(self.limiter))
+        gauge(
+            "lingpai_waiting_calls",
+            "Calls that wait for a limit with `wait`.",
+            lambda: self.gateway.queue.size,
+        )
+        gauge("lingpai_journal_records", "Usage records not in the database yet.", self.lag.records)
+        gauge("lingpai_journal_bytes", "Bytes of the usage journal not in the database yet.", self.lag.bytes)
+        gauge("lingpai_journal_skipped", "Damaged places of the usage journal skipped.", self.lag.skipped)
 
     async def _listen(self, listener: socket.socket) -> None:
         settings = self.settings.server
@@ -225,6 +264,7 @@ class Application:
             self.gateway,
             keep_alive_s=settings.keep_alive_s,
             stop_timeout_s=settings.stop_timeout_s,
+            bounds=_bounds(settings),
         )
         admin_socket = self.data / "admin.sock"
         # One that is there was left by a process that was killed: the lock says that it is gone.
@@ -239,11 +279,25 @@ class Application:
 
     async def _start_jobs(self) -> None:
         self.jobs.every(0.5, "watch time-outs", self.gateway.sweep)
+        self.domains.learn_key_ids()
         self.jobs.every(5.0, "evict idle limits", self._evict_idle_limits)
         self.jobs.every(60.0, "note last uses of keys", self._note_uses)
         self.jobs.every(60.0, "refresh model lists", self.fleet.refresh)
-        for target in await asyncio.to_thread(self.targets.all):
+        self.jobs.every(3600.0, "delete old usage records", self.domains.retention.expire)
+        await self._start_events()
+        for target in await asyncio.to_thread(self.domains.targets.all):
             self.jobs.start("serve a kept target", self.fleet.add_patiently(ModelSettings(target=target)))
+
+    async def _start_events(self) -> None:
+        events, webhooks = self.domains.events, self.domains.webhooks
+        self.jobs.every(0.5, "store events", events.flush)
+        self.jobs.every(3600.0, "remove old events", self._remove_old_events)
+        await webhooks.give_up_removed()
+        for courier in webhooks.couriers:
+            self.jobs.every(1.0, f"send events to {courier.endpoint.name}", courier.deliver_due)
+
+    async def _remove_old_events(self) -> None:
+        await self.domains.events.remove_old(self.settings.events.keep_days)
 
     # -- the ASGI side
 
@@ -258,12 +312,13 @@ class Application:
 
     def _build_asgi(self) -> Any:
         origins = self.settings.gateway.cors_origins
-        calls = CrossOriginCalls(
+        self._cross_origin = CrossOriginCalls(
             self.build_api(), is_call=is_for_browsers, origins=origins, exposed=EXPOSED_HEADERS
         )
-        return UsualPaths(calls)
+        return UsualPaths(self._cross_origin)
 
     def _routers(self) -> list[Any]:
+        domains = self.domains
         return [
             health_routes(
                 not_ready_because=self._not_ready_because,
@@ -274,14 +329,24 @@ class Application:
             gateway_routes.documented_calls(),
             gateway_routes.key_routes(describe, time.time),
             compatible_key_routes(describe, time.time),
-            identity_routes.key_routes(self.keys),
-            identity_routes.user_routes(self.users),
+            identity_routes.key_routes(domains.keys),
+            identity_routes.user_routes(domains.users),
+            identity_routes.project_routes(domains.projects),
             quota_routes.limit_routes(
-                Subjects(self.keys, self.users), self.meters.load, lambda: self.keyring.generation
+                Limits(
+                    domains.subjects,
+                    domains.models,
+                    domains.book,
+                    self.meters.load,
+                    generation=lambda: domains.keyring.generation,
+                )
             ),
-            metering_routes.usage_routes(UsageReport(self.usage), self._all_recorded, self.names),
+            metering_routes.usage_routes(domains.usage_report, self._all_recorded, domains.names),
+            request_routes.request_routes(domains.requests, self._all_recorded, domains.names, time.time),
+            journal_routes.journal_routes(domains.database, self.lag, lambda: self.journal.healthy),
+            event_routes.event_routes(domains.events, domains.webhooks),
             catalog_routes.management_routes(
-                self.catalog, model_operations.TargetOperations(self.fleet, self.targets, self.gateway)
+                self.catalog, model_operations.TargetOperations(self.fleet, domains.targets, self.gateway)
             ),
         ]
 
@@ -297,6 +362,7 @@ class Application:
             raise authenticate.missing_key()
         principal = await self.gateway.authenticator.principal_for(token)
         if principal is None:
+            request.scope["state"]["is_offence"] = True  # the front listens less to who keeps sending these
             raise authenticate.unknown_key(token)
         authenticate.check_principal(principal, request.client.host if request.client else "", time.time())
         return principal
@@ -313,29 +379,39 @@ class Application:
     # -- what parts tell each other
 
     def _on_identity_change(self, kind: str, id_: str) -> None:
-        """A key or user changed (told from a worker thread): the next call must see it."""
+        """A key, user or project changed (told from a worker thread): the next call must see it."""
         if self._loop is not None:
             asyncio.run_coroutine_threadsafe(self._forget(kind, id_), self._loop).result(timeout=10)
 
-    async def _forget(self, kind: str, id_: str) -> None:
-        self.meters.limits_changed(("key" if kind == "key" else "user", id_))
-        if kind == "key":
-            self.keyring.forget_key(id_)
-        else:
-            self.keyring.forget_user(id_)
+    async def _forget(self, kind: Any, id_: str) -> None:
+        self.meters.limits_changed((kind, id_))
+        keyring = self.domains.keyring
+        forget = {"key": keyring.forget_key, "user": keyring.forget_user, "project": keyring.forget_project}
+        forget[kind](id_)
 
-    def _calls_under_way(self, subject: Subject) -> list[float]:
-        """When the calls of a key or user were admitted that are not answered yet."""
+    def _on_limits_change(self, subject: Subject) -> None:
+        """The limits of a model, or of users on it, changed (told on the event loop)."""
+        for each in self._held_to(subject):
+            self.meters.limits_changed(each)
+
+    def _held_to(self, subject: Subject) -> set[Subject]:
+        """The subject; where it stands for each user of a model, those with a call to it under way as well."""
         kind, id_ = subject
-        calls = [front.call for front in self.server.fronts]
-        return [
-            call.started_at
-            for call in calls
-            if isinstance(call, Exchange)
-            and call.is_admitted
-            and call.principal is not None
-            and (call.principal.key_id if kind == "key" else call.principal.user_id) == id_
-        ]
+        user_id, _, model_id = id_.partition(" ")
+        if kind != "user_model" or user_id != EACH_USER:
+            return {subject}
+        callers = {call.principal for call in self._calls() if call.is_admitted and call.model.id == model_id}
+        return {subject} | {
+            ("user_model", f"{caller.user_id} {model_id}") for caller in callers if caller is not None
+        }
+
+    def _held_for(self, subject: Subject) -> list[tuple[float, Amounts]]:
+        """What the calls that are not recorded yet hold of a subject's limits."""
+        return self.gateway.held_for(subject, self._calls())
+
+    def _calls(self) -> list[Exchange]:
+        calls = (front.call for front in self.server.fronts)
+        return [call for call in calls if isinstance(call, Exchange)]
 
     def _drop_backend(self, backend: Backend) -> None:
         self.jobs.start("drop a backend", self.gateway.drop(backend))
@@ -350,9 +426,9 @@ class Application:
         return await self._reached(self.journal.position)
 
     async def _note_uses(self) -> None:
-        uses = self.keyring.take_uses()
+        uses = self.domains.keyring.take_uses()
         if uses:
-            await asyncio.to_thread(self.keys.touch, uses)
+            await asyncio.to_thread(self.domains.keys.touch, uses)
 
     # -- run and stop
 
@@ -360,6 +436,25 @@ class Application:
         """Serve until told to stop."""
         self._is_running = True
         await self.server.run()
+
+    def reload(self, new: Settings) -> Reload | None:
+        """Take over what of `new` a running server can; None while starting or stopping. On the event loop."""
+        if not self._is_running or self._is_stopping:
+            return None
+        reload = plan_reload(self.settings, new)
+        self.settings = settings = reload.settings
+        set_up_logging(level=settings.server.log_level, format_=settings.server.log_format)
+        self.catalog.default_model = settings.server.default_model
+        self.gateway.reconfigure(settings.gateway)
+        self.gateway.call_log = CallLog() if settings.server.log_calls else None
+        self._cross_origin.allow(settings.gateway.cors_origins)
+        self.domains.set_default_limits(settings.limits.default)
+        self.server.reconfigure(
+            keep_alive_s=settings.server.keep_alive_s,
+            stop_timeout_s=settings.server.stop_timeout_s,
+            bounds=_bounds(settings.server),
+        )
+        return reload
 
     def request_stop(self) -> bool:
         """End `run`, if it was called; asked a second time, without waiting for streams. False while starting."""
@@ -390,6 +485,14 @@ def default_targets() -> tuple[ModelSettings, ...]:
     return (ModelSettings(target=DEMONSTRATION, name=DEMONSTRATION_NAME),)
 
 
+def _bounds(settings: ServerSettings) -> Bounds:
+    return Bounds(
+        connections=most_connections(settings.max_connections, raise_descriptor_limit()),
+        connections_per_address=settings.max_connections_per_address,
+        calls_per_address=settings.max_calls_per_address,
+    )
+
+
 def _lock_data(data: Path) -> int:
     """Make the data folder, closed to others, and hold it for this process alone."""
     try:
@@ -405,11 +508,6 @@ def _lock_data(data: Path) -> int:
             f"The data folder {data} cannot be used: {error}. Choose another one with --data."
         ) from error
     return descriptor
-
-
-def _peppers(data: Path, environment: Mapping[str, str]) -> Peppers:
-    text = environment.get("LINGPAI_PEPPER")
-    return peppers_from_text(text) if text else peppers_from_file(data / "secrets" / "pepper.json")
 
 
 def _bind(host: str, port: int) -> socket.socket:

@@ -11,6 +11,7 @@ about the function or class: it stays callable and testable, and carries its def
 """
 
 import logging
+import operator
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -77,6 +78,9 @@ TASK_ALIASES: Final[Mapping[str, str]] = {
     "text-to-video-synthesis": "text-to-video",
 }
 
+LONGEST_BATCH_WAIT_MS: Final = 60_000.0
+MOST_REPLICAS: Final = 64
+
 _ATTRIBUTE: Final = "__lingpai_model__"
 _PART: Final = r"[A-Za-z0-9][A-Za-z0-9._:@+-]*"
 _MODEL_ID: Final = re.compile(rf"{_PART}/{_PART}")
@@ -115,6 +119,58 @@ class Message(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """The tokens of one call, for models that count them: return ``(result, lp.Usage(…))``, or yield one at the end.
+
+    `cached_tokens` are part of `prompt_tokens`, `reasoning_tokens` part of `completion_tokens`, as in OpenAI's answers.
+    Raises ValueError for negative counts and parts larger than the whole, TypeError for what is no whole number.
+    """
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+    reasoning_tokens: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("prompt_tokens", "completion_tokens", "cached_tokens", "reasoning_tokens"):
+            count = operator.index(getattr(self, name))  # NumPy's integers become Python's
+            if count < 0:
+                raise ValueError(f"{name} must not be negative, not {count}.")
+            object.__setattr__(self, name, count)
+        if self.cached_tokens > self.prompt_tokens or self.reasoning_tokens > self.completion_tokens:
+            raise ValueError(
+                "cached_tokens are part of prompt_tokens, reasoning_tokens of completion_tokens."
+            )
+
+    def __add__(self, other: "Usage") -> "Usage":
+        return Usage(
+            prompt_tokens=self.prompt_tokens + other.prompt_tokens,
+            completion_tokens=self.completion_tokens + other.completion_tokens,
+            cached_tokens=self.cached_tokens + other.cached_tokens,
+            reasoning_tokens=self.reasoning_tokens + other.reasoning_tokens,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """How calls are put together: `max_size` of them, or as many as came within `max_wait_ms` milliseconds.
+
+    A batch also leaves late: while all of a model's `concurrency` is busy, calls wait and batches grow.
+    """
+
+    max_size: int = 64
+    max_wait_ms: float = 5.0
+
+    def __post_init__(self) -> None:
+        if self.max_size < 1:
+            raise ValueError(f"Batch: max_size must be at least 1, not {self.max_size}.")
+        if not 0 <= self.max_wait_ms <= LONGEST_BATCH_WAIT_MS:
+            raise ValueError(
+                f"Batch: max_wait_ms must be from 0 to {LONGEST_BATCH_WAIT_MS:g}, not {self.max_wait_ms}."
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
     """What `load(self, context)` is given."""
 
@@ -141,7 +197,12 @@ class ModelDefinition:
     served: Callable[..., Any] = field(repr=False)
     description: str | None = None
     aliases: tuple[str, ...] = ()
-    concurrency: int = 1
+    concurrency: int | None = None
+    batch: Batch | None = None
+    max_queue: int = 256
+    timeout_s: float | None = None
+    memory_mb: int | None = None
+    replicas: int = 1
 
 
 def model(
@@ -150,15 +211,30 @@ def model(
     task: str = "generic",
     description: str | None = None,
     aliases: Sequence[str] = (),
-    concurrency: int = 1,
+    concurrency: int | None = None,
+    batch: Batch | bool | None = None,
+    max_queue: int = 256,
+    timeout_s: float | None = None,
+    memory_mb: int | None = None,
+    replicas: int = 1,
 ) -> Callable[[Served], Served]:
     """Mark a function or class as a model to be served; what is decorated comes back unchanged.
 
     - `id`: ``owner/name``; `aliases`: other names callers may use
     - `task`: a Hugging Face or ModelScope task name, `chat`, `completion`, `embedding`, … or `generic` (any JSON)
     - `description`: for lists; the first line of the docstring when not given
-    - `concurrency`: how many calls of a synchronous function may run at once, each in a thread; the others queue.
-      Asynchronous functions are not held back
+    - `concurrency`: how many calls may run at once; the others queue. A synchronous function runs in as many threads,
+      one when not given; an asynchronous one is held back only when it is given. With `batch`, how many batches
+    - `batch`: the function is given a list of payloads of calls with equal parameters, and returns a list of results of
+      the same length; an exception in it (`lp.InputError`, say) is that one call's. True means ``lp.Batch()``
+    - `max_queue`: how many calls (payloads, with `batch`) may wait; further ones are refused with 503 and Retry-After
+    - `timeout_s`: seconds a call may run once its turn has come, a stream to its end. The caller then gets 504. An
+      asynchronous function is cancelled; a synchronous one that goes on for long has its worker restarted
+    - `memory_mb`: megabytes the worker may hold, children included, files that are mapped not; it is restarted over it.
+      Models served by one worker add theirs up
+    - `replicas`: how many worker processes share the calls; of a file's models the highest counts for the file
+
+    All bounds of calls are per worker process.
 
     A class is instantiated once per worker; its `load(self, context)` is called once before the first call, if it
     has one, and calls go to `__call__`.
@@ -167,8 +243,14 @@ def model(
     """
     _check_names(id, aliases)
     canonical = canonical_task(task)
-    if concurrency < 1:
-        raise ValueError(f"concurrency must be at least 1, not {concurrency}.")
+    _check_bounds(
+        concurrency=concurrency,
+        max_queue=max_queue,
+        timeout_s=timeout_s,
+        memory_mb=memory_mb,
+        replicas=replicas,
+    )
+    wanted_batch = _batch(batch)
 
     def mark(served: Served) -> Served:
         if not callable(served):
@@ -184,6 +266,11 @@ def model(
             description=description or summary(served),
             aliases=tuple(aliases),
             concurrency=concurrency,
+            batch=wanted_batch,
+            max_queue=max_queue,
+            timeout_s=timeout_s,
+            memory_mb=memory_mb,
+            replicas=replicas,
         )
         setattr(served, _ATTRIBUTE, definition)
         return served
@@ -242,3 +329,27 @@ def _check_names(model_id: str, aliases: Sequence[str]) -> None:
     for alias in aliases:
         if not _ALIAS.fullmatch(alias):
             raise ValueError(f"{alias!r} is not an alias. Use letters, digits and . _ : @ + - and slashes.")
+
+
+def _check_bounds(**given: float | None) -> None:
+    for name, value in given.items():
+        lowest = 0 if name == "max_queue" else 1
+        if value is None:
+            continue
+        if name == "timeout_s":
+            if not value > 0:
+                raise ValueError(f"timeout_s must be more than 0 seconds, not {value}.")
+        elif isinstance(value, bool) or not isinstance(value, int):
+            raise TypeError(f"{name} must be a whole number, not {value!r}.")
+        elif value < lowest:
+            raise ValueError(f"{name} must be at least {lowest}, not {value}.")
+        elif name == "replicas" and value > MOST_REPLICAS:
+            raise ValueError(f"replicas must be at most {MOST_REPLICAS}, not {value}.")
+
+
+def _batch(batch: object) -> Batch | None:
+    if isinstance(batch, Batch):
+        return batch
+    if batch is None or isinstance(batch, bool):
+        return Batch() if batch else None
+    raise TypeError(f"batch must be lp.Batch(max_size=…, max_wait_ms=…) or True, not {batch!r}.")

@@ -1,20 +1,15 @@
-"""Names for identifiers, across domains: usage reports and limits speak of keys and users without importing identity."""
+"""Names and owners for identifiers, across domains: usage and events speak of keys and users without importing identity."""
 
 from collections.abc import Collection, Mapping
 from typing import Any, Final
 
-from sqlalchemy import select
+from sqlalchemy import Select, select
 
-from lingpai.identity.interfaces import ApiKey, User
-from lingpai.identity.schemas import KeyUpdate, UserUpdate
-from lingpai.identity.service import Keys, Users
-from lingpai.identity.tables import api_keys, users
-from lingpai.principal import Principal
-from lingpai.quotas.interfaces import LimitedSubject, Subject, SubjectKind
+from lingpai.identity.tables import api_keys, projects, users
 from lingpai.storage.database import Database
 
-MOST_SUBJECTS: Final = 200
-"""Subjects in one list of limits. Whoever has more asks for one key or user."""
+_MOST_IDS: Final = 500
+"""SQLite bounds the variables of one statement."""
 
 
 class Names:
@@ -31,6 +26,10 @@ class Names:
         """The names of these users."""
         return self._names(users, user_ids)
 
+    def project_names(self, project_ids: Collection[str]) -> Mapping[str, str]:
+        """The names of these projects."""
+        return self._names(projects, project_ids)
+
     def find_key(self, text: str, *, user_id: str | None) -> str | None:
         """The key with this id, or the one with this name: a key in use before a deleted one, the newest first."""
         columns = api_keys.c
@@ -46,12 +45,15 @@ class Names:
 
     def find_user(self, text: str) -> str | None:
         """The user with this id or name."""
-        query = (
-            select(users.c.id)
-            .where((users.c.id == text) | (users.c.name == text))
-            .order_by(users.c.id != text)
-        )
-        return self._one(query.limit(1))
+        return self._one(_with_id_or_name(users, text))
+
+    def find_project(self, text: str, *, user_id: str | None) -> str | None:
+        """The project with this id or name; with `user_id` only one that is this user's or has a key of theirs."""
+        query = _with_id_or_name(projects, text)
+        if user_id is not None:
+            of_their_keys = select(api_keys.c.project_id).where(api_keys.c.user_id == user_id)
+            query = query.where((projects.c.owner_id == user_id) | projects.c.id.in_(of_their_keys))
+        return self._one(query)
 
     def _names(self, table: Any, ids: Collection[str]) -> dict[str, str]:
         found: dict[str, str] = {}
@@ -69,37 +71,31 @@ class Names:
             return found
 
 
-class Subjects:
-    """Fulfils quotas' `SubjectDirectory` with identity's keys and users. All methods block."""
-
-    def __init__(self, keys: Keys, users: Users) -> None:
-        self._keys = keys
-        self._users = users
-
-    def find(self, caller: Principal, kind: SubjectKind, id_or_name: str) -> LimitedSubject:
-        """The key or user that `caller` sees. Raises LingpaiError `not_found`."""
-        if kind == "key":
-            return _of_key(self._keys.get(caller, id_or_name))
-        return _of_user(self._users.get(caller, id_or_name))
-
-    def all(self, caller: Principal) -> list[LimitedSubject]:
-        """Users, then keys, that have limits; the first `MOST_SUBJECTS` of each kind."""
-        subjects = [_of_user(user) for user in self._users.list(caller, limit=MOST_SUBJECTS)]
-        subjects += [_of_key(key) for key in self._keys.list(caller, limit=MOST_SUBJECTS)]
-        return [subject for subject in subjects if subject.limits]
-
-    def replace_limits(self, caller: Principal, subject: Subject, limits: tuple[str, ...]) -> LimitedSubject:
-        """Store other limits."""
-        kind, id_ = subject
-        written = list(limits) or ["none"]
-        if kind == "key":
-            return _of_key(self._keys.update(caller, id_, KeyUpdate(limits=written)))
-        return _of_user(self._users.update(caller, id_, UserUpdate(limits=written)))
+def _with_id_or_name(table: Any, text: str) -> Select[Any]:
+    query = select(table.c.id).where((table.c.id == text) | (table.c.name == text))
+    return query.order_by(table.c.id != text).limit(1)
 
 
-def _of_key(key: ApiKey) -> LimitedSubject:
-    return LimitedSubject(kind="key", id=key.id, name=key.name, limits=key.limits)
+class Owners:
+    """Fulfils events' `SubjectOwners`: keys and projects belong to users, users to themselves, models to nobody."""
 
+    def __init__(self, database: Database) -> None:
+        self._database = database
 
-def _of_user(user: User) -> LimitedSubject:
-    return LimitedSubject(kind="user", id=user.id, name=user.name, limits=user.limits)
+    def owners(self, subjects: Collection[tuple[str, str]]) -> dict[tuple[str, str], str]:
+        """The ids of the users who own these subjects; the rest is left out. Blocks."""
+        found = {
+            (kind, id_): id_.partition(" ")[0] for kind, id_ in subjects if kind in {"user", "user_model"}
+        }
+        with self._database.read() as connection:
+            for kind, owned, owner in (
+                ("key", api_keys.c.id, api_keys.c.user_id),
+                ("project", projects.c.id, projects.c.owner_id),
+            ):
+                wanted = [id_ for each, id_ in subjects if each == kind]
+                for start in range(0, len(wanted), _MOST_IDS):
+                    rows = connection.execute(
+                        select(owned, owner).where(owned.in_(wanted[start : start + _MOST_IDS]))
+                    )
+                    found.update(((kind, id_), user_id) for id_, user_id in rows)
+        return found

@@ -10,10 +10,10 @@ Role = Literal["admin", "member"]
 
 @dataclass(slots=True, eq=False)
 class Principal:
-    """A key (or the local administrator) and its owner, with everything that restricts a call.
+    """A key (or the local administrator), its owner and its project, with everything that restricts a call.
 
     Restrictions are the strings the operator wrote (limits in the grammar of docs/concepts.md); an empty `models`,
-    `allowed_ips` or limit tuple does not restrict.
+    `allowed_ips` or limit tuple does not restrict. `client_id` is None unless the call comes from a registered client.
     """
 
     user_id: str
@@ -26,6 +26,12 @@ class Principal:
     allowed_ips: tuple[Network, ...] = ()
     key_limits: tuple[str, ...] = ()
     user_limits: tuple[str, ...] = ()
+    project_id: str = ""
+    project_name: str = ""
+    project_limits: tuple[str, ...] = ()
+    client_id: str | None = None
+    client_name: str | None = None
+    client_limits: tuple[str, ...] = ()
     expires_at: float | None = None
     created_at: float = 0.0
     disabled: bool = False

@@ -9,15 +9,17 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, get_args, get_origin
 
 import msgspec
 from msgspec import Meta
 
 from lingpai.authoring import canonical_task
 from lingpai.errors import did_you_mean
-from lingpai.gateway.settings import GatewaySettings, Seconds
+from lingpai.events.settings import EventsSettings
+from lingpai.gateway.settings import GatewaySettings, MaxTokens, Seconds
 from lingpai.metering.settings import MeteringSettings
+from lingpai.prices import parse_price
 from lingpai.quotas.grammar import canonical_limit
 from lingpai.quotas.settings import LimitsSettings
 
@@ -47,6 +49,24 @@ class ServerSettings:
     stop_timeout_s: Seconds = field(
         default=30.0, metadata={"help": "Seconds that streams may take to finish when the server stops."}
     )
+    max_connections: Annotated[int, Meta(ge=0)] = field(
+        default=16384,
+        metadata={
+            "help": "Most connections of callers; the longest idle ones make room. 0: as many as file descriptors allow."
+        },
+    )
+    max_connections_per_address: Annotated[int, Meta(ge=0)] = field(
+        default=4096,
+        metadata={
+            "help": "Most connections from one address (0: any number); this machine's own has no bound."
+        },
+    )
+    max_calls_per_address: Annotated[int, Meta(ge=0)] = field(
+        default=0,
+        metadata={
+            "help": "Most model calls at a time from one address (0: any number); not for this machine's own."
+        },
+    )
     metrics_token: str | None = field(
         default=None,
         metadata={
@@ -58,6 +78,10 @@ class ServerSettings:
     )
     log_format: Literal["text", "json"] = field(
         default="text", metadata={"help": "Log lines for people or for programs."}
+    )
+    log_calls: bool = field(
+        default=False,
+        metadata={"help": "Log one line per model call: who, what, how it ended; never its text."},
     )
 
 
@@ -85,6 +109,48 @@ class ModelSettings:
     task: str | None = field(
         default=None, metadata={"help": "Task of these models where it cannot be discovered."}
     )
+    price: dict[str, Any] | None = field(
+        default=None,
+        metadata={
+            "help": 'Price of each of these models: `{input = "0.5", output = "1.5", cached_input = "0.1", request = "0", '
+            'currency = "USD"}`, per million tokens (`request`: per call), in USD or CNY.'
+        },
+    )
+    prices: dict[str, dict[str, Any]] = field(
+        default_factory=dict, metadata={"help": "Prices of single models: `{model = {…}}`."}
+    )
+    limits: tuple[str, ...] = field(
+        default=(),
+        metadata={"help": "Limits of each of these models, shared by all who call it."},
+    )
+    model_limits: dict[str, tuple[str, ...]] = field(
+        default_factory=dict,
+        metadata={"help": 'Limits of single models, instead of `limits`: `{model = ["…"]}`.'},
+    )
+    user_limits: tuple[str, ...] = field(
+        default=(), metadata={"help": "Limits that each user has on each of these models."}
+    )
+    model_user_limits: dict[str, tuple[str, ...]] = field(
+        default_factory=dict,
+        metadata={"help": "Limits that each user has on single models, instead of `user_limits`."},
+    )
+    default_max_tokens: MaxTokens | None = field(
+        default=None,
+        metadata={
+            "help": "Longest answer of a call that names no length and has token or money limits; "
+            "default: `gateway.default_max_tokens`."
+        },
+    )
+    tokenizer: str | None = field(
+        default=None,
+        metadata={
+            "help": "The models' `tokenizer.json`, to count tokens that the backend does not report. "
+            "Relative to the folder of lingpai.toml."
+        },
+    )
+    tokenizers: dict[str, str] = field(
+        default_factory=dict, metadata={"help": "Tokenizers of single models: `{model = path}`."}
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +161,7 @@ class Settings:
     gateway: GatewaySettings = field(default_factory=GatewaySettings)
     limits: LimitsSettings = field(default_factory=LimitsSettings)
     metering: MeteringSettings = field(default_factory=MeteringSettings)
+    events: EventsSettings = field(default_factory=EventsSettings)
     models: tuple[ModelSettings, ...] = ()
 
 
@@ -103,6 +170,7 @@ SECTIONS: Final[Mapping[str, type[Any]]] = {
     "gateway": GatewaySettings,
     "limits": LimitsSettings,
     "metering": MeteringSettings,
+    "events": EventsSettings,
 }
 
 
@@ -124,26 +192,66 @@ def load_settings(
         _table(given, section).update({key: value for key, value in values.items() if value is not None})
     known = {name: _section(name, values) for name, values in given.items()}
     _check_limits(known.get("limits", LimitsSettings()))
-    models = tuple(_model_settings(entry, f"models[{number}]") for number, entry in enumerate(entries))
+    folder = (config or Path(CONFIG_FILE)).absolute().parent
+    models = tuple(
+        _model_settings(entry, f"models[{number}]", folder) for number, entry in enumerate(entries)
+    )
     return Settings(**known, models=models)
 
 
-def _model_settings(entry: Any, where: str) -> ModelSettings:
+def _model_settings(entry: Any, where: str, folder: Path) -> ModelSettings:
     settings: ModelSettings = _build(ModelSettings, entry, where)
-    if settings.task is None:
-        return settings
-    try:
-        return dataclasses.replace(settings, task=canonical_task(settings.task))
-    except ValueError as error:
-        raise SettingsError(f"`{where}.task`: {error}") from error
+    _check_prices(settings, where)
+    changes: dict[str, Any] = {}
+    if settings.task is not None:
+        try:
+            changes["task"] = canonical_task(settings.task)
+        except ValueError as error:
+            raise SettingsError(f"`{where}.task`: {error}") from error
+    for key in ("limits", "user_limits"):
+        changes[key] = _canonical_limits(getattr(settings, key), f"{where}.{key}")
+    for key in ("model_limits", "model_user_limits"):
+        tables: Mapping[str, tuple[str, ...]] = getattr(settings, key)
+        changes[key] = {
+            name: _canonical_limits(limits, f"{where}.{key}.{name}") for name, limits in tables.items()
+        }
+    if settings.tokenizer is not None:
+        changes["tokenizer"] = _tokenizer(settings.tokenizer, f"{where}.tokenizer", folder)
+    changes["tokenizers"] = {
+        name: _tokenizer(path, f"{where}.tokenizers.{name}", folder)
+        for name, path in settings.tokenizers.items()
+    }
+    return dataclasses.replace(settings, **changes)
+
+
+def _check_prices(settings: ModelSettings, where: str) -> None:
+    tables = {f"{where}.prices.{name}": table for name, table in settings.prices.items()}
+    if settings.price is not None:
+        tables[f"{where}.price"] = settings.price
+    for key, table in tables.items():
+        try:
+            parse_price(table)
+        except ValueError as error:
+            raise SettingsError(f"`{key}`: {error}") from error
+
+
+def _tokenizer(path: str, key: str, folder: Path) -> str:
+    """The absolute path of a tokenizer's file."""
+    found = folder / Path(path).expanduser()
+    if not found.is_file():
+        raise SettingsError(f"`{key}`: There is no file {found}.")
+    return str(found)
 
 
 def _check_limits(limits: LimitsSettings) -> None:
-    for text in limits.default:
-        try:
-            canonical_limit(text)
-        except ValueError as error:
-            raise SettingsError(f"`limits.default`: {error}") from error
+    _canonical_limits(limits.default, "limits.default")
+
+
+def _canonical_limits(limits: tuple[str, ...], key: str) -> tuple[str, ...]:
+    try:
+        return tuple(canonical_limit(text) for text in limits)
+    except ValueError as error:
+        raise SettingsError(f"`{key}`: {error}") from error
 
 
 def _read_file(config: Path | None) -> dict[str, Any]:
@@ -206,10 +314,16 @@ def _build(kind: type[Any], values: Any, where: str) -> Any:
     ]
     if missing:
         raise SettingsError(f"`{where}.{missing[0]}` is missing.")
-    return kind(**converted)
+    try:
+        return kind(**converted)
+    except ValueError as error:
+        raise SettingsError(str(error)) from None
 
 
 def _convert(value: Any, type_: Any, key: str) -> Any:
+    entry = _entry_class(type_)
+    if entry is not None:
+        return _build_entries(entry, value, key)
     is_text = isinstance(value, _FromText)
     try:
         if is_text and "tuple" in str(type_):
@@ -219,3 +333,18 @@ def _convert(value: Any, type_: Any, key: str) -> Any:
         )
     except msgspec.ValidationError as error:
         raise SettingsError(f"`{key}`: {error}.") from None
+
+
+def _entry_class(type_: Any) -> type[Any] | None:
+    """The class of the entries where a setting is a list of tables."""
+    arguments = get_args(type_) if get_origin(type_) is tuple else ()
+    first: Any = arguments[0] if arguments else None
+    return first if dataclasses.is_dataclass(first) and isinstance(first, type) else None
+
+
+def _build_entries(entry: type[Any], values: Any, key: str) -> tuple[Any, ...]:
+    if isinstance(values, _FromText) and not values.strip():
+        return ()  # an empty variable takes away what the file has
+    if not isinstance(values, list):
+        raise SettingsError(f"`{key}` must be a list of tables: write [[{key}]], in double brackets.")
+    return tuple(_build(entry, each, f"{key}[{number}]") for number, each in enumerate(values))

@@ -5,6 +5,7 @@ A target is a Python file or module (served by a worker process), an http(s) add
 """
 
 import asyncio
+import dataclasses
 import logging
 import os
 import time
@@ -12,13 +13,16 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from lingpai.backends.openai import BackendError, FoundModel, OpenAIBackend, ollama_backend, openai_backend
 from lingpai.backends.worker import Worker, WorkerStartError
 from lingpai.catalog.interfaces import Backend, Model
 from lingpai.catalog.service import Catalog
 from lingpai.errors import did_you_mean
+from lingpai.metering.counting import FileTokenizer, TokenizerError
+from lingpai.prices import parse_price
+from lingpai.quotas.book import ModelLimits
 from lingpai.settings import ModelSettings
 
 log = logging.getLogger("lingpai.targets")
@@ -26,6 +30,7 @@ log = logging.getLogger("lingpai.targets")
 DEMONSTRATION: Final = "lingpai.demo"
 DEMONSTRATION_NAME: Final = "demonstration"
 REFRESH_S: Final = 60.0
+T = TypeVar("T")
 _LATER: Final = {
     "hf:": "Hugging Face models cannot be served by name in this version. Write a few lines around one: examples/minilm.py.",
     "ms:": "ModelScope models cannot be served by name in this version. Write a few lines around one: examples/minilm.py.",
@@ -48,6 +53,8 @@ class ServedTarget:
     backend: Backend
     is_loading: bool = True
     models: list[Model] = field(default_factory=list)
+    tokenizers: Mapping[str, object] = field(default_factory=dict)
+    """By path."""
 
 
 class Fleet:
@@ -56,12 +63,14 @@ class Fleet:
     def __init__(
         self, catalog: Catalog, *, socket_folder: Path, environment: Mapping[str, str],
         on_progress: Callable[[str], None] = lambda _: None, on_removed: Callable[[Backend], None] = lambda _: None,
+        load_tokenizer: Callable[[Path], object] = FileTokenizer,
     ) -> None:  # fmt: skip
         self._catalog = catalog
         self._socket_folder = socket_folder
         self._environment = environment
         self._on_progress = on_progress
         self._on_removed = on_removed
+        self._load_tokenizer = load_tokenizer
         self._served: dict[str, ServedTarget] = {}
         self._given_up: set[str] = set()
 
@@ -85,6 +94,7 @@ class Fleet:
         served = ServedTarget(settings, self._make_backend(settings), is_loading=is_awaited)
         self._served[settings.target] = served
         try:
+            served.tokenizers = await asyncio.to_thread(self._load_tokenizers, settings)
             models = await self._start(served)
         except BaseException:
             del self._served[settings.target]
@@ -179,11 +189,18 @@ class Fleet:
             raise OriginUnreachableError(f"{error}{advice if is_ollama else ''}") from error
         raise TypeError(backend)
 
+    def _load_tokenizers(self, settings: ModelSettings) -> dict[str, object]:
+        paths = {path for path in (settings.tokenizer, *settings.tokenizers.values()) if path is not None}
+        try:
+            return {path: self._load_tokenizer(Path(path)) for path in paths}
+        except TokenizerError as error:
+            raise TargetError(str(error)) from error
+
     def _publish(self, served: ServedTarget, found: Iterable[FoundModel | Model]) -> None:
         settings, backend = served.settings, served.backend
         offered = list(found)
         models = [
-            _named_by_operator(model if isinstance(model, Model) else _model(model, backend), settings)
+            _as_operator_says(model if isinstance(model, Model) else _model(model, backend), served)
             for model in offered
             if not settings.only or model.id in settings.only
         ]
@@ -224,7 +241,15 @@ class Fleet:
 def _warn_of_names_without_model(settings: ModelSettings, offered: set[str]) -> None:
     """Names in lingpai.toml that mean nothing are most likely mistyped."""
     known = offered | set(settings.rename.values())
-    meant = {"only": settings.only, "rename": settings.rename, "aliases": settings.aliases.values()}
+    meant: dict[str, Iterable[str]] = {
+        "only": settings.only,
+        "rename": settings.rename,
+        "aliases": settings.aliases.values(),
+        "prices": settings.prices,
+        "model_limits": settings.model_limits,
+        "model_user_limits": settings.model_user_limits,
+        "tokenizers": settings.tokenizers,
+    }
     for key, names in meant.items():
         for name in names:
             if name not in known:
@@ -254,24 +279,52 @@ def _worker_models(worker: Worker) -> list[Model]:
             description=model.description or "",
             aliases=tuple(model.aliases),
             parameters=model.parameters,
+            input=model.input,
+            output=model.output,
             created=int(time.time()),
         )
         for model in worker.models
     ]
 
 
-def _named_by_operator(model: Model, settings: ModelSettings) -> Model:
-    """The model with the names and the task that lingpai.toml gives it."""
+def _as_operator_says(model: Model, served: ServedTarget) -> Model:
+    """The model with the names, the task, the price and the limits that lingpai.toml gives it."""
+    settings = served.settings
     id_ = settings.rename.get(model.id, model.id)
-    aliases = tuple(alias for alias, meant in settings.aliases.items() if meant in (model.id, id_))
-    return Model(
+    names = (id_, model.id)
+    aliases = tuple(alias for alias, meant in settings.aliases.items() if meant in names)
+    price = _for_model(settings.prices, names, settings.price)
+    tokenizer = _for_model(settings.tokenizers, names, settings.tokenizer)
+    return dataclasses.replace(
+        model,
         id=id_,
         task=settings.task or model.task,
-        backend=model.backend,
-        upstream_name=model.upstream_name,
-        description=model.description,
         aliases=model.aliases + aliases,
-        parameters=model.parameters,
         is_task_certain=model.is_task_certain or settings.task is not None,
-        created=model.created,
+        price=None if price is None else parse_price(price),
+        limits=_for_model(settings.model_limits, names, settings.limits),
+        user_limits=_for_model(settings.model_user_limits, names, settings.user_limits),
+        default_max_tokens=settings.default_max_tokens,
+        tokenizer=None if tokenizer is None else served.tokenizers[tokenizer],
     )
+
+
+def _for_model(table: Mapping[str, T], names: Iterable[str], otherwise: T) -> T:
+    """What `table` says under one of a model's names, ours first."""
+    return next((table[name] for name in names if name in table), otherwise)
+
+
+class CatalogLimits:
+    """The limits that lingpai.toml gives to the models that are there (quotas' ConfiguredLimits)."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+
+    def find(self, model_id: str) -> ModelLimits:
+        """Those of one model; none for a model that is not there."""
+        model = self._catalog.find(model_id)
+        return ModelLimits() if model is None else ModelLimits(model.limits, model.user_limits)
+
+    def model_ids(self) -> list[str]:
+        """The models that have any."""
+        return [model.id for model in self._catalog.models() if model.limits or model.user_limits]

@@ -7,8 +7,9 @@ import contextlib
 import dataclasses
 import io
 import pathlib
+import types
 from collections.abc import Iterator
-from typing import Annotated, Any, Final, Literal, get_args, get_origin
+from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
 
 import msgspec
 from cyclopts import App
@@ -16,6 +17,7 @@ from cyclopts import App
 from lingpai.cli import app as command_line
 from lingpai.cli.output import UNFOLDED, console_for
 from lingpai.errors import CATALOGUE
+from lingpai.events.settings import WebhookSettings
 from lingpai.settings import CONFIG_FILE, ENVIRONMENT_PREFIX, SECTIONS, ModelSettings
 
 ROOT: Final = pathlib.Path(__file__).resolve().parent.parent
@@ -82,6 +84,8 @@ def settings_page() -> str:
     parts = [SETTINGS_INTRODUCTION]
     for section, kind in SECTIONS.items():
         parts += [f"\n## `[{section}]`\n\n", _settings_table(kind, section)]
+    parts.append("\n### `[[events.webhooks]]`\n\nOne entry per webhook. ")
+    parts += ["They have no environment variables.\n\n", _settings_table(WebhookSettings, None)]
     parts.append("\n## `[[models]]`\n\nOne entry per target, beside those of the command line. ")
     parts += ["They have no environment variables.\n\n", _settings_table(ModelSettings, None)]
     return "".join(parts)
@@ -105,8 +109,15 @@ def _type(annotation: Any) -> str:
         return f"{_type(kind)} {_range(bounds)}"
     if get_origin(annotation) is Literal:
         return " or ".join(f"`{value}`" for value in get_args(annotation))
+    if get_origin(annotation) in (Union, types.UnionType):
+        return _type(next(each for each in get_args(annotation) if each is not type(None)))
+    if get_origin(annotation) is tuple and get_args(annotation)[0] is not str:
+        entry = get_args(annotation)[0]
+        return "list of tables" if dataclasses.is_dataclass(entry) else f"list of {_type(entry)}s"
     words: dict[Any, str] = {str: "text", int: "whole number", float: "number", bool: "true or false"}
     words |= {tuple[str, ...]: "list of texts", dict[str, str]: "table of texts", str | None: "text"}
+    words |= {dict[str, Any]: "table", dict[str, dict[str, Any]]: "table of tables"}
+    words |= {dict[str, tuple[str, ...]]: "table of lists"}
     return words[annotation]
 
 

@@ -104,3 +104,23 @@ def test_the_image_that_sklearn_digits_shows_is_a_zero(call):
 
 def test_predict_answers_what_the_function_returned(call):
     assert call("predict.py:predict", "/v1/predict", input_data="今天天气很好") == {"prediction": "Chinese"}
+
+
+def test_pictures_are_painted_and_recognized(call):
+    (painted,) = call(
+        "pictures.py", "/v1/inference",
+        model="examples/paint", input="a red square", parameters={"width": 8, "height": 4},
+    )["output"]  # fmt: skip
+
+    answer = call("pictures.py", "/v1/inference", model="examples/file-kind", input=painted["image"])
+
+    assert answer["output"] == [{"label": "image/png", "score": 1.0}]
+
+
+def test_the_morse_ear_hears_what_the_morse_voice_says(call):
+    spoken = call("sound.py", "/v1/inference", model="examples/morse-voice", input="sos sos help")["output"]
+
+    heard = call("sound.py", "/v1/inference", model="examples/morse-ear", input=spoken["audio"])["output"]
+
+    assert heard["text"] == "SOS SOS HELP"
+    assert [segment["text"] for segment in heard["segments"]] == ["SOS", "SOS", "HELP"]

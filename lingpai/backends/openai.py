@@ -47,6 +47,12 @@ class OpenAIBackend:
     state: Literal["ready"] = "ready"
     """Always: whether the origin is there shows with each call, and a call costs nothing when it is not."""
     retry_after: float = 2.0
+    replicas: tuple[()] = ()
+    is_replicated: bool = False
+
+    def pick(self, _: object) -> "OpenAIBackend":
+        """Itself: an origin has no replicas that we know of."""
+        return self
 
     @property
     def origin(self) -> str:

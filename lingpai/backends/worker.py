@@ -1,78 +1,38 @@
-"""Keeps one worker process running: started, watched, restarted with back-off, stopped.
+"""One target in one or several supervised processes, which look like one backend.
 
     worker = Worker("app.py", socket_path=path, name="app", log=log)
     await worker.start()          # raises WorkerStartError with the author's traceback
     worker.models                 # what it serves, over HTTP on `socket_path`
     await worker.stop()
 
-The supervisor only watches; calls go straight to the socket, through the same code as to any other engine.
+The supervisor only watches; calls go straight to the sockets, through the same code as to any other engine. With
+several replicas, `pick` says which one a call had better go to.
 """
 
 import asyncio
-import contextlib
 import logging
-import signal
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Iterable
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, Final, Literal
+from typing import Any
 
-import msgspec
+from lingpai.backends.engines.sources import source_folder
+from lingpai.backends.engines.targets import parse_target
+from lingpai.backends.worker_launch import WorkerModel, WorkerStartError
+from lingpai.backends.worker_reload import SourceWatch
+from lingpai.backends.worker_replica import Replica, UnixBackend, WorkerState
 
-from lingpai.backends.worker_output import escaped
-from lingpai.backends.worker_process import StatusEvent, WorkerProcess
-from lingpai.socket_paths import LONGEST
-
-WorkerState = Literal["loading", "ready", "restarting", "stopped"]
-
-FIRST_DELAY_S: Final = 0.5
-LONGEST_DELAY_S: Final = 30.0
-HEALTHY_AFTER_S: Final = 60.0
-"""A worker that ran this long starts over with the shortest delay when it dies."""
-
-PROGRESS_AFTER_S: Final = 2.0
-PROGRESS_EVERY_S: Final = 1.0
+__all__ = ["Worker", "WorkerModel", "WorkerStartError", "WorkerState"]
 
 
-class WorkerModel(msgspec.Struct, frozen=True, kw_only=True):
-    """One model of a worker, as the worker describes it."""
+class Worker(UnixBackend):
+    """The processes of one target.
 
-    id: str
-    task: str
-    description: str | None = None
-    aliases: tuple[str, ...] = ()
-    parameters: dict[str, Any] = {}  # a JSON schema; Struct copies the default for each instance
-    streams: bool = False
-
-
-class WorkerStartError(Exception):
-    """A worker could not be started. `message` says why; `details` is the author's traceback or its last output."""
-
-    def __init__(self, message: str, *, details: str = "") -> None:
-        super().__init__(message)
-        self.message = message
-        self.details = details
-
-    def __str__(self) -> str:
-        return f"{self.message}\n{self.details}" if self.details else self.message
-
-
-class Worker:
-    """One target in one supervised process.
-
-    `socket_path` lies in a directory that only this user may enter; the worker makes the socket. What the models
-    print is logged under ``lingpai.models.<name>``, what they log at its own level. `on_state` hears each change of state, `on_progress` a line for
-    people at least once a second while loading takes longer than two seconds.
+    `socket_path` lies in a directory that only this user may enter; the worker makes the socket, and further ones
+    beside it when the target's models want replicas (`replicas` overrules them). What the models print is logged under
+    ``lingpai.models.<name>``, what they log at its own level. `on_state` hears each change of state, and "ready" again
+    when other models are served; `on_progress` a line for people at least once a second while loading takes longer
+    than two seconds. It is ready when one replica is.
     """
-
-    # What the catalog asks of any backend; the connection goes to `socket_path`.
-    kind: Literal["worker"] = "worker"
-    host = "localhost"
-    port = 0
-    is_tls = False
-    path_prefix = "/v1"
-    headers: Mapping[str, str] = MappingProxyType({})
 
     def __init__(
         self,
@@ -83,191 +43,129 @@ class Worker:
         log: logging.Logger,
         on_state: Callable[[WorkerState], None] | None = None,
         on_progress: Callable[[str], None] | None = None,
+        replicas: int | None = None,
     ) -> None:
         self.target = target
         self.name = name
         self.socket_path = socket_path
         self.models: tuple[WorkerModel, ...] = ()
         self.state: WorkerState = "stopped"
+        self.replicas: tuple[Replica, ...] = ()
+        self._wanted_replicas = replicas
         self._log = log
-        self._output = logging.getLogger(f"lingpai.models.{name}")
         self._on_state = on_state
         self._on_progress = on_progress
-        self._process: WorkerProcess | None = None
-        self._supervision: asyncio.Task[None] | None = None
-        self._loading = target
-        self._load_seconds = 0.0
-        self._next_attempt = 0.0
+        self._turn = 0
+        self._reloading: asyncio.Task[None] | None = None
 
     @property
     def pid(self) -> int | None:
-        """The running process, or None."""
-        return self._process.pid if self._process is not None else None
+        """The first replica's running process, or None."""
+        return self.replicas[0].pid if self.replicas else None
 
     @property
     def retry_after(self) -> float:
         """Seconds after which a call is worth another try: 0 when ready, else at least one."""
-        if self.state == "ready":
-            return 0.0
-        return max(1.0, self._next_attempt + self._load_seconds - time.monotonic())
+        return min((replica.retry_after for replica in self.replicas), default=1.0)
+
+    def pick(self, busy: Callable[[Replica], int]) -> Replica:
+        """The replica for one more call: a ready one with the fewest calls as `busy` counts them, in turns among equals.
+
+        Without a ready one, the first: the call will fail as it would with one process.
+        """
+        replicas = self.replicas
+        if len(replicas) == 1:
+            return replicas[0]
+        self._turn = turn = (self._turn + 1) % len(replicas)
+        best, fewest = replicas[0], -1
+        for replica in replicas[turn:] + replicas[:turn]:
+            if replica.state == "ready":
+                calls = busy(replica)
+                if calls < fewest or fewest < 0:
+                    best, fewest = replica, calls
+        return best
 
     async def start(self) -> None:
-        """Start the process and wait until its models can be called. Raises WorkerStartError; stopped then."""
+        """Start the processes and wait until all can be called. Raises WorkerStartError; stopped then."""
         if self.state != "stopped":
             raise RuntimeError(f"the worker of {self.target} runs already")
-        self._check_socket_path()
-        self._set_state("loading")
+        first = self._make_replica(1)
+        self.replicas = (first,)
         try:
-            process = await self._launch()
+            await first.start()
+            count = self._wanted_replicas or max((model.replicas for model in self.models), default=1)
+            further = [self._make_replica(number) for number in range(2, count + 1)]
+            self.replicas = (first, *further)
+            self.is_replicated = count > 1
+            await _all(replica.start() for replica in further)
         except BaseException:
-            self._set_state("stopped")
+            await self.stop()
             raise
-        self._set_state("ready")
-        self._supervision = asyncio.create_task(self._supervise(process), name=f"supervise {self.name}")
-        self._supervision.add_done_callback(self._report_fault)
 
     async def stop(self) -> None:
-        """End the process, gently first. Calling it again, or before a start, does nothing."""
-        supervision, self._supervision = self._supervision, None
-        if supervision is not None:
-            supervision.cancel()
-            await asyncio.wait([supervision])
-        if self._process is not None:
-            await self._process.stop()
-            self._process = None
-        if self.state != "stopped":
-            self._set_state("stopped")
-        if self.socket_path.is_socket():
-            self.socket_path.unlink(missing_ok=True)
+        """End the processes, gently first. Calling it again, or before a start, does nothing."""
+        reloading, self._reloading = self._reloading, None
+        if reloading is not None:
+            reloading.cancel()
+            await asyncio.wait([reloading])
+        await _all(replica.stop() for replica in self.replicas)
 
-    async def _supervise(self, process: WorkerProcess) -> None:
-        back_off = BackOff()
-        while True:
-            started = time.monotonic()
-            code = await process.wait()
-            self._process = None
-            if time.monotonic() - started >= HEALTHY_AFTER_S:
-                back_off.reset()
-            self._log.error("worker %s ended: %s", self.name, describe_exit(code))
-            process = await self._restart(back_off)
-            self._set_state("ready")
-            self._log.warning("worker %s is back", self.name)
+    def reload_on_change(self) -> None:
+        """From now on, watch the sources and put new processes in place when they change (for development)."""
+        if self._reloading is None:
+            watch = SourceWatch(self._watched_files)
+            self._reloading = asyncio.create_task(self._reload_on_change(watch), name=f"reload {self.name}")
 
-    async def _restart(self, back_off: "BackOff") -> WorkerProcess:
+    async def _reload_on_change(self, watch: SourceWatch) -> None:
         while True:
-            delay = back_off.next_delay()
-            self._next_attempt = time.monotonic() + delay
-            if self.state != "restarting":
-                self._set_state("restarting")
-            self._log.warning("worker %s restarts in %.1f s", self.name, delay)
-            await asyncio.sleep(delay)
+            changed = await watch.changed()
+            names = ", ".join(Path(file).name for file in changed)
+            self._log.info("worker %s: %s changed, loading it anew", self.name, names)
             try:
-                return await self._launch()
+                # One first: when that fails, the others are not tried.
+                first, *others = self.replicas
+                await first.reload()
+                await _all(replica.reload() for replica in others)
             except WorkerStartError as error:
-                self._log.error("worker %s did not restart: %s", self.name, error)
+                self._log.error("worker %s goes on with the code from before: %s", self.name, error)
+            else:
+                self._log.info("worker %s serves the new code", self.name)
 
-    async def _launch(self) -> WorkerProcess:
-        """A process whose models can be called. Raises WorkerStartError, the process gone."""
-        started = time.monotonic()
-        ready: asyncio.Future[tuple[WorkerModel, ...]] = asyncio.get_running_loop().create_future()
-        process = WorkerProcess(
+    def _watched_files(self) -> set[str]:
+        """The sources, and all beside them: code that cannot be loaded may import files not known yet."""
+        folder = source_folder(parse_target(self.target))
+        known = {file for replica in self.replicas for file in replica.files}
+        return known | {str(path) for path in folder.glob("*.py")} if self._has_failed() else known
+
+    def _has_failed(self) -> bool:
+        return any(replica.has_failed for replica in self.replicas)
+
+    def _make_replica(self, number: int) -> Replica:
+        path = self.socket_path
+        return Replica(
             self.target,
-            self.socket_path,
-            output=self._output,
-            on_event=lambda event: self._hear(event, ready),
+            socket_path=path if number == 1 else path.with_name(f"{path.stem}-{number}{path.suffix}"),
+            name=self.name if number == 1 else f"{self.name}#{number}",
+            log=self._log,
+            on_change=self._replica_changed,
+            on_progress=self._on_progress,
         )
-        try:
-            await process.start()
-        except OSError as error:
-            raise WorkerStartError(f"No process for `{self.target}` could be started: {error}.") from error
-        self._process, self._loading = process, self.target
-        progress = asyncio.create_task(self._show_progress(started))
-        try:
-            self.models = await _first_of(ready, process)
-        except BaseException:
-            await process.stop()
-            self._process = None
-            raise
-        finally:
-            progress.cancel()
-        self._load_seconds = time.monotonic() - started
-        return process
 
-    def _hear(self, event: StatusEvent, ready: "asyncio.Future[tuple[WorkerModel, ...]]") -> None:
-        kind = event.get("event")
-        if kind == "loading":
-            self._loading = escaped(str(event.get("model")))
-        elif ready.done():
-            return
-        elif kind == "ready":
-            ready.set_result(msgspec.convert(event.get("models"), tuple[WorkerModel, ...]))
-        elif kind == "error":
-            details = "\n".join(map(escaped, str(event.get("details", "")).splitlines()))
-            ready.set_exception(WorkerStartError(escaped(str(event.get("message"))), details=details))
-
-    async def _show_progress(self, started: float) -> None:
-        await asyncio.sleep(PROGRESS_AFTER_S)
-        while self._on_progress is not None:
-            self._on_progress(f"loading {self._loading} … {time.monotonic() - started:.0f} s")
-            await asyncio.sleep(PROGRESS_EVERY_S)
-
-    def _check_socket_path(self) -> None:
-        length = len(bytes(self.socket_path.absolute()))
-        if length > LONGEST:
-            raise WorkerStartError(
-                f"The socket path {self.socket_path} has {length} bytes, and the system allows "
-                f"{LONGEST}. Choose a data directory with a shorter path."
-            )
-
-    def _report_fault(self, supervision: asyncio.Task[None]) -> None:
-        if not supervision.cancelled() and supervision.exception() is not None:
-            self._log.error("worker %s is no longer watched", self.name, exc_info=supervision.exception())
-
-    def _set_state(self, state: WorkerState) -> None:
+    def _replica_changed(self, replica: Replica) -> None:
+        states = {each.state for each in self.replicas}
+        ranking: tuple[WorkerState, ...] = ("ready", "loading", "restarting", "stopped")
+        state = next(state for state in ranking if state in states)
+        is_new = state != self.state or (replica.state == "ready" and replica.models != self.models)
         self.state = state
-        if self._on_state is not None:
+        if replica.state == "ready":
+            self.models = replica.models
+        if is_new and self._on_state is not None:
             self._on_state(state)
 
 
-class BackOff:
-    """Delays between restarts: 0.5 s, doubling up to 30 s."""
-
-    def __init__(self) -> None:
-        self._next = FIRST_DELAY_S
-
-    def next_delay(self) -> float:
-        """The delay before the next attempt."""
-        delay, self._next = self._next, min(self._next * 2, LONGEST_DELAY_S)
-        return delay
-
-    def reset(self) -> None:
-        """Begin with the shortest again."""
-        self._next = FIRST_DELAY_S
-
-
-def describe_exit(code: int) -> str:
-    """What an exit code means to an operator."""
-    if code >= 0:
-        return f"exit code {code}"
-    name = signal.Signals(-code).name if -code in signal.valid_signals() else f"signal {-code}"
-    hint = "; the system may have run out of memory" if -code == signal.SIGKILL else ""
-    return f"killed by {name}{hint}"
-
-
-async def _first_of(
-    ready: "asyncio.Future[tuple[WorkerModel, ...]]", process: WorkerProcess
-) -> tuple[WorkerModel, ...]:
-    ended = asyncio.create_task(process.wait())
-    waited_for: list[asyncio.Future[Any]] = [ready, ended]
-    try:
-        await asyncio.wait(waited_for, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        ended.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await ended
-    if ready.done():
-        return ready.result()
-    raise WorkerStartError(
-        f"The worker of `{process.target}` ended while loading: {describe_exit(ended.result())}.",
-        details="\n".join(process.last_lines),
-    )
+async def _all(doings: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Do all to the end, then raise the first error if there was one."""
+    outcomes = await asyncio.gather(*doings, return_exceptions=True)
+    for outcome in outcomes:
+        if isinstance(outcome, BaseException):
+            raise outcome

@@ -2,12 +2,21 @@
 
 import logging
 import re
-from collections.abc import Mapping
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
 from typing import Final
 
 LONGEST_LINE: Final = 8192
 """Bytes of a line that are kept; the rest is left out and the cut marked."""
 
+BURST: Final = 1_000_000
+RATE: Final = 64_000
+"""Bytes of output that are logged at once, and per second in the long run; what is more is left out, and counted."""
+
+NOTICE_EVERY_S: Final = 10.0
+_COST_OF_A_LINE: Final = 64
+_LAST_LINES: Final = 20
 _CUT: Final = " … (cut)"
 # What could end a line, move the cursor, colour or reorder text where a log is read, so that a model could forge
 # a line or hide one: control characters, Unicode's line ends and its directional overrides.
@@ -24,6 +33,58 @@ _LEVELS: Final[Mapping[str, int]] = {
 _RECORD: Final = re.compile(rf"({'|'.join(_LEVELS)}) (?=\S+: |call \S+ to )")
 _TRACEBACK: Final = "Traceback (most recent call last):"
 _CHAINED: Final = ("During handling of the above exception", "The above exception was the direct cause")
+
+
+class WorkerOutput:
+    """Bytes in as they come, lines with their levels out, no more than a log can take."""
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
+        self._lines = LineSplitter()
+        self._levels = LevelReader()
+        self._left, self._at = float(BURST), now()
+        self._left_out = 0
+        self._notice_at = 0.0
+        self.last_lines: deque[str] = deque(maxlen=_LAST_LINES)
+
+    @property
+    def is_too_much(self) -> bool:
+        """Whether output is being left out, so that reading it is not urgent."""
+        return self._left_out > 0
+
+    def feed(self, data: bytes) -> list[tuple[int, str]]:
+        """The lines to log because of `data`."""
+        now = self._now()
+        self._left = min(BURST, self._left + (now - self._at) * RATE)
+        self._at = now
+        if self._left <= 0 or (self._left_out and self._left < BURST / 10):
+            return self._leave_out(len(data), now)
+        notice = self._resumed()
+        if notice:  # in the middle of a line
+            data = data.partition(b"\n")[2]
+        self._left -= len(data) + _COST_OF_A_LINE * data.count(b"\n")
+        return notice + self._read(self._lines.feed(data))
+
+    def end(self) -> list[tuple[int, str]]:
+        """What is left to log when the output has ended."""
+        return self._read(self._lines.end()) + self._resumed()
+
+    def _read(self, lines: list[str]) -> list[tuple[int, str]]:
+        self.last_lines.extend(lines)
+        return [self._levels.read(line) for line in lines]
+
+    def _leave_out(self, count: int, now: float) -> list[tuple[int, str]]:
+        lines = [] if self._left_out else self._read(self._lines.end())
+        self._left_out += count
+        if now < self._notice_at:
+            return lines
+        self._notice_at = now + NOTICE_EVERY_S
+        text = f"… it prints more than {RATE // 1000} kB a second; what is too much is left out"
+        return [*lines, (logging.WARNING, text)]
+
+    def _resumed(self) -> list[tuple[int, str]]:
+        left_out, self._left_out = self._left_out, 0
+        return [(logging.WARNING, f"… {left_out:,} bytes of output were left out")] if left_out else []
 
 
 class LineSplitter:

@@ -1,10 +1,15 @@
-"""One run of a worker process: started, listened to, ended. The supervisor in `worker.py` decides when."""
+"""One run of a worker process: started, listened to, ended. The supervisor in `worker_replica.py` decides when.
+
+What is started is the guardian (`engines/guardian.py`), and the worker by it: so whatever the worker started ends when
+either side does.
+"""
 
 import asyncio
 import contextlib
 import logging
 import os
 import signal
+import socket
 import sys
 from collections import deque
 from collections.abc import Callable
@@ -13,14 +18,17 @@ from typing import Any, Final
 
 import msgspec
 
-from lingpai.backends.worker_output import LevelReader, LineSplitter
+from lingpai.backends.engines import guardian
+from lingpai.backends.worker_output import WorkerOutput
 
 RUNTIME: Final = "lingpai.backends.engines.python"
 STOP_AFTER_S: Final = 5.0
 """How long a worker may take to end after SIGTERM before it is killed."""
 
 _DRAIN_S: Final = 0.5
-_LAST_LINES: Final = 20
+_GUARDIAN_S: Final = 5.0
+_PAUSE_S: Final = 0.01
+"""Between reads of output that is left out anyway: it must not keep the server busy."""
 
 StatusEvent = dict[str, Any]
 
@@ -41,56 +49,85 @@ class WorkerProcess:
         on_event: Callable[[StatusEvent], None],
     ) -> None:
         self.target = target
-        self._socket_path = socket_path
-        self._output = output
+        self.socket_path = socket_path
+        self.pid: int | None = None
+        """The worker's own process, once it has told."""
+        self.heard_at = 0.0
+        """When the worker last said something, by the event loop's clock."""
+        self._logger = output
         self._on_event = on_event
-        self._lines = LineSplitter()
-        self._levels = LevelReader()
+        self._output = WorkerOutput()
         self._status = bytearray()
-        self.last_lines: deque[str] = deque(maxlen=_LAST_LINES)
 
     @property
-    def pid(self) -> int:
-        return self._process.pid
+    def last_lines(self) -> deque[str]:
+        """The last lines of its output."""
+        return self._output.last_lines
 
     async def start(self) -> None:
         """Start the process. Raises OSError when the system refuses."""
         lifeline, self._lifeline = os.pipe()
         output, their_output = os.pipe()
-        status, their_status = os.pipe()
+        status, their_status = socket.socketpair()
         try:
-            self._process = await self._spawn(lifeline, their_output, their_status)
+            self._process = await self._spawn(lifeline, their_output, their_status.fileno())
         except BaseException:
-            _close(self._lifeline, output, status)
+            self._cut_lifeline()
+            os.close(output)
+            status.close()
             raise
         finally:
-            _close(lifeline, their_output, their_status)
-        readers = asyncio.gather(_read(output, self._take_output), _read(status, self._take_status))
+            os.close(lifeline)
+            os.close(their_output)
+            their_status.close()
+        self.heard_at = asyncio.get_running_loop().time()
+        status_lines, self._commands = await asyncio.open_unix_connection(sock=status)
+        readers = asyncio.gather(self._read_output(output), self._read_status(status_lines))
         self._end = asyncio.create_task(self._wait_for_end(readers), name=f"worker {self.target}")
 
     async def wait(self) -> int:
         """Wait for the end, all output taken; the exit code, or minus the signal."""
         return await asyncio.shield(self._end)
 
+    async def drain(self, seconds: float) -> None:
+        """Have the calls that run finished, no further ones taken, and end it; kill it after `seconds`."""
+        command = {"command": "drain", "seconds": seconds}
+        with contextlib.suppress(OSError, RuntimeError):
+            self._commands.write(msgspec.json.encode(command) + b"\n")
+        await self._end_within(seconds)
+
     async def stop(self) -> None:
-        """End the process: SIGTERM, and SIGKILL for it and what it started if that does not help in time."""
+        """End the process: SIGTERM, and SIGKILL if that does not help in time."""
         with contextlib.suppress(ProcessLookupError):
             self._process.terminate()
+        await self._end_within(STOP_AFTER_S)
+
+    async def kill(self) -> None:
+        """End the process and what it started, now."""
+        self._cut_lifeline()
         try:
-            await asyncio.wait_for(asyncio.shield(self._end), STOP_AFTER_S)
-        except TimeoutError:
-            self._kill_group()
+            await asyncio.wait_for(asyncio.shield(self._end), _GUARDIAN_S)
+        except TimeoutError:  # the guardian was stopped, or worse
+            self._kill_groups()
             await self._end
 
+    def _kill_groups(self) -> None:
+        for group in {self._process.pid, self.pid or self._process.pid}:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(group, signal.SIGKILL)
+
+    async def _end_within(self, seconds: float) -> None:
+        try:
+            await asyncio.wait_for(asyncio.shield(self._end), seconds)
+        except TimeoutError:
+            await self.kill()
+
     async def _spawn(self, lifeline: int, output: int, status: int) -> asyncio.subprocess.Process:
+        python = sys.executable
         return await asyncio.create_subprocess_exec(
-            *(
-                sys.executable,
-                "-P",
-                "-m",
-                RUNTIME,
-            ),  # -P: the current directory must not shadow our own imports
-            *("--socket", str(self._socket_path), "--status-fd", str(status), "--parent", str(os.getpid())),
+            *(python, "-I", "-S", guardian.__file__),
+            *(python, "-P", "-m", RUNTIME),  # -P: the current directory must not shadow our own imports
+            *("--socket", str(self.socket_path), "--status-fd", str(status), "--parent", "{guardian}"),
             *("--", self.target),
             stdin=lifeline,
             stdout=output,
@@ -101,46 +138,50 @@ class WorkerProcess:
 
     async def _wait_for_end(self, readers: asyncio.Future[Any]) -> int:
         code = await self._process.wait()
-        # What the model started belongs to it: it may hold memory or devices that the next run needs.
-        self._kill_group()
+        if code == -signal.SIGKILL:
+            self._kill_groups()  # perhaps it was the guardian, and nobody has looked after the rest
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(readers, _DRAIN_S)
-        self._log(self._lines.end())
-        _close(self._lifeline)
+        self._log(self._output.end())
+        self._cut_lifeline()
+        self._commands.close()
         return code
 
-    def _kill_group(self) -> None:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+    def _cut_lifeline(self) -> None:
+        if self._lifeline >= 0:
+            os.close(self._lifeline)
+            self._lifeline = -1
 
-    def _take_output(self, data: bytes) -> None:
-        self._log(self._lines.feed(data))
+    async def _read_output(self, descriptor: int) -> None:
+        reader = asyncio.StreamReader()
+        transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(descriptor, "rb", buffering=0)
+        )
+        try:
+            while data := await reader.read(65536):
+                self._log(self._output.feed(data))
+                if self._output.is_too_much:
+                    await asyncio.sleep(_PAUSE_S)
+        finally:
+            transport.close()
 
-    def _log(self, lines: list[str]) -> None:
-        self.last_lines.extend(lines)
-        for line in lines:
-            level, text = self._levels.read(line)
-            self._output.log(level, "%s", text)
+    def _log(self, lines: list[tuple[int, str]]) -> None:
+        for level, text in lines:
+            self._logger.log(level, "%s", text)
+
+    async def _read_status(self, reader: asyncio.StreamReader) -> None:
+        with contextlib.suppress(ConnectionError):
+            while data := await reader.read(65536):
+                self._take_status(data)
 
     def _take_status(self, data: bytes) -> None:
+        self.heard_at = asyncio.get_running_loop().time()
         *lines, self._status = (self._status + data).split(b"\n")
         for line in lines:
             with contextlib.suppress(msgspec.DecodeError):  # the descriptor is the author's to write to, too
-                self._on_event(msgspec.json.decode(line, type=StatusEvent))
+                self._take_event(msgspec.json.decode(line, type=StatusEvent))
 
-
-async def _read(descriptor: int, take: Callable[[bytes], None]) -> None:
-    reader = asyncio.StreamReader()
-    transport, _ = await asyncio.get_running_loop().connect_read_pipe(
-        lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(descriptor, "rb", buffering=0)
-    )
-    try:
-        while data := await reader.read(65536):
-            take(data)
-    finally:
-        transport.close()
-
-
-def _close(*descriptors: int) -> None:
-    for descriptor in descriptors:
-        os.close(descriptor)
+    def _take_event(self, event: StatusEvent) -> None:
+        if event.get("event") == "started" and isinstance(event.get("pid"), int) and self.pid is None:
+            self.pid = event["pid"]
+        self._on_event(event)

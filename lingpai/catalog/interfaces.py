@@ -1,9 +1,11 @@
 """What the catalog needs to know of a backend, and what it says of a model."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
+
+from lingpai.prices import Price
 
 BackendState = Literal["loading", "ready", "restarting", "unavailable", "stopped"]
 
@@ -51,6 +53,20 @@ class Backend(Protocol):
         """Seconds until another try makes sense while `state` is not "ready"."""
         ...
 
+    @property
+    def replicas(self) -> "Sequence[Backend]":
+        """The processes of a local model, each with connections of its own; none for an origin."""
+        ...
+
+    @property
+    def is_replicated(self) -> bool:
+        """Whether there are several replicas, so that `pick` has to say which one gets a call."""
+        ...
+
+    def pick(self, busy: Callable[[Any], int]) -> "Backend":
+        """The replica for one more call; `busy` counts the calls that a replica has."""
+        ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
@@ -65,9 +81,22 @@ class Model:
     aliases: tuple[str, ...] = ()
     parameters: Mapping[str, Any] = field(default_factory=dict)
     """JSON schema of the keyword parameters, for local models."""
+    input: Mapping[str, Any] = field(default_factory=dict)
+    """JSON schema of the payload, for local models."""
+    output: Mapping[str, Any] = field(default_factory=dict)
+    """JSON schema of the answer's `output`, for local models."""
     is_task_certain: bool = True
     """False when the task was only guessed from the model's name."""
     created: int = 0
+    price: Price | None = None
+    limits: tuple[str, ...] = ()
+    """Limits that all callers of the model share, as lingpai.toml gives them; others may be set at run time."""
+    user_limits: tuple[str, ...] = ()
+    """Limits that each user has on the model, as lingpai.toml gives them."""
+    default_max_tokens: int | None = None
+    """Longest answer of a call that names no length and has token or money limits; None: the server's default."""
+    tokenizer: Any = None
+    """The model's own tokenizer (metering's), when the operator gave one."""
 
     @property
     def owner(self) -> str:

@@ -76,4 +76,11 @@ def model_page(model: Model) -> dict[str, Any]:
         "status": model.backend.state,
         "backends": [{"name": model.backend.name, "kind": model.backend.kind, "state": model.backend.state}],
         "parameters": dict(model.parameters),
+        "input": dict(model.input),
+        "output": dict(model.output),
+        "price": None if model.price is None else model.price.as_written(),
+        "limits": list(model.limits),
+        "user_limits": list(model.user_limits),
+        "default_max_tokens": model.default_max_tokens,
+        "has_tokenizer": model.tokenizer is not None,
     }

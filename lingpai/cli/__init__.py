@@ -110,17 +110,14 @@ app.command("lingpai.cli.keys:app", name="keys", help="Make and manage API keys.
 app.command("lingpai.cli.users:app", name="users", help="Manage the users who own keys.")
 app.command("lingpai.cli.models:app", name="models", help="List, add, check and remove models.")
 app.command("lingpai.cli.limits:app", name="limits", help="Set limits and see what is left of them.")
+app.command("lingpai.cli.projects:app", name="projects", help="Manage the projects that keys belong to.")
 app.command(
-    "lingpai.cli.usage:usage",
+    "lingpai.cli.usage:app",
     name="usage",
-    help="Show how much was used, by key, user, model or time. Every call that was answered is in it.",
-    help_epilogue=examples(
-        "lingpai usage",
-        "lingpai usage --by key,model --since 1d",
-        "lingpai usage --by day --tz Asia/Shanghai --since 2026-11-01",
-        "lingpai usage --by user,day --csv > usage.csv",
-    ),
+    help="Show how much was used, by key, user, project, model or time. Every call that was answered is in it.",
 )
+app.command("lingpai.cli.requests:app", name="requests", help="List, follow and export the calls one by one.")
+app.command("lingpai.cli.events:app", name="events", help="See what happened, and try the webhooks.")
 app.command(
     "lingpai.cli.run:run",
     name="run",

@@ -35,6 +35,7 @@ KeyName = Annotated[str, Parameter(help="The key's name or id.")]
         "KEY=$(lingpai keys create my-app)",
         "lingpai keys create nightly --limit 2000/day --limit 10/1s --expires 90d",
         "lingpai keys create partner --model 'acme/*' --allow-ip 203.0.113.0/24",
+        "lingpai keys create indexer --project search",
         "lingpai keys create dashboards --scope usage:read --json",
     )
 )
@@ -43,6 +44,9 @@ def create(
     /,
     *,
     user: Annotated[str | None, Parameter(help="Its owner (else you; on admin.sock the user admin).")] = None,
+    project: Annotated[
+        str | None, Parameter(help="The project it belongs to (else its owner's personal one).")
+    ] = None,
     scope: Annotated[
         tuple[str, ...], Parameter(help="What it may do (else model:inference). Repeatable.")
     ] = (),
@@ -63,7 +67,14 @@ def create(
 
     The key stands alone on stdout, so that a variable can take it; everything else goes to stderr.
     """
-    wishes = {"user": user, "scopes": scope, "models": model, "limits": limit, "allowed_ips": allow_ip}
+    wishes = {
+        "user": user,
+        "project": project,
+        "scopes": scope,
+        "models": model,
+        "limits": limit,
+        "allowed_ips": allow_ip,
+    }
     body = {
         "name": name,
         **{field: value for field, value in wishes.items() if value},
@@ -87,11 +98,12 @@ def create(
 def list_(
     *,
     user: Annotated[str | None, Parameter(help="Only this user's keys.")] = None,
+    project: Annotated[str | None, Parameter(help="Only this project's keys.")] = None,
     options: Options = NO_OPTIONS,
 ) -> None:
     """List the keys. A key's secret cannot be shown again; its hint helps to recognize it."""
     with connect(options) as client:
-        keys = all_pages(client, PATH, {"user": user, "limit": 200})
+        keys = all_pages(client, PATH, {"user": user, "project": project, "limit": 200})
     if options.as_json:
         print_json(keys)
     elif keys:
@@ -207,6 +219,7 @@ def _details(key: dict[str, Any]) -> dict[str, str | None]:
         "id": key["id"],
         "hint": key.get("hint"),
         "user": key["user"],
+        "project": key.get("project"),
         "state": _state(key),
         "scopes": listing(key["scopes"]),
         "models": listing(key["models"], empty="all"),

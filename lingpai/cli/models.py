@@ -1,5 +1,6 @@
 """`lingpai models`: what can be called."""
 
+import json
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -136,6 +137,11 @@ def _details(model: dict[str, Any]) -> dict[str, Cell]:
     }
     properties = (model.get("parameters") or {}).get("properties") or {}
     details["parameters"] = "\n".join(_parameter(name, schema) for name, schema in properties.items())
+    shapes = {name: model[name] for name in ("input", "output") if model.get(name)}
+    details |= {name: json.dumps(schema, ensure_ascii=False) for name, schema in shapes.items()}
+    prices = model.get("price") or {}
+    details["price"] = ", ".join(f"{name} {value}" for name, value in prices.items())
+    details["limits"] = listing(model.get("limits") or (), empty="none")
     return details
 
 

@@ -1,9 +1,12 @@
 """`lingpai serve`: the only command that loads the server, and does so late."""
 
 import asyncio
+import logging
 import os
 import signal
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -14,6 +17,7 @@ from rich.markup import escape
 
 import lingpai
 from lingpai.app import Application, Started, StartError, default_targets, tune_garbage_collection
+from lingpai.backends.worker import Worker
 from lingpai.catalog.interfaces import Model
 from lingpai.cli.failures import CommandError
 from lingpai.identity.peppers import PepperError
@@ -21,6 +25,8 @@ from lingpai.settings import ModelSettings, Settings, SettingsError, load_settin
 from lingpai.storage.migrate import NewerDatabaseError
 from lingpai.targets import DEMONSTRATION_NAME, TargetError
 from lingpai.telemetry.logs import set_up_logging
+
+log = logging.getLogger("lingpai.cli")
 
 
 def serve(
@@ -35,6 +41,12 @@ def serve(
     ] = None,
     host: Annotated[str | None, Parameter(help="Address to listen on (else 127.0.0.1).")] = None,
     port: Annotated[int | None, Parameter(help="Port to listen on (else 8741; 0: a free one).")] = None,
+    reload: Annotated[
+        bool,
+        Parameter(
+            negative=(), help="Load the targets' Python files anew when they change (for development)."
+        ),
+    ] = False,
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"] | None, Parameter(help="How much is logged.")
     ] = None,
@@ -47,31 +59,43 @@ def serve(
     TARGET is a Python file or object, the address of an OpenAI-compatible server, or `ollama`; several may be given.
     Without any, three demonstration models are served.
     """
+    read_settings = partial(
+        load_settings,
+        config=config,
+        environment=os.environ,
+        flags={"server": {"host": host, "port": port, "log_level": log_level, "log_format": log_format}},
+    )
     try:
-        settings = load_settings(
-            config=config,
-            environment=os.environ,
-            flags={"server": {"host": host, "port": port, "log_level": log_level, "log_format": log_format}},
-        )
+        settings = read_settings()
         set_up_logging(level=settings.server.log_level, format_=settings.server.log_format)
         folder = (data or Path(os.environ.get("LINGPAI_DATA") or "lingpai-data")).resolve()
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_serve(settings, targets, folder))
+            runner.run(_serve(settings, targets, folder, reload=reload, read_settings=read_settings))
     except asyncio.CancelledError:
         pass  # stopped by a signal before it was ready
     except (SettingsError, StartError, TargetError, PepperError, NewerDatabaseError) as error:
         raise CommandError(str(error)) from error
 
 
-async def _serve(settings: Settings, targets: tuple[str, ...], data: Path) -> None:
+async def _serve(
+    settings: Settings,
+    targets: tuple[str, ...],
+    data: Path,
+    *,
+    reload: bool,
+    read_settings: Callable[[], Settings],
+) -> None:
     named = tuple(ModelSettings(target=target) for target in targets)
     application = Application(settings, data=data, environment=os.environ, on_progress=_say)
     _stop_on_signals(application)
+    _reload_on_signal(application, read_settings)
     try:
         started = await application.start(
             named if named or settings.models else default_targets(), settings.models
         )
         _announce(application, started)
+        if reload:
+            _reload_on_change(application)
         tune_garbage_collection()
         await application.run()
         _say("stopping …")
@@ -89,6 +113,28 @@ def _stop_on_signals(application: Application) -> None:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop)
+
+
+def _reload_on_change(application: Application) -> None:
+    """Only the workers are started anew, the server goes on: keys, limits and connections stay."""
+    for served in application.fleet.served():
+        if isinstance(served.backend, Worker):
+            served.backend.reload_on_change()
+
+
+def _reload_on_signal(application: Application, read_settings: Callable[[], Settings]) -> None:
+    """SIGHUP reads the settings again. Bad ones change nothing, and nothing ends the server."""
+
+    def reload() -> None:
+        try:
+            reloaded = application.reload(read_settings())
+        except SettingsError as error:
+            log.error("the settings were not reloaded, the old ones stay: %s", error)  # noqa: TRY400  the message says it all
+        else:
+            summary = reloaded.summary if reloaded else "not while starting or stopping"
+            log.info("settings reloaded: %s", summary)
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload)
 
 
 def _say(text: str) -> None:

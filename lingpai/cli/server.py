@@ -34,6 +34,7 @@ _COMMANDS: Final = {
     "GET /v1/models": "lingpai models list",
     "GET /api/v1/users": "lingpai users list",
     "GET /api/v1/keys": "lingpai keys list",
+    "GET /api/v1/projects": "lingpai projects list",
 }
 
 

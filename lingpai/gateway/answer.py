@@ -65,13 +65,23 @@ def header_lines(headers: dict[str, str]) -> bytes:
     )
 
 
+_CODES: Final = {
+    413: "request_too_large",
+    431: "headers_too_large",
+    429: "rate_limit_exceeded",
+    503: "server_busy",
+}
+
+
 def malformed(status: int, message: str) -> bytes:
-    """A whole answer to something that is not proper HTTP; the connection closes after it."""
-    code = "headers_too_large" if status == 431 else "invalid_request"
+    """A whole answer to something that is not proper HTTP, or too much; the connection closes after it."""
+    code = _CODES.get(status, "invalid_request")
     body = msgspec.json.encode(LingpaiError(code, message).body())
     request_id = new_request_id()
     head = (
         b"%b%bcontent-type: application/json\r\ncontent-length: %d\r\n"
-        b"x-request-id: %b\r\nrequest-id: %b\r\nconnection: close\r\n\r\n"
+        b"x-request-id: %b\r\nrequest-id: %b\r\n%bconnection: close\r\n\r\n"
     )
-    return head % (STATUS_LINE[status], DateLine().at(time.time()), len(body), request_id, request_id) + body
+    retry = b"retry-after: 1\r\n" if status in (429, 503) else b""
+    date = DateLine().at(time.time())
+    return head % (STATUS_LINE[status], date, len(body), request_id, request_id, retry) + body

@@ -5,20 +5,22 @@ From memory when the key was used before; else from the database, once for all c
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from math import ceil
+from typing import TYPE_CHECKING, Protocol
 
 from lingpai.errors import LingpaiError
+from lingpai.gateway.call_limits import LoadMeters, ModelAccess
 from lingpai.ids import credential_id
 from lingpai.jobs.runner import JobRunner
 from lingpai.principal import Principal
 from lingpai.quotas.loader import StaleLimitsError
+from lingpai.quotas.meter import Meter
 from lingpai.web.auth import insufficient_scope
 
 if TYPE_CHECKING:
-    from lingpai.catalog.interfaces import Model
     from lingpai.gateway.exchange import Exchange
 
 log = logging.getLogger("lingpai.gateway")
@@ -41,25 +43,29 @@ class Keys(Protocol):
     def remember(self, token: bytes, principal: Principal | None) -> None: ...
 
 
-class LoadMeters(Protocol):
-    """Brings the meters of a subject into memory (quotas' loader)."""
-
-    def __call__(
-        self, subject: Any, limits: tuple[str, ...], label: str, *, is_current: Callable[[], bool]
-    ) -> Awaitable[tuple[Any, ...]]:
-        """The meters. Raises StaleLimitsError when `is_current` says so before they are attached."""
-
-
 class Account:
-    """What the gateway has worked out for a principal once, so that no call needs to again."""
+    """What the gateway has worked out for a principal once, so that no call needs to again.
 
-    __slots__ = ("allowed_addresses", "catalog_version", "meters", "models", "principal")
+    `meters` are those of the key, client, user and project; `models` the models it has called, by the name it used,
+    and `accesses` the same by id, with all limits of such calls.
+    """
 
-    def __init__(self, principal: Principal, meters: tuple[Any, ...]) -> None:
+    __slots__ = (
+        "accesses",
+        "allowed_addresses",
+        "catalog_version",
+        "limits_version",
+        "meters",
+        "models",
+        "principal",
+    )
+
+    def __init__(self, principal: Principal, meters: tuple[Meter, ...]) -> None:
         self.principal = principal
         self.meters = meters
-        self.models: dict[str, Model] = {}
-        self.catalog_version = -1
+        self.models: dict[str, ModelAccess] = {}
+        self.accesses: dict[str, ModelAccess] = {}
+        self.catalog_version = self.limits_version = -1
         self.allowed_addresses: set[str] = set()
 
 
@@ -118,16 +124,26 @@ def begin(exchange: "Exchange") -> None:
         exchange.is_key_settled = True
     elif gateway.authenticator.is_garbage(token):
         _settle(exchange, None, unknown_key(token))
+        exchange.front.slow_down()
     else:
-        gateway.authenticator.load(token, partial(_loaded, exchange, token))
+        wait_s = gateway.look_ups.wait_s(exchange.front.caller_address, exchange.started)
+        if wait_s:
+            _settle(exchange, None, too_many_unknown_keys(wait_s))
+            exchange.front.slow_down()
+        else:
+            gateway.authenticator.load(token, partial(_loaded, exchange, token))
 
 
 def _loaded(
     exchange: "Exchange", token: bytes, principal: Principal | None, error: LingpaiError | None
 ) -> None:
-    if not exchange.is_over:
-        _settle(exchange, principal, error or (None if principal else unknown_key(token)))
-        exchange.proceed()
+    if principal is None and error is None:
+        exchange.gateway.look_ups.failed(exchange.front.caller_address, exchange.gateway.loop.time())
+    if exchange.is_over:
+        exchange.caller_known_late(principal)
+        return
+    _settle(exchange, principal, error or (None if principal else unknown_key(token)))
+    exchange.proceed()
 
 
 def _settle(exchange: "Exchange", principal: Principal | None, refusal: LingpaiError | None) -> None:
@@ -136,6 +152,15 @@ def _settle(exchange: "Exchange", principal: Principal | None, refusal: LingpaiE
         exchange.account = principal.account
     exchange.refusal = refusal
     exchange.is_key_settled = True
+
+
+def is_still_valid(exchange: "Exchange") -> bool:
+    """Whether the credential of a call that has waited means what it meant: nothing was revoked or changed."""
+    gateway, principal = exchange.gateway, exchange.principal
+    if principal is gateway.local_administrator:
+        return True
+    token = read_credential(exchange.fields)
+    return token is not None and gateway.authenticator.find(token) is principal
 
 
 def check(exchange: "Exchange") -> None:
@@ -186,6 +211,16 @@ def unknown_key(token: bytes) -> LingpaiError:
         message += " Its checksum is wrong, so some of its characters are missing or changed."
     headers = {"www-authenticate": 'Bearer realm="lingpai", error="invalid_token"'}
     return LingpaiError("invalid_api_key", message + " Check it with `lingpai doctor`.", headers=headers)
+
+
+def too_many_unknown_keys(wait_s: float) -> LingpaiError:
+    """The key is not in memory, and its caller has sent too many that are none to look it up now."""
+    wait = max(1, ceil(wait_s))
+    return LingpaiError(
+        "rate_limit_exceeded",
+        f"Too many unknown keys came from your address. Try again in {wait} s.",
+        headers={"retry-after": str(wait)},
+    )
 
 
 Loaded = Callable[[Principal | None, LingpaiError | None], None]
@@ -275,17 +310,23 @@ class Authenticator:
     def _is_generation(self, seen: int) -> bool:
         return seen == self._keys.generation
 
-    async def _meters(self, principal: Principal, is_current: Callable[[], bool]) -> tuple[Any, ...]:
-        meters: list[Any] = []
+    async def _meters(self, principal: Principal, is_current: Callable[[], bool]) -> tuple[Meter, ...]:
+        meters: list[Meter] = []
         for subject, limits, label in _limit_subjects(principal):
             meters += await self._load_meters(subject, limits, label, is_current=is_current)
         return tuple(meters)
 
 
 def _limit_subjects(principal: Principal) -> list[tuple[tuple[str, str], tuple[str, ...], str]]:
-    subjects = []
-    if principal.key_limits and principal.key_id:
-        subjects.append((("key", principal.key_id), principal.key_limits, f"key `{principal.key_name}`"))
-    if principal.user_limits:
-        subjects.append((("user", principal.user_id), principal.user_limits, f"user `{principal.user_name}`"))
-    return subjects
+    """The subjects that a call of `principal` counts for: what `LoadMeters` takes.
+
+    Those without limits too: loading none lets go of meters from before, which would otherwise come back, without
+    what was used in between, when limits are set again.
+    """
+    subjects = (
+        ("key", principal.key_id, principal.key_name, principal.key_limits),
+        ("client", principal.client_id, principal.client_name, principal.client_limits),
+        ("user", principal.user_id, principal.user_name, principal.user_limits),
+        ("project", principal.project_id, principal.project_name, principal.project_limits),
+    )
+    return [((kind, id_), limits, f"{kind} `{name}`") for kind, id_, name, limits in subjects if id_]

@@ -1,41 +1,21 @@
 """The addresses of model calls: how each reads its request, what it sends to the backend, what it answers."""
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote
 
 import httptools
 import msgspec
 
+from lingpai.gateway import forms
+from lingpai.gateway.endpoint import Endpoint as Endpoint  # noqa: PLC0414  others name it from here
+from lingpai.gateway.endpoint import Prepared, echo_model, prepare_openai
+from lingpai.gateway.media import IMAGES, RERANK, SPEECH, TRANSCRIPTIONS
 from lingpai.web.paths import usual_path
 from lingpai.wire import embeddings, inference, openai, tasks
 
 if TYPE_CHECKING:
     from lingpai.gateway.exchange import Exchange
-
-Prepared = tuple[bytes, bytes]
-"""The path at the backend, after its prefix, and the body."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Endpoint:
-    """One kind of model call."""
-
-    name: str
-    path: str
-    tasks: frozenset[str] | None
-    """Models of these tasks can answer here; None: any."""
-    decoder: msgspec.json.Decoder[Any]
-    prepare: Callable[["Exchange"], Prepared]
-    convert: Callable[["Exchange", bytes], bytes]
-    """Turns the backend's unary answer into ours."""
-    backend_path: bytes = field(init=False)
-    """The path of the same endpoint at an OpenAI-compatible backend, after its prefix."""
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "backend_path", self.path.removeprefix("/v1").encode())
 
 
 def find_endpoint(url: bytes) -> tuple[Endpoint, str | None] | None:
@@ -66,29 +46,8 @@ def _find_unusual(url: bytes) -> tuple[Endpoint, str | None] | None:
     return (INFERENCE, match[1]) if match else None
 
 
-# -- OpenAI's own shapes pass through
-
-
-def _prepare_openai(exchange: "Exchange") -> Prepared:
-    request, model, body = exchange.request, exchange.model, exchange.body
-    changes: dict[str, Any] = {}
-    if request.model != model.upstream_name or not openai.is_unambiguous(body):
-        changes["model"] = model.upstream_name
-    if request.stream and not request.wants_usage:
-        # Usage is asked for in any case, for the record, and taken out again on the way back.
-        changes["stream_options"] = {**(request.stream_options or {}), "include_usage": True}
-    return exchange.endpoint.backend_path, openai.rewrite(body, changes) if changes else body
-
-
-def _echo_model(exchange: "Exchange", answer: bytes) -> bytes:
-    """The caller reads the name they asked for, even if the backend calls the model something else."""
-    if exchange.model_name == exchange.model.upstream_name:
-        return answer
-    return openai.rewrite(answer, {"model": exchange.model_name})
-
-
 def _convert_embeddings(exchange: "Exchange", answer: bytes) -> bytes:
-    return _echo_model(exchange, embeddings.match_encoding(answer, exchange.request.encoding_format))
+    return echo_model(exchange, embeddings.match_encoding(answer, exchange.request.encoding_format))
 
 
 # -- /predict: the article's function service
@@ -140,6 +99,8 @@ def _convert_generate(exchange: "Exchange", answer: bytes) -> bytes:
 
 def _prepare_inference(exchange: "Exchange") -> Prepared:
     request, model = exchange.request, exchange.model
+    if isinstance(request, inference.InferenceForm):
+        return forms.prepare_inference(exchange, request)
     if model.backend.kind == "worker":
         fields = {
             "model": model.upstream_name,
@@ -169,15 +130,15 @@ def _convert_inference(exchange: "Exchange", answer: bytes) -> bytes:
 
 CHAT: Final = Endpoint(
     name="chat.completions", path="/v1/chat/completions", tasks=tasks.GENERATION, decoder=openai.CHAT,
-    prepare=_prepare_openai, convert=_echo_model,
+    prepare=prepare_openai, convert=echo_model,
 )  # fmt: skip
 COMPLETIONS: Final = Endpoint(
     name="completions", path="/v1/completions", tasks=tasks.GENERATION, decoder=openai.COMPLETION,
-    prepare=_prepare_openai, convert=_echo_model,
+    prepare=prepare_openai, convert=echo_model,
 )  # fmt: skip
 EMBEDDINGS: Final = Endpoint(
     name="embeddings", path="/v1/embeddings", tasks=frozenset({tasks.EMBEDDING}), decoder=openai.EMBEDDING,
-    prepare=_prepare_openai, convert=_convert_embeddings,
+    prepare=prepare_openai, convert=_convert_embeddings,
 )  # fmt: skip
 PREDICT: Final = Endpoint(
     name="predict", path="/predict", tasks=None, decoder=inference.PREDICT,
@@ -189,15 +150,18 @@ GENERATE: Final = Endpoint(
 )  # fmt: skip
 INFERENCE: Final = Endpoint(
     name="inference", path="/api/v1/models/{model}/inference", tasks=None, decoder=inference.INFERENCE,
-    prepare=_prepare_inference, convert=_convert_inference,
+    prepare=_prepare_inference, convert=_convert_inference, read_form=forms.inference_request,
 )  # fmt: skip
 
-ENDPOINTS: Final = (CHAT, COMPLETIONS, EMBEDDINGS, PREDICT, GENERATE, INFERENCE)
+ENDPOINTS: Final = (
+    CHAT, COMPLETIONS, EMBEDDINGS, RERANK, TRANSCRIPTIONS, SPEECH, IMAGES, PREDICT, GENERATE, INFERENCE,
+)  # fmt: skip
 
 _INFERENCE_PATH = re.compile(r"/api/v1/models/(.+)/inference", re.DOTALL)
 # People paste a base URL with `/v1`, without it, or so that it comes twice.
 _BY_PATH: Final[dict[bytes, Endpoint]] = {
     path.encode(): endpoint
-    for endpoint in (CHAT, COMPLETIONS, EMBEDDINGS, PREDICT, GENERATE)
+    for endpoint in ENDPOINTS
+    if endpoint is not INFERENCE
     for path in (endpoint.path, endpoint.path.removeprefix("/v1"))
-}
+} | {b"/v2/rerank": RERANK}  # Cohere's

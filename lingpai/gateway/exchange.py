@@ -7,20 +7,30 @@ cannot go on raises LingpaiError, and the caller gets it as an answer; whatever 
 
 import logging
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from lingpai.errors import LingpaiError
-from lingpai.gateway import admit, authenticate, read, relay, route, settle
+from lingpai.gateway import admit, authenticate, media, read, relay, route, settle
+from lingpai.gateway.charge import KEPT
 from lingpai.gateway.endpoints import Endpoint
+from lingpai.gateway.stream import Stream
 from lingpai.ids import new_request_id
 from lingpai.principal import Principal
+from lingpai.quotas.amounts import ONE, Amounts
+from lingpai.quotas.interfaces import Subject
 
 if TYPE_CHECKING:
     from lingpai.catalog.interfaces import Model
     from lingpai.gateway.authenticate import Account
     from lingpai.gateway.gateway import Gateway
+    from lingpai.gateway.queue import Place
+    from lingpai.gateway.weigh import Weight
     from lingpai.lane.front import Front
     from lingpai.lane.upstream import Upstream
+    from lingpai.quotas.limit_set import LimitSet
+    from lingpai.quotas.refusal import Refusal
     from lingpai.wire.usage import Usage
 
 
@@ -43,19 +53,35 @@ class Exchange:
     # route
     model_name = ""
     model: "Model" = None  # type: ignore[assignment]  # set by route
+    limits: "LimitSet | None" = None
     # admit
+    weight: "Weight | None" = None
+    reserved = ONE
+    used = KEPT
     is_admitted = False
+    # queue
+    request_path = b""
+    request_body = b""
+    place: "Place | None" = None
+    queued_since = 0.0
+    queued_ms = 0.0
     # relay
+    sent_type = b""
+    """The media type of a request to the backend that is not JSON."""
     upstream: "Upstream | None" = None
     retries = 0
     status = 0
     first_byte_at = 0.0
-    stream: relay.Stream | None = None
+    stream: Stream | None = None
     extra_headers = b""
     retry_after: bytes | None = None
     answer: bytes | bytearray = b""
+    answer_type = media.JSON
     usage: "Usage | None" = None
+    is_counted = False
     # settle
+    is_leaving = False
+    """The caller has left, and the tokens used are still being counted."""
     is_over = False
     final = b""
 
@@ -91,14 +117,103 @@ class Exchange:
             authenticate.check(self)
             read.read(self)
             route.route(self)
+            if self.limits is None:
+                self.gateway.call_limits.load(self, self.account.accesses[self.model.id])
+                return  # `limits_loaded` goes on
             path, body = self.endpoint.prepare(self)
-            admit.admit(self)
-            relay.send(self, path, body)
+            fitting = admit.admit(self, path, body)
+            if fitting is not None:
+                relay.send(self, path, fitting)
         except LingpaiError as error:
             settle.refuse(self, error)
         except Exception:  # the outermost edge of a call: whatever went wrong, the caller gets an answer
             log.exception("call %s failed", self.request_id.decode())
             settle.refuse(self, settle.internal_error(self))
+
+    # -- what a step had to wait for
+
+    def caller_known_late(self, principal: Principal | None) -> None:
+        """The key was looked up when the call had ended already: refused unread, or the caller left."""
+        if principal is not None and self.status:
+            self.principal = principal
+            settle.record_unread(self)
+
+    def limits_loaded(self, limits: "LimitSet | None", refusal: LingpaiError | None) -> None:
+        """The meters of the model are in memory, or cannot be brought there."""
+        self._go_on(partial(self._with_limits, limits, refusal))
+
+    def _with_limits(self, limits: "LimitSet | None", refusal: LingpaiError | None) -> None:
+        if refusal is not None:
+            raise refusal
+        self.limits = limits
+        path, body = self.endpoint.prepare(self)
+        fitting = admit.admit(self, path, body)
+        if fitting is not None:
+            relay.send(self, path, fitting)
+
+    def may_still_enter(self) -> bool:
+        """Whether all is as it was when the call began to wait: the key, its rights, the model and the limits."""
+        gateway, account, caller = self.gateway, self.account, self.account.principal
+        access = account.accesses.get(self.model.id)
+        return (
+            gateway.journal.healthy
+            and authenticate.is_still_valid(self)
+            and not (caller.expires_at is not None and time.time() >= caller.expires_at)
+            and access is not None
+            and access.limits is self.limits
+            and account.catalog_version == gateway.catalog.version
+            and account.limits_version == gateway.call_limits.book.version
+            and self.model.backend.state == "ready"
+        )
+
+    def ask_limits_again(self) -> "Refusal | None":
+        return admit.ask_again(self)
+
+    def admitted(self) -> None:
+        """The queue has brought the call past the limits."""
+        self._go_on(self._send)
+
+    def _send(self) -> None:
+        relay.send(self, self.request_path, admit.fit(self, self.request_body))
+
+    def turned_away(self, refusal: "Refusal") -> None:
+        """The call has waited in vain."""
+        self._go_on(partial(admit.refuse, self, refusal))
+
+    def start_anew(self) -> None:
+        """Something has changed while the call waited: take all steps again."""
+        self.upload = self.body
+        self.weight = self.limits = self.refusal = self.principal = None
+        self.is_key_settled = False
+        authenticate.begin(self)
+        self.proceed()
+
+    def _go_on(self, step: Callable[[], None]) -> None:
+        if self.is_over:
+            return
+        try:
+            step()
+        except LingpaiError as error:
+            settle.refuse(self, error)
+        except Exception:  # an outermost edge, like the one of `proceed`
+            log.exception("call %s failed", self.request_id.decode())
+            settle.refuse(self, settle.internal_error(self))
+
+    def held_for(self, subject: Subject) -> "tuple[float, Amounts] | None":
+        """When the call was admitted and what it holds, if it counts against `subject` and is not recorded yet."""
+        caller = self.principal
+        if not self.is_admitted or caller is None or (self.is_over and not self.is_leaving):
+            return None
+        kind, id_ = subject
+        own = {
+            "key": caller.key_id,
+            "client": caller.client_id,
+            "user": caller.user_id,
+            "project": caller.project_id,
+            "model": self.model.id,
+            "user_model": f"{caller.user_id} {self.model.id}",
+        }
+        return (self.started_at, self.reserved) if own[kind] == id_ else None
 
     # -- the caller's side
 

@@ -1,20 +1,32 @@
 """The parts that the steps share, and the door through which calls come in."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 from lingpai.catalog.interfaces import Backend
 from lingpai.catalog.service import Catalog
 from lingpai.gateway import answer, authenticate, endpoints, read, settle
 from lingpai.gateway.authenticate import Authenticator
+from lingpai.gateway.call_limits import CallLimits
+from lingpai.gateway.complaints import Complaints
 from lingpai.gateway.exchange import Exchange
+from lingpai.gateway.queue import Queue
 from lingpai.gateway.settings import GatewaySettings
+from lingpai.gateway.tally import Counter
+from lingpai.identity.known_ids import LookUps
+from lingpai.jobs.runner import JobRunner
 from lingpai.lane.front import Front, Headers
 from lingpai.lane.upstream import Origin, Receiver, Timeouts, UpstreamPool
 from lingpai.metering.journal import Journal
 from lingpai.principal import Principal
+from lingpai.quotas.amounts import Amounts
+from lingpai.quotas.interfaces import Subject
+from lingpai.quotas.limit_set import LimitSet
+from lingpai.quotas.meter import Meter
+from lingpai.quotas.refusal import Refusal
+from lingpai.telemetry.call_log import CallLog
 from lingpai.telemetry.metrics import CallMetrics
 from lingpai.telemetry.tls import client_context
 
@@ -22,16 +34,19 @@ from lingpai.telemetry.tls import client_context
 class Limiter(Protocol):
     """The limits, as far as a call in flight is concerned (quotas' limiter)."""
 
-    def admit(self, meters: tuple[Any, ...], now: float) -> Any: ...
-    def give_back(self, meters: tuple[Any, ...], admitted_at: float) -> None: ...
+    def admit(self, limits: LimitSet, now: float) -> Refusal | None: ...
+    def reserve(self, limits: LimitSet, now: float, least: Amounts, most: Amounts) -> Amounts | Refusal: ...
+    def settle(self, limits: LimitSet, admitted_at: float, reserved: Amounts, used: Amounts) -> Amounts: ...
+    def give_back(self, limits: LimitSet, admitted_at: float, reserved: Amounts = ...) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A backend's connections, and what every request to it begins with."""
+    """A backend's connections, and what every request to it begins with: with JSON, or with something else."""
 
     pool: UpstreamPool
     head: bytes
+    untyped_head: bytes
     prefix: bytes
 
     def send(self, path: bytes, body: bytes, receiver: Receiver, request_id: bytes) -> None:
@@ -40,6 +55,13 @@ class Link:
             self.prefix, path, self.head, request_id, len(body), body,
         )  # fmt: skip
         self.pool.send(request, receiver)
+
+    def send_typed(
+        self, path: bytes, body: bytes, receiver: Receiver, request_id: bytes, *, media_type: bytes
+    ) -> None:
+        """Send a request whose body is not JSON."""
+        head = b"%bcontent-type: %b\r\n" % (self.untyped_head, media_type)
+        Link(self.pool, head, head, self.prefix).send(path, body, receiver, request_id)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -51,17 +73,45 @@ class Gateway:
     catalog: Catalog
     authenticator: Authenticator
     limiter: Limiter
-    rate_limit_headers: Callable[[tuple[Any, ...], float], bytes]
+    rate_limit_headers: Callable[[Sequence[Meter], float], bytes]
     journal: Journal
     metrics: CallMetrics
     is_loading: Callable[[], bool]
+    call_limits: CallLimits
+    counter: Counter
+    jobs: JobRunner
     local_administrator: Principal | None = None
+    look_ups: LookUps = field(default_factory=LookUps)
+    call_log: CallLog | None = None
+    """Writes a line per call, where that is asked for."""
+    queue: Queue = field(init=False)
+    complaints: Complaints = field(init=False)
+    counting: set[Exchange] = field(default_factory=set)
+    """Calls whose tokens are being counted; the callers of some have left."""
     date_line: answer.DateLine = field(default_factory=answer.DateLine)
     cross_origin: answer.CrossOrigin = field(init=False)
     _links: dict[str, Link] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.cross_origin = answer.CrossOrigin(self.settings.cors_origins)
+        settings = self.settings
+        self.cross_origin = answer.CrossOrigin(settings.cors_origins)
+        self.queue = Queue(self.loop, most=settings.max_waiting, most_per_key=settings.max_waiting_per_key)
+        self.complaints = Complaints(self.loop.time)
+
+    def reconfigure(self, settings: GatewaySettings) -> None:
+        """Change the settings while running; calls under way go on with what they have read already."""
+        self.settings = settings
+        self.cross_origin = answer.CrossOrigin(settings.cors_origins)
+        for link in self._links.values():
+            link.pool.timeouts = self._timeouts()
+
+    def _timeouts(self) -> Timeouts:
+        settings = self.settings
+        return Timeouts(
+            connect=settings.connect_timeout_s,
+            first_byte=settings.first_byte_timeout_s,
+            idle=settings.idle_timeout_s,
+        )
 
     # -- the door (lane.front.Calls)
 
@@ -93,17 +143,32 @@ class Gateway:
         elif exchange.refusal is not None:
             settle.refuse_unread(exchange, exchange.refusal)
 
+    def held_for(self, subject: Subject, calls: Iterable[object]) -> list[tuple[float, Amounts]]:
+        """What calls under way hold of the limits of `subject`, each with the time it was admitted.
+
+        `calls` are those of the open connections; calls of callers who have left are added here.
+        """
+        exchanges = {call for call in calls if isinstance(call, Exchange)} | self.counting
+        held = [exchange.held_for(subject) for exchange in exchanges]
+        return [each for each in held if each is not None]
+
     def malformed(self, status: int, message: str) -> bytes:
         return answer.malformed(status, message)
 
     # -- backends
 
     def link(self, backend: Backend) -> Link:
-        """The connections to `backend`, made on first use."""
+        """The connections to `backend`, or to the replica of it that has least to do; made on first use."""
+        if backend.is_replicated:
+            backend = backend.pick(self._calls_to)
         link = self._links.get(backend.name)
         if link is None:
             link = self._links[backend.name] = self._connect(backend)
         return link
+
+    def _calls_to(self, backend: Backend) -> int:
+        link = self._links.get(backend.name)
+        return 0 if link is None else link.pool.busy
 
     def sweep(self) -> None:
         """Look after time-outs. Call it every half second."""
@@ -112,9 +177,10 @@ class Gateway:
 
     async def drop(self, backend: Backend) -> None:
         """Forget a backend that is gone; its connections close."""
-        link = self._links.pop(backend.name, None)
-        if link is not None:
-            await link.pool.close()
+        for each in (backend, *backend.replicas):
+            link = self._links.pop(each.name, None)
+            if link is not None:
+                await link.pool.close()
 
     async def close(self) -> None:
         """Close all connections to backends."""
@@ -131,26 +197,29 @@ class Gateway:
             socket_path=str(backend.socket_path) if backend.socket_path else None,
         )
         settings = self.settings
-        timeouts = Timeouts(
-            connect=settings.connect_timeout_s,
-            first_byte=settings.first_byte_timeout_s,
-            idle=settings.idle_timeout_s,
-        )
+        timeouts = self._timeouts()
         default_port = 443 if backend.is_tls else 80
         host = f"[{backend.host}]" if ":" in backend.host else backend.host
         headers = {
             "host": host if backend.port in (0, default_port) else f"{host}:{backend.port}",
-            "content-type": "application/json",
-            "accept": "application/json, text/event-stream",
+            "accept": "application/json, text/event-stream, */*;q=0.5",
+            "accept-encoding": "identity",  # without it, any coding would do (RFC 9110, section 12.5.3)
             **{name.lower(): value for name, value in backend.headers.items()},
             **(
                 {"x-lingpai-strict-params": "1"}
                 if settings.strict_params and backend.kind == "worker"
                 else {}
             ),
+            **(
+                {"x-lingpai-fetch-media": "off"}
+                if not settings.fetch_media and backend.kind == "worker"
+                else {}
+            ),
         }
+        lines = answer.header_lines(headers)
         return Link(
             pool=UpstreamPool(origin, loop=self.loop, timeouts=timeouts, may_retry=backend.kind != "worker"),
-            head=answer.header_lines(headers),
+            head=lines + b"content-type: application/json\r\n",
+            untyped_head=lines,
             prefix=backend.path_prefix.encode(),
         )

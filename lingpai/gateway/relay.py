@@ -2,16 +2,18 @@
 
 import logging
 import re
+from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from lingpai.errors import LingpaiError
-from lingpai.gateway import endpoints, settle
+from lingpai.gateway import endpoints, media, settle, tally
+from lingpai.gateway.stream import Stream
 from lingpai.lane.upstream import Failure
 from lingpai.wire import backend_error, sse
-from lingpai.wire.chunks import ContentShape, StreamReader, is_plain
-from lingpai.wire.usage import Usage, answer_usage
+from lingpai.wire.chunks import is_plain
+from lingpai.wire.usage import MAX_TOKENS, answer_usage
 
 if TYPE_CHECKING:
     from lingpai.gateway.exchange import Exchange
@@ -24,39 +26,13 @@ _FRAMING = (b"content-length", b"transfer-encoding")
 _MODEL = re.compile(rb'"model"\s*:\s*"(?:[^"\\]|\\.)*"')
 
 
-class Stream:
-    """What a streamed answer needs beyond a unary one."""
-
-    __slots__ = ("cutter", "ends_with_close", "is_chunked", "model_field", "pieces", "reader", "shape")
-
-    def __init__(
-        self, *, wants_usage: bool, is_chunked: bool, name: str | None, ends_with_close: bool
-    ) -> None:
-        self.cutter = sse.EventCutter()
-        self.shape = ContentShape()
-        self.reader = StreamReader(keep_usage=wants_usage)
-        self.is_chunked = is_chunked
-        self.model_field = None if name is None else b'"model":' + msgspec.json.encode(name)
-        """What the caller shall read, where the backend calls the model something else."""
-        self.pieces = 0
-        """How many pieces of the answer were handed on; about as many as tokens, with most backends."""
-        self.ends_with_close = ends_with_close
-        """Whether only a close marks the end, which a broken connection does too."""
-
-    def usage_so_far(self) -> Usage:
-        """What the backend has reported; when it has not come to that, an estimate by what was handed on."""
-        return self.reader.usage or Usage(completion_tokens=self.pieces, estimated=True)
-
-    def last(self, run: bytes) -> bytes:
-        """The end of the answer's body, with `run` as its last events (RFC 9112, section 7.1)."""
-        if not self.is_chunked:
-            return run
-        return (b"%x\r\n%b\r\n" % (len(run), run) if run else b"") + b"0\r\n\r\n"
-
-
 def send(exchange: "Exchange", path: bytes, body: bytes) -> None:
     """Begin the exchange with the backend."""
-    exchange.gateway.link(exchange.model.backend).send(path, body, exchange, exchange.request_id)
+    link = exchange.gateway.link(exchange.model.backend)
+    if not exchange.sent_type:
+        link.send(path, body, exchange, exchange.request_id)
+    else:
+        link.send_typed(path, body, exchange, exchange.request_id, media_type=exchange.sent_type)
 
 
 def cancel(exchange: "Exchange") -> None:
@@ -76,7 +52,10 @@ def started(exchange: "Exchange", status: int, headers: dict[bytes, bytes]) -> N
     dropped = headers.get(b"x-lingpai-dropped-params")
     if dropped:
         exchange.extra_headers += b"x-lingpai-dropped-params: %b\r\n" % dropped
-    if status < 300 and headers.get(b"content-type", b"").startswith(b"text/event-stream"):
+    content_type = headers.get(b"content-type", b"")
+    if status < 300 and exchange.endpoint.may_answer_files:
+        exchange.answer_type = media.answer_type(content_type)
+    elif status < 300 and content_type.startswith(b"text/event-stream"):
         _start_stream(exchange, ends_with_close=headers.keys().isdisjoint(_FRAMING))
 
 
@@ -87,6 +66,7 @@ def _start_stream(exchange: "Exchange", *, ends_with_close: bool) -> None:
         is_chunked=not exchange.front.is_http_1_0(),
         name=name if name != upstream_name else None,
         ends_with_close=ends_with_close,
+        keeps_text=exchange.model.tokenizer is not None,
     )
     exchange.front.write(settle.stream_head(exchange, exchange.stream))
 
@@ -109,13 +89,17 @@ def data(exchange: "Exchange", piece: bytes) -> None:
     if not stream.shape.fits(piece):
         if is_plain(piece):
             stream.shape.learn(piece)
+            stream.events += piece.count(b"data:") - 1
         else:
             piece = stream.reader.read(piece)
     field = stream.model_field
     if field is not None:
         piece = _MODEL.sub(lambda _: field, piece)
     if piece:
-        stream.pieces += 1
+        stream.events += 1
+        stream.sent_bytes += len(piece)
+        if stream.kept is not None:
+            stream.keep(piece)
         exchange.front.transport.write(b"%x\r\n%b\r\n" % (len(piece), piece) if stream.is_chunked else piece)
 
 
@@ -159,23 +143,38 @@ def _unary_finished(exchange: "Exchange") -> None:
     if exchange.status >= 300:
         _relay_error(exchange, body)
         return
+    if exchange.answer_type is not media.JSON:
+        tally.fill(exchange, partial(settle.answer, exchange, body))
+        return
     try:
         if not body.isascii():
             body.decode()
         if not endpoints.is_free_form(exchange):
-            exchange.usage = answer_usage(body)
-        body = exchange.endpoint.convert(exchange, body)
+            usage = answer_usage(body)
+            # Nothing is believed that would make a call free; the usual usage is seen at a glance.
+            if usage is not None and not (
+                usage.prompt_tokens
+                and 0 < usage.prompt_tokens <= MAX_TOKENS
+                and 0 <= (usage.completion_tokens or 0) <= MAX_TOKENS
+            ):
+                usage = tally.believe(exchange, usage)
+            exchange.usage = usage
+        converted = exchange.endpoint.convert(exchange, body)
     except (msgspec.DecodeError, ValueError, KeyError, IndexError, TypeError, RecursionError) as error:
         log.warning("backend %s: answer cannot be read: %s", exchange.model.backend.name, error)
         _backend_fault(exchange, "backend_error", "answered with something that is not what it should be")
         return
-    settle.answer(exchange, body)
+    if exchange.usage is None:
+        tally.fill(exchange, partial(settle.answer, exchange, converted), answer=body)
+    else:
+        settle.answer(exchange, converted)
 
 
 def _relay_error(exchange: "Exchange", body: bytes) -> None:
     backend = exchange.model.backend
     if backend.kind == "worker":
-        settle.answer_error(exchange, exchange.status, body, {})  # our own worker speaks our own errors
+        headers = {"retry-after": exchange.retry_after.decode("latin-1")} if exchange.retry_after else {}
+        settle.answer_error(exchange, exchange.status, body, headers)  # our own worker speaks our own errors
         return
     if exchange.status >= 500 or exchange.status < 400:
         log.warning(
@@ -201,11 +200,19 @@ def _stream_finished(exchange: "Exchange", stream: Stream) -> None:
     if stream.ends_with_close and not reader.done:
         failed(exchange, Failure.CLOSED, "closed without [DONE]")
         return
-    exchange.usage = reader.usage
     if reader.error is not None:
-        settle.end_stream(exchange, stream, rest, end_reason="upstream_error")
+        _end_stream(exchange, stream, rest, "upstream_error")
     else:
-        settle.end_stream(exchange, stream, rest + sse.DONE, end_reason="complete")
+        _end_stream(exchange, stream, rest + sse.DONE, "complete")
+
+
+def _end_stream(exchange: "Exchange", stream: Stream, last: bytes, end_reason: settle.EndReason) -> None:
+    exchange.usage = tally.believe(exchange, stream.reported)
+    end = partial(settle.end_stream, exchange, stream, last, end_reason=end_reason)
+    if exchange.usage is None:
+        tally.fill(exchange, end)
+    else:
+        end()
 
 
 # -- no answer, or not all of it
@@ -233,8 +240,7 @@ def _backend_fault(exchange: "Exchange", code: str, what: str) -> None:
     error = LingpaiError(code, f"Backend `{exchange.model.backend.name}` {what}. Try again.", headers=headers)
     end_reason: settle.EndReason = "timeout" if code == "backend_timeout" else "upstream_error"
     if exchange.stream is not None:
-        exchange.usage = exchange.stream.usage_so_far()
         last = sse.data_event(msgspec.json.encode(error.body()))
-        settle.end_stream(exchange, exchange.stream, last, end_reason=end_reason)
+        _end_stream(exchange, exchange.stream, last, end_reason)
     else:
         settle.fail(exchange, error, end_reason=end_reason)

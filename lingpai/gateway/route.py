@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from lingpai.errors import LingpaiError
+from lingpai.gateway.call_limits import ModelAccess
 from lingpai.wire import tasks
 
 if TYPE_CHECKING:
@@ -11,22 +12,24 @@ if TYPE_CHECKING:
 
 
 def route(exchange: "Exchange") -> None:
-    """Fill `exchange.model` and `exchange.model_name`.
+    """Fill `exchange.model` and `exchange.model_name`, and `exchange.limits` unless they have to be loaded first.
 
     Raises LingpaiError `model_not_found` (with the nearest names), `model_not_allowed`, `unsupported_task`, or
     `model_loading` and `backend_unavailable` while the backend is not there.
     """
-    catalog, account = exchange.gateway.catalog, exchange.account
-    if account.catalog_version != catalog.version:
-        account.models.clear()
-        account.catalog_version = catalog.version
+    gateway, account = exchange.gateway, exchange.account
+    if (
+        account.catalog_version != gateway.catalog.version
+        or account.limits_version != gateway.call_limits.book.version
+    ):
+        _forget(exchange)
     name = exchange.model_in_path or exchange.request.model or ""
-    model = account.models.get(name)
-    if model is None:
-        model = _find(exchange, name)
+    access = account.models.get(name)
+    if access is None:
+        access = _find(exchange, name)
         if name:
-            account.models[name] = model
-    exchange.model = model
+            account.models[name] = access
+    model = exchange.model = access.model
     exchange.model_name = name or model.id
     wanted = exchange.endpoint.tasks
     if wanted is not None and model.task not in wanted and model.is_task_certain:
@@ -34,10 +37,23 @@ def route(exchange: "Exchange") -> None:
     state = model.backend.state
     if state != "ready":
         raise _not_ready(model, state)
+    if access.limits is None:
+        access.limits = gateway.call_limits.find(account, access)
+    exchange.limits = access.limits
 
 
-def _find(exchange: "Exchange", name: str) -> "Model":
-    catalog, principal = exchange.gateway.catalog, exchange.account.principal
+def _forget(exchange: "Exchange") -> None:
+    """Models or limits are others now. Calls under way keep what they were admitted with."""
+    account = exchange.account
+    account.models.clear()
+    account.accesses.clear()
+    account.catalog_version = exchange.gateway.catalog.version
+    account.limits_version = exchange.gateway.call_limits.book.version
+
+
+def _find(exchange: "Exchange", name: str) -> ModelAccess:
+    catalog, account = exchange.gateway.catalog, exchange.account
+    principal = account.principal
     model = catalog.find(name) if name else catalog.default_for(exchange.endpoint.tasks)
     if model is None:
         raise _not_found(exchange, name)
@@ -47,7 +63,10 @@ def _find(exchange: "Exchange", name: str) -> "Model":
             f"This key may not call `{name or model.id}`. `GET /v1/models` lists the models it may call.",
             param="model",
         )
-    return model
+    access = account.accesses.get(model.id)
+    if access is None:
+        access = account.accesses[model.id] = ModelAccess(model)
+    return access
 
 
 def _not_found(exchange: "Exchange", name: str) -> LingpaiError:
@@ -73,11 +92,7 @@ def _not_found(exchange: "Exchange", name: str) -> LingpaiError:
 
 
 def _wrong_task(exchange: "Exchange", model: "Model") -> LingpaiError:
-    better = {
-        tasks.CHAT: "/v1/chat/completions",
-        tasks.COMPLETION: "/v1/completions",
-        tasks.EMBEDDING: "/v1/embeddings",
-    }.get(model.task, f"/api/v1/models/{model.id}/inference")
+    better = tasks.ADDRESSES.get(model.task, f"/api/v1/models/{model.id}/inference")
     return LingpaiError(
         "unsupported_task",
         f"`{model.id}` is a model for {model.task}; {exchange.endpoint.path} cannot call it. Use {better}.",

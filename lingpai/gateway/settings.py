@@ -1,12 +1,15 @@
 """Settings of the data plane."""
 
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, Final
 
 from msgspec import Meta
 
 Bytes = Annotated[int, Meta(gt=0)]
 Seconds = Annotated[float, Meta(gt=0)]
+FEW_MESSAGES: Final = 100
+"""So many messages are always allowed, so that the usual call need not be measured."""
+MaxTokens = Annotated[int, Meta(ge=1, le=10_000_000)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,11 +31,36 @@ class GatewaySettings:
     idle_timeout_s: Seconds = field(
         default=300.0, metadata={"help": "Seconds a backend may stay silent in the middle of an answer."}
     )
+    fetch_media: bool = field(
+        default=True,
+        metadata={
+            "help": "Let workers fetch pictures and sound that callers name by address, from the public internet only."
+        },
+    )
     strict_params: bool = field(
         default=False,
         metadata={
             "help": "Refuse parameters that a local model ignores (400), instead of naming them in a header."
         },
+    )
+    default_max_tokens: MaxTokens = field(
+        default=4096,
+        metadata={
+            "help": "Longest answer, in tokens, of a call that names no length and has token or money limits."
+        },
+    )
+    max_choices: Annotated[int, Meta(ge=1, le=1024)] = field(
+        default=16, metadata={"help": "Most answers that one call may ask for (`n`)."}
+    )
+    max_messages: Annotated[int, Meta(ge=FEW_MESSAGES)] = field(
+        default=10_000, metadata={"help": "Most messages that one chat call may have; at least 100."}
+    )
+    max_waiting: Annotated[int, Meta(ge=0)] = field(
+        default=1000,
+        metadata={"help": "Most calls that may wait for limits with `wait`, all together."},
+    )
+    max_waiting_per_key: Annotated[int, Meta(ge=0)] = field(
+        default=100, metadata={"help": "Most calls of one key that may wait for limits with `wait`."}
     )
     cors_origins: tuple[str, ...] = field(
         default=("*",),

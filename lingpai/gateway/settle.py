@@ -2,6 +2,9 @@
 
 Whatever way a call ends, it ends here: one usage record goes to the journal, and when it is written (`recorded`), the
 answer (or the last piece of a stream) goes to the caller. A call that the backend did not answer is not charged.
+
+What was reserved for the call stays so until its record is written, and then what was not used goes back; when it
+cannot be written all of it does. There is one settlement per call, here or in `give_back`: `is_admitted` sees to that.
 """
 
 from typing import TYPE_CHECKING, Literal
@@ -9,15 +12,19 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from lingpai.errors import LingpaiError
-from lingpai.gateway.admit import give_back
+from lingpai.gateway import tally
+from lingpai.gateway.admit import give_back, keep
 from lingpai.gateway.answer import STATUS_LINE, header_lines
-from lingpai.metering.records import UsageRecord
+from lingpai.gateway.charge import charge
+from lingpai.gateway.media import JSON
+from lingpai.metering.records import Currency, UsageRecord
 from lingpai.wire import sse
 from lingpai.wire.usage import tokens
 
 if TYPE_CHECKING:
     from lingpai.gateway.exchange import Exchange
-    from lingpai.gateway.relay import Stream
+    from lingpai.gateway.stream import Stream
+    from lingpai.principal import Principal
 
 EndReason = Literal["complete", "client_gone", "upstream_error", "timeout", "refused", "stopped"]
 
@@ -39,7 +46,8 @@ def answer_error(exchange: "Exchange", status: int, body: bytes, headers: dict[s
     exchange.status = status
     exchange.extra_headers += header_lines(headers)
     exchange.final = _unary(exchange, status, body)
-    _record(exchange, "complete" if status < 500 else "upstream_error", charged=charged)
+    end_reason: EndReason = "timeout" if status == 504 else "upstream_error"
+    _record(exchange, "complete" if status < 500 else end_reason, charged=charged)
 
 
 def fail(exchange: "Exchange", error: LingpaiError, *, end_reason: EndReason) -> None:
@@ -62,13 +70,24 @@ def refuse(exchange: "Exchange", error: LingpaiError) -> None:
 
 
 def refuse_unread(exchange: "Exchange", error: LingpaiError) -> None:
-    """The call is turned away although its body is still coming."""
+    """The call is turned away although its body is still coming.
+
+    Nothing was used, so the answer does not wait for the record; who called may not be known before the answer is out.
+    """
     exchange.is_over = True
     exchange.keep_alive = False
     _prepare_error(exchange, error)
-    _count(exchange)
+    if exchange.principal is None:
+        _count(exchange)
+    else:
+        record_unread(exchange)
     exchange.front.write(exchange.final)
     exchange.front.finish_and_linger()
+
+
+def record_unread(exchange: "Exchange") -> None:
+    """Record a call that was turned away before its body was read."""
+    _record(exchange, "refused", charged=0, is_answered=True)
 
 
 def end_stream(exchange: "Exchange", stream: "Stream", last: bytes, *, end_reason: EndReason) -> None:
@@ -78,20 +97,40 @@ def end_stream(exchange: "Exchange", stream: "Stream", last: bytes, *, end_reaso
 
 
 def abandon(exchange: "Exchange") -> None:
-    """The caller left. What they had until then is recorded; nothing can be sent."""
+    """The caller left. What they had until then is recorded; nothing can be sent.
+
+    A call that still waited for a limit is recorded, too, and charged nothing. One that is complete but for counting its
+    tokens ends as it would have.
+    """
+    if exchange in exchange.gateway.counting:
+        return
     if exchange.is_admitted:
-        if exchange.stream is not None:
-            exchange.usage = exchange.stream.usage_so_far()
-        _record(exchange, "client_gone", charged=1)
+        exchange.is_over = exchange.is_leaving = True
+        stream = exchange.stream
+        exchange.usage = None if stream is None else tally.believe(exchange, stream.reported)
+        if exchange.usage is None:
+            tally.fill(exchange, lambda: _left(exchange))
+        else:
+            _left(exchange)
+    elif exchange.place is not None:
+        exchange.gateway.queue.leave(exchange)
+        _record(exchange, "client_gone", charged=0)
     exchange.is_over = True
+
+
+def _left(exchange: "Exchange") -> None:
+    exchange.is_leaving = False
+    _record(exchange, "client_gone", charged=1)
 
 
 def stop(exchange: "Exchange") -> None:
     """The server ends: a stream gets a last event, a waiting caller an error."""
     error = LingpaiError("shutting_down", "The server is stopping. Try again.", headers={"retry-after": "1"})
     exchange.keep_alive = False
+    exchange.gateway.queue.leave(exchange)
     if exchange.stream is not None:
-        exchange.usage = exchange.stream.usage_so_far()
+        reported = tally.believe(exchange, exchange.stream.reported)
+        exchange.usage = reported or tally.estimated(exchange)
         last = sse.data_event(msgspec.json.encode(error.body()))
         end_stream(exchange, exchange.stream, last, end_reason="stopped")
     elif exchange.is_admitted:
@@ -117,58 +156,88 @@ def _count(exchange: "Exchange") -> None:
     gateway.metrics.record(
         exchange.endpoint.name, "", exchange.status, gateway.loop.time() - exchange.started
     )
+    if gateway.call_log is not None:
+        gateway.call_log.write_refused(
+            exchange.request_id.decode(),
+            status=exchange.status,
+            endpoint=exchange.endpoint.name,
+            duration_ms=(gateway.loop.time() - exchange.started) * 1000,
+            address=exchange.front.caller_address,
+        )
 
 
-def _record(exchange: "Exchange", end_reason: EndReason, *, charged: int) -> None:
-    gateway, principal, model = exchange.gateway, exchange.principal, exchange.model
+def _record(exchange: "Exchange", end_reason: EndReason, *, charged: int, is_answered: bool = False) -> None:
+    gateway, model = exchange.gateway, exchange.model
+    principal: Principal = exchange.principal  # type: ignore[assignment]  # only calls with a principal are recorded
     now = gateway.loop.time()
     usage = exchange.usage
     prompt, completion, cached, reasoning = tokens(usage)
+    cost = charged_cost = 0
+    currency: Currency = ""
+    charged_tokens = prompt + completion if charged else 0
+    if charged and (model.price is not None or exchange.weight is not None):
+        cost, currency, charged_tokens, charged_cost = charge(exchange, prompt, completion, cached)
     first_byte_at = exchange.first_byte_at
     exchange.is_over = True
-    gateway.journal.append(
-        UsageRecord(
-            exchange.request_id.decode(),
-            principal.key_id,  # type: ignore[union-attr]  # only calls with a principal are recorded
-            principal.user_id,  # type: ignore[union-attr]
-            model.id if model is not None else "",
-            model.backend.name if model is not None else "",
-            model.task if model is not None else "",
-            exchange.endpoint.name,
-            exchange.started_at,
-            (first_byte_at - exchange.started) * 1000 if first_byte_at else None,
-            (now - exchange.started) * 1000,
-            prompt,
-            completion,
-            cached,
-            reasoning,
-            "none" if usage is None else "estimated" if usage.estimated else "reported",
-            exchange.status,
-            end_reason,
-            charged,
-            exchange.retries,
-            exchange.front.caller_address,
-        ),
-        exchange.recorded,
-    )
+    record = UsageRecord(
+        exchange.request_id.decode(),
+        principal.key_id,
+        principal.user_id,
+        model.id if model is not None else "",
+        model.backend.name if model is not None else "",
+        model.task if model is not None else "",
+        exchange.endpoint.name,
+        exchange.started_at,
+        (first_byte_at - exchange.started) * 1000 if first_byte_at else None,
+        (now - exchange.started) * 1000,
+        prompt,
+        completion,
+        cached,
+        reasoning,
+        "none" if usage is None
+        else "counted" if exchange.is_counted
+        else "estimated" if usage.estimated
+        else "reported",
+        exchange.status,
+        end_reason,
+        charged,
+        exchange.retries,
+        exchange.front.caller_address,
+        principal.project_id,
+        principal.client_id or "",
+        charged_tokens,
+        cost,
+        currency,
+        charged_cost,
+        exchange.queued_ms,
+    )  # fmt: skip
     gateway.metrics.record(
         exchange.endpoint.name, exchange.model_name if model else "", exchange.status, now - exchange.started
     )
+    if gateway.call_log is not None:
+        gateway.call_log.write(record)
+    gateway.journal.append(record, _nothing if is_answered else exchange.recorded)
+
+
+def _nothing(is_written: bool) -> None:
+    """What follows the record of a call that is answered already."""
 
 
 def recorded(exchange: "Exchange", is_written: bool) -> None:
     """The journal has the record (or cannot take it): now, and only now, the caller gets the end of the answer."""
     if not is_written:
         _withhold(exchange)
+    elif exchange.is_admitted and exchange.limits.needs_settling:  # type: ignore[union-attr]  # who is admitted has limits
+        keep(exchange)
     deliver(exchange)
 
 
 def _withhold(exchange: "Exchange") -> None:
+    give_back(exchange)  # what is not recorded is not charged, or counters and records would part
     if exchange.stream is not None:
         exchange.final = b""  # the stream breaks off: an incomplete answer is what the caller must see
         exchange.keep_alive = False
         return
-    give_back(exchange)
     error = LingpaiError(
         "storage_unavailable",
         "The answer could not be recorded (is the disk full?) and is withheld. Tell the operator.",
@@ -190,25 +259,29 @@ def deliver(exchange: "Exchange") -> None:
 
 def _prepare_error(exchange: "Exchange", error: LingpaiError) -> None:
     exchange.status = error.status
+    exchange.answer_type = JSON
     exchange.extra_headers += header_lines(dict(error.headers))
     exchange.final = _unary(exchange, error.status, msgspec.json.encode(error.body()))
 
 
 def _unary(exchange: "Exchange", status: int, body: bytes) -> bytes:
-    gateway, request_id, account = exchange.gateway, exchange.request_id, exchange.account
+    gateway, request_id, limits = exchange.gateway, exchange.request_id, exchange.limits
+    if limits is not None:
+        meters = limits.meters
+    else:  # refused before it was known which model is called
+        meters = exchange.account.meters if exchange.account is not None else ()
     return (
-        b"%b%bcontent-type: application/json\r\ncache-control: no-store\r\ncontent-length: %d\r\n"
+        b"%b%bcontent-type: %b\r\ncache-control: no-store\r\ncontent-length: %d\r\n"
         b"x-request-id: %b\r\nrequest-id: %b\r\nopenai-processing-ms: %d\r\n%b%b%b%b\r\n%b"
     ) % (
         STATUS_LINE[status],
         gateway.date_line.at(exchange.started_at),
+        exchange.answer_type,
         len(body),
         request_id,
         request_id,
         (gateway.loop.time() - exchange.started) * 1000,
-        gateway.rate_limit_headers(account.meters, exchange.started_at)
-        if account is not None and account.meters
-        else b"",
+        gateway.rate_limit_headers(meters, exchange.started_at) if meters else b"",
         exchange.extra_headers,
         exchange.cors,
         b"" if exchange.keep_alive else b"connection: close\r\n",
@@ -220,7 +293,8 @@ def stream_head(exchange: "Exchange", stream: "Stream") -> bytes:
     """The head of a streamed answer."""
     if not stream.is_chunked:
         exchange.keep_alive = False
-    gateway, request_id, meters = exchange.gateway, exchange.request_id, exchange.account.meters
+    gateway, request_id = exchange.gateway, exchange.request_id
+    meters = exchange.limits.meters  # type: ignore[union-attr]  # who is admitted has limits
     return (
         b"%b%bcontent-type: text/event-stream\r\ncache-control: no-cache\r\nx-accel-buffering: no\r\n"
         b"x-request-id: %b\r\nrequest-id: %b\r\nopenai-processing-ms: %d\r\n%b%b%b%b%b\r\n"

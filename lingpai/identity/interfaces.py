@@ -1,4 +1,4 @@
-"""What identity hands out: users and keys as values, without anything secret."""
+"""What identity hands out: users, projects and keys as values, without anything secret."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -6,9 +6,9 @@ from typing import Literal, NamedTuple
 
 from lingpai.principal import Role
 
-ChangeKind = Literal["key", "user"]
+ChangeKind = Literal["key", "project", "user"]
 OnChange = Callable[[ChangeKind, str], None]
-"""Told after the commit which key or user changed; may be called in any thread."""
+"""Told after the commit which key, project or user changed; may be called in any thread."""
 
 ValidateLimit = Callable[[str], str]
 """Gives the canonical form of a limit, or raises ValueError with a sentence that helps."""
@@ -27,6 +27,22 @@ class User:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Project:
+    """What keys belong to, whoever owns them: shares limits, and is what usage is added up by. Times are Unix seconds.
+
+    Every user has one personal project, which has the user's name.
+    """
+
+    id: str
+    name: str
+    owner_id: str
+    owner_name: str
+    is_personal: bool
+    limits: tuple[str, ...]
+    created_at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ApiKey:
     """An API key as everybody may know it: without its secret. Times are Unix seconds.
 
@@ -37,6 +53,8 @@ class ApiKey:
     name: str
     user_id: str
     user_name: str
+    project_id: str
+    project_name: str
     hint: str
     scopes: tuple[str, ...]
     models: tuple[str, ...]

@@ -3,6 +3,11 @@
 On the event loop, `find` is the hot path. When it knows nothing, ask `is_known_garbage`; then run `load` in a worker
 thread and hand its result to `remember`.
 
+Garbage is told without a look-up: by its form and checksum, by an id that no key has (`known_ids`), and, where somebody
+tries secrets for an id that exists, by the stored HMAC that the first look-up has brought along. So nobody can lock the
+owner of a key out by trying: the right secret passes, however many wrong ones come before it. That an unknown id is
+answered faster than a wrong secret tells an attacker nothing they can use: ids are public, and 71 random bits long.
+
 Entries are found by a keyed hash (BLAKE2b, RFC 7693, under a key that lives and dies with the process) of the whole
 credential, so no credential stays in memory. The stored HMAC-SHA-256 plays no part on the hot path: it is four times
 slower, would be computed once per pepper version, and is only needed where the database is read.
@@ -20,19 +25,22 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import blake2b
+from itertools import count
 from typing import Any, Final, Protocol
 
 from sqlalchemy import Row
 
 from lingpai.identity.interfaces import KeyUse
+from lingpai.identity.known_ids import KnownIds
 from lingpai.identity.peppers import Peppers
 from lingpai.identity.scopes import effective_scopes
-from lingpai.ids import credential_id
+from lingpai.ids import ID_LENGTH, credential_id
 from lingpai.principal import Principal
 
 logger = logging.getLogger("lingpai.identity")
 
 _NO_HMAC: Final = bytes(32)  # what no credential has
+_ID_PLACE: Final = slice(6, 6 + ID_LENGTH)
 _MOST_SECOND_CHANCES: Final = 8
 """At most so many entries in use are spared per entry that comes, so that none has to wait long."""
 
@@ -41,12 +49,21 @@ class CredentialStore(Protocol):
     """Where the keyring reads keys."""
 
     def credential(self, key_id: str) -> Row[Any] | None:
-        """The key's row joined with its owner, or None when there is no such key."""
+        """The key's row joined with its owner and project, or None when there is no such key."""
 
 
 @dataclass(slots=True, eq=False)
 class _LoadedPrincipal(Principal):
     as_of: int = 0  # the keyring's change count when the database was read
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """What the database holds for an id whose secret somebody got wrong."""
+
+    as_of: int
+    version: int
+    hmac: bytes
 
 
 @dataclass(slots=True)
@@ -63,17 +80,23 @@ class Keyring:
         store: CredentialStore,
         peppers: Peppers,
         *,
+        known_ids: KnownIds | None = None,
         capacity: int = 100_000,
         garbage_capacity: int = 10_000,
     ) -> None:
         """Start empty; remember up to `capacity` principals and `garbage_capacity` credentials that are none."""
         self._store = store
         self._peppers = peppers
+        self._known_ids = known_ids or KnownIds()
         self._keyed_hash = blake2b(key=secrets.token_bytes(32), digest_size=32)
         self._capacity = capacity
         self._garbage_capacity = garbage_capacity
         self._known: OrderedDict[bytes, Principal] = OrderedDict()
         self._garbage: OrderedDict[bytes, None] = OrderedDict()
+        self._stored: dict[str, _Stored] = {}
+        self._look_up_numbers = count(1)
+        self.look_ups = 0
+        """How many keys were looked up in the database."""
         self._entries: dict[str, _Entry] = {}
         self._keys_of_user: dict[str, set[str]] = {}
         self._changes = 0
@@ -82,7 +105,7 @@ class Keyring:
 
     @property
     def generation(self) -> int:
-        """Grows with every change to a key or user: what was read under another one may be stale."""
+        """Grows with every change to a key, project or user: what was read under another one may be stale."""
         return self._changes
 
     def find(self, token: bytes) -> Principal | None:
@@ -92,8 +115,14 @@ class Keyring:
         return self._known.get(keyed_hash.digest())
 
     def is_known_garbage(self, token: bytes) -> bool:
-        """Whether `token` is certainly no key, told without a look-up: malformed, mistyped, or asked for before."""
-        return credential_id(token) is None or self._index(token) in self._garbage
+        """Whether `token` is certainly no key, told without a look-up.
+
+        Malformed, mistyped, with an id that no key has, asked for before, or with a wrong secret for an id that was.
+        """
+        if not self._known_ids.is_known(token[_ID_PLACE]):  # first, because it is cheapest and catches floods
+            return True
+        key_id = credential_id(token)
+        return key_id is None or self._index(token) in self._garbage or self._has_wrong_secret(key_id, token)
 
     def load(self, token: bytes) -> Principal | None:
         """The principal of `token` from the database, or None when it is no key. Blocks: run it in a worker thread.
@@ -104,16 +133,22 @@ class Keyring:
         key_id = credential_id(token)
         if key_id is None:
             return None
+        self.look_ups = next(self._look_up_numbers)  # several threads come here
         row = self._store.credential(key_id)
         version, stored = self._stored_hmac(row)
         # One HMAC and one comparison in every case, so that timing does not tell which ids exist.
         is_right = hmac.compare_digest(self._peppers.hmac(token, version), stored)
-        return _principal(row, as_of) if is_right and row is not None else None
+        if is_right and row is not None:
+            return _principal(row, as_of)
+        if len(self._stored) >= self._garbage_capacity:
+            self._stored.clear()  # rarely: it takes as many ids of real keys
+        self._stored[key_id] = _Stored(as_of, version, stored)
+        return None
 
     def remember(self, token: bytes, principal: Principal | None) -> None:
         """Remember what `load` found; None makes the token known garbage.
 
-        Does nothing when a key or user changed after the database was read: the next call will read again.
+        Does nothing when a key, project or user changed after the database was read: the next call will read again.
         """
         if principal is None:
             self._remember_garbage(token)
@@ -121,8 +156,9 @@ class Keyring:
             self._put(self._index(token), principal)
 
     def forget_key(self, key_id: str) -> None:
-        """Drop the key's principal, because the key changed."""
+        """Drop the key's principal, because the key changed; or hear of a new key."""
         self._changes += 1
+        self._known_ids.add(key_id)
         entry = self._entries.get(key_id)
         if entry is not None:
             self._let_go(self._known.pop(entry.index))
@@ -132,6 +168,17 @@ class Keyring:
         self._changes += 1
         for key_id in tuple(self._keys_of_user.get(user_id, ())):
             self.forget_key(key_id)
+
+    def forget_project(self, project_id: str) -> None:
+        """Drop the principals of all keys of a project, because the project changed.
+
+        Looks at every principal in memory (a few milliseconds for 100,000): projects change rarely, and an index of
+        them would cost memory for every key.
+        """
+        self._changes += 1
+        keys = [found.key_id for found in self._known.values() if found.project_id == project_id]
+        for key_id in keys:
+            self.forget_key(str(key_id))
 
     def principals(self) -> Iterable[Principal]:
         """Every principal in memory. The keyring must not change while you look."""
@@ -185,6 +232,12 @@ class Keyring:
         keyed_hash.update(token)
         return keyed_hash.digest()
 
+    def _has_wrong_secret(self, key_id: str, token: bytes) -> bool:
+        stored = self._stored.get(key_id)
+        if stored is None or stored.as_of != self._changes:  # a new secret may have come since
+            return False
+        return not hmac.compare_digest(self._peppers.hmac(token, stored.version), stored.hmac)
+
     def _stored_hmac(self, row: Row[Any] | None) -> tuple[int, bytes]:
         if row is None or row.secret_hmac is None:
             return self._peppers.newest_version, _NO_HMAC
@@ -212,6 +265,9 @@ def _principal(row: Row[Any], as_of: int) -> Principal:
         allowed_ips=tuple(ipaddress.ip_network(network) for network in row.allowed_ips),
         key_limits=tuple(row.limits),
         user_limits=tuple(row.user_limits),
+        project_id=row.project_id or "",
+        project_name=row.project_name,
+        project_limits=tuple(row.project_limits or ()),
         expires_at=row.expires_at,
         created_at=row.created_at,
         disabled=row.disabled_at is not None or row.user_disabled_at is not None,

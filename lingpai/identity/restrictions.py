@@ -1,4 +1,4 @@
-"""The rules for what is written about keys and users: names, models, limits, networks, expiry.
+"""The rules for what is written about keys, projects and users: names, models, limits, networks, expiry.
 
 Each function returns the canonical form, or raises LingpaiError (invalid_request) that names the field and says how to
 write it.
@@ -25,8 +25,8 @@ _MAX_LIFETIME_S: Final = 100 * 366 * 86_400
 _MAPPED: Final = ipaddress.IPv6Network("::ffff:0:0/96")
 
 
-def checked_key_name(name: str) -> str:
-    """A key's name: 1 to 64 printable characters, no slash (names stand in addresses), no blank at either end."""
+def checked_name(name: str) -> str:
+    """A key's or project's name: 1 to 64 printable characters, no slash (names stand in addresses), no blank at either end."""
     _check_text(name, param="name", most=MAX_NAME_LENGTH)
     if name != name.strip() or "/" in name or name in {".", ".."}:
         _refuse("name", "The name cannot contain `/`, begin or end with a blank, or be `.` or `..`.")

@@ -83,6 +83,20 @@ def check_is_not_limited(caller: Principal, action: str, *, param: str | None = 
         )
 
 
+def check_keeps_project(caller: Principal, project_id: str, action: str, *, param: str | None = None) -> None:
+    """Raise LingpaiError if `caller` is a member whose key is held to a project's limits and acts outside of it.
+
+    `action` completes “A key of a project with limits cannot …”.
+    """
+    if caller.project_limits and project_id != caller.project_id and not caller.is_admin:
+        raise LingpaiError(
+            "insufficient_scope",
+            f"A key of a project with limits cannot {action}; yours belongs to `{caller.project_name}`. "
+            "Use a key of a project without limits, or ask an administrator.",
+            param=param,
+        )
+
+
 def check_may_enable(caller: Principal, key: ApiKey) -> None:
     """Raise LingpaiError if `key` is disabled and `caller` is no administrator: it may be one who disabled it."""
     if key.disabled_at is not None and not caller.is_admin:
@@ -102,10 +116,32 @@ def check_may_widen(caller: Principal, before: ApiKey, after: ApiKey) -> None:
     if caller.is_admin or not _widens(before, after):
         return
     check_is_not_limited(caller, "give a key more rights")
+    check_keeps_project(caller, before.project_id, "give more rights to one of another project")
     _check_holds(caller, after.scopes)
     check_may_grant_models(caller, after.models)
     check_may_grant_networks(caller, after.allowed_ips)
     check_may_grant_expiry(caller, after.expires_at)
+
+
+def no_such_user(reference: str, *, param: str | None = None) -> LingpaiError:
+    """What callers hear about a user who does not exist, or whom they may not see."""
+    return LingpaiError(
+        "not_found", f"There is no user `{reference}`. `GET /api/v1/users` lists those you can see.", param
+    )
+
+
+def no_such_project(reference: str, *, param: str | None = None) -> LingpaiError:
+    """What callers hear about a project that does not exist, or that they may not see."""
+    return LingpaiError(
+        "not_found",
+        f"There is no project `{reference}`. `GET /api/v1/projects` lists those you can see.",
+        param,
+    )
+
+
+def already_exists(kind: str, name: str) -> LingpaiError:
+    """What callers hear when a name is taken. `kind` is a noun: key, project, user."""
+    return LingpaiError("already_exists", f"There is a {kind} `{name}` already. Choose another name.", "name")
 
 
 def check_is_admin(caller: Principal, action: str) -> None:

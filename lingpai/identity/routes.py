@@ -1,16 +1,20 @@
-"""``/api/v1/keys`` and ``/api/v1/users``."""
+"""``/api/v1/keys``, ``/api/v1/projects`` and ``/api/v1/users``."""
 
 from collections.abc import Sequence
 from typing import Annotated, TypeVar
 
 from fastapi import APIRouter, Query, Response
 
-from lingpai.identity.interfaces import ApiKey, User
+from lingpai.identity.interfaces import ApiKey, Project, User
+from lingpai.identity.projects import Projects
 from lingpai.identity.schemas import (
     CreatedKeyView,
     KeyCreate,
     KeyUpdate,
     KeyView,
+    ProjectCreate,
+    ProjectUpdate,
+    ProjectView,
     UserCreate,
     UserUpdate,
     UserView,
@@ -29,10 +33,13 @@ from lingpai.web.paging import (
     encode_cursor,
 )
 
-T = TypeVar("T", ApiKey, User)
+T = TypeVar("T", ApiKey, Project, User)
 
 UserFilter = Annotated[
     str | None, Query(max_length=64, description="Only the keys of this user (name or id).")
+]
+ProjectFilter = Annotated[
+    str | None, Query(max_length=64, description="Only the keys of this project (name or id).")
 ]
 NameFilter = Annotated[str | None, Query(max_length=64, description="Only keys with this name.")]
 
@@ -51,17 +58,18 @@ def key_routes(keys: Keys) -> APIRouter:
 
     @router.get("")
     def list_keys(
+        *,
         caller: Annotated[Principal, require(Scope.KEYS_READ)],
         user: UserFilter = None,
         name: NameFilter = None,
+        project: ProjectFilter = None,
         limit: LimitParameter = DEFAULT_LIMIT,
         cursor: CursorParameter = None,
     ) -> Page[KeyView]:
         """List keys, oldest first: all for an administrator, their own for everybody else."""
         after = None if cursor is None else decode_cursor(cursor)
-        found, next_cursor = _cut(
-            keys.list(caller, user=user, name=name, after=after, limit=limit + 1), limit
-        )
+        wanted = keys.list(caller, user=user, name=name, project=project, after=after, limit=limit + 1)
+        found, next_cursor = _cut(wanted, limit)
         return Page(data=[KeyView.of(key) for key in found], next_cursor=next_cursor)
 
     @router.get("/{id}")
@@ -82,6 +90,48 @@ def key_routes(keys: Keys) -> APIRouter:
     def delete_key(id: str, caller: Annotated[Principal, require(Scope.KEYS_WRITE)]) -> None:  # noqa: A002  wire name
         """Delete a key for good. Usage reports go on showing its name."""
         keys.delete(caller, id)
+
+    return router
+
+
+def project_routes(projects: Projects) -> APIRouter:
+    """The routes of projects. Wherever an id stands, the name will do."""
+    router = APIRouter(prefix="/api/v1/projects", tags=["projects"], responses=ERROR_RESPONSES)
+
+    @router.post("", status_code=201)
+    def create_project(
+        body: ProjectCreate, caller: Annotated[Principal, require(Scope.PROJECTS_WRITE)]
+    ) -> ProjectView:
+        """Make a project."""
+        return ProjectView.of(projects.create(caller, body))
+
+    @router.get("")
+    def list_projects(
+        caller: Annotated[Principal, require(Scope.PROJECTS_READ)],
+        limit: LimitParameter = DEFAULT_LIMIT,
+        cursor: CursorParameter = None,
+    ) -> Page[ProjectView]:
+        """List projects, oldest first: all for an administrator, their own for everybody else."""
+        after = None if cursor is None else decode_cursor(cursor)
+        found, next_cursor = _cut(projects.list(caller, after=after, limit=limit + 1), limit)
+        return Page(data=[ProjectView.of(project) for project in found], next_cursor=next_cursor)
+
+    @router.get("/{id}")
+    def get_project(
+        id: str,  # noqa: A002  the name on the wire
+        caller: Annotated[Principal, require(Scope.PROJECTS_READ)],
+    ) -> ProjectView:
+        """Show one project."""
+        return ProjectView.of(projects.get(caller, id))
+
+    @router.patch("/{id}")
+    def update_project(
+        id: str,  # noqa: A002  the name on the wire
+        body: ProjectUpdate,
+        caller: Annotated[Principal, require(Scope.PROJECTS_WRITE)],
+    ) -> ProjectView:
+        """Change a project. Other limits hold from the next call on."""
+        return ProjectView.of(projects.update(caller, id, body))
 
     return router
 

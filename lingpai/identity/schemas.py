@@ -1,11 +1,11 @@
-"""The bodies of ``/api/v1/keys`` and ``/api/v1/users``: every field that goes in or out is listed here."""
+"""The bodies of ``/api/v1/keys``, ``/api/v1/projects`` and ``/api/v1/users``: every field that goes in or out is listed here."""
 
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from lingpai.identity.interfaces import ApiKey, CreatedKey, User
+from lingpai.identity.interfaces import ApiKey, CreatedKey, Project, User
 from lingpai.web.schemas import RequestBody
 
 Scopes = Annotated[
@@ -44,6 +44,9 @@ UserName = Annotated[
         description="1 to 64 letters, digits and `. _ - @ +`; unique.", examples=["alice", "bob@example.com"]
     ),
 ]
+ProjectName = Annotated[
+    str, Field(description="1 to 64 characters, unique.", examples=["search", "Data Science"])
+]
 Expiry = Annotated[
     str,
     Field(
@@ -68,12 +71,16 @@ class KeyCreate(RequestBody):
 
     name: KeyName
     user: Annotated[str | None, Field(description="The owner's name or id; you when left out.")] = None
+    project: Annotated[
+        str | None, Field(description="The project's name or id; the owner's personal one when left out.")
+    ] = None
     scopes: Annotated[Scopes | None, Field(description='`["model:inference"]` when left out.')] = None
     models: Annotated[
         Models | None, Field(description="The models of the key that makes this one when left out.")
     ] = None
     limits: Annotated[
-        Limits | None, Field(description="The server's default when left out and the owner has none.")
+        Limits | None,
+        Field(description="The server's default when left out and neither owner nor project has any."),
     ] = None
     allowed_ips: AllowedIps | None = None
     expires_at: Expiry | None = None
@@ -115,12 +122,34 @@ class UserUpdate(RequestBody):
     limits: Limits | None = None
 
 
+class ProjectCreate(RequestBody):
+    """A project to make."""
+
+    name: ProjectName
+    owner: Annotated[
+        str | None, Field(description="The name or id of the user it belongs to; you when left out.")
+    ] = None
+    limits: Annotated[
+        Limits | None, Field(description="Shared by all keys of the project; none when left out.")
+    ] = None
+
+
+class ProjectUpdate(RequestBody):
+    """What to change about a project; everything left out stays."""
+
+    name: Annotated[
+        ProjectName | None, Field(description="A personal project keeps the name of its user.")
+    ] = None
+    limits: Limits | None = None
+
+
 class KeyView(BaseModel):
     """An API key, without its secret."""
 
     id: str
     name: str
     user: str = Field(description="The owner's name.")
+    project: str = Field(description="The name of the project it belongs to.")
     scopes: list[str]
     models: list[str]
     limits: list[str]
@@ -174,6 +203,29 @@ class UserView(BaseModel):
         )
 
 
+class ProjectView(BaseModel):
+    """A project."""
+
+    id: str
+    name: str
+    owner: str = Field(description="The name of the user it belongs to.")
+    personal: bool = Field(description="Whether it is the one that its owner has from the beginning.")
+    limits: list[str] = Field(description="Shared by all keys of the project.")
+    created_at: str
+
+    @classmethod
+    def of(cls, project: Project) -> Self:
+        """What callers see of `project`."""
+        return cls(
+            id=project.id,
+            name=project.name,
+            owner=project.owner_name,
+            personal=project.is_personal,
+            limits=list(project.limits),
+            created_at=utc_text(project.created_at),
+        )
+
+
 def utc_text(time: float) -> str:
     """`time` (Unix seconds) as ``2026-11-20T08:00:00Z``."""
     return datetime.fromtimestamp(time, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -184,6 +236,7 @@ def _fields_of(key: ApiKey) -> dict[str, Any]:
         "id": key.id,
         "name": key.name,
         "user": key.user_name,
+        "project": key.project_name,
         "scopes": list(key.scopes),
         "models": list(key.models),
         "limits": list(key.limits),

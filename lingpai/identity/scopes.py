@@ -1,7 +1,8 @@
 """Scopes: what a key may do, ``<resource>:<action>``.
 
 A key's rights are its scopes *and* its owner's role: a scope that the role does not carry has no effect, whatever is
-stored with the key, so that taking a role away takes the rights away at once.
+stored with the key, so that taking a role away takes the rights away at once. A scope that a release adds is held by no
+key made before it: an upgrade never widens what somebody can do with a key that is out there.
 """
 
 from collections.abc import Iterable, Mapping
@@ -14,6 +15,8 @@ from lingpai.principal import Role
 class Scope(StrEnum):
     """Every scope there is."""
 
+    EVENTS_READ = "events:read"
+    EVENTS_WRITE = "events:write"
     KEYS_READ = "keys:read"
     KEYS_WRITE = "keys:write"
     LIMITS_READ = "limits:read"
@@ -21,6 +24,8 @@ class Scope(StrEnum):
     MODEL_INFERENCE = "model:inference"
     MODELS_READ = "models:read"
     MODELS_WRITE = "models:write"
+    PROJECTS_READ = "projects:read"
+    PROJECTS_WRITE = "projects:write"
     USAGE_READ = "usage:read"
     USERS_READ = "users:read"
     USERS_WRITE = "users:write"
@@ -29,10 +34,19 @@ class Scope(StrEnum):
 ALL_SCOPES: Final = frozenset(scope.value for scope in Scope)
 DEFAULT_SCOPES: Final = (Scope.MODEL_INFERENCE.value,)
 
-# What a member's key can hold: nothing that changes models, users or anybody's limits.
+# What a member's key can hold: nothing that sends test events, or changes models, projects, users or anybody's limits.
+_ADMINS_ONLY: Final = frozenset(
+    {
+        Scope.EVENTS_WRITE,
+        Scope.LIMITS_WRITE,
+        Scope.MODELS_WRITE,
+        Scope.PROJECTS_WRITE,
+        Scope.USERS_WRITE,
+    }
+)
 SCOPES_OF_ROLE: Final[Mapping[Role, frozenset[str]]] = {
     "admin": ALL_SCOPES,
-    "member": ALL_SCOPES - {Scope.LIMITS_WRITE, Scope.MODELS_WRITE, Scope.USERS_WRITE},
+    "member": ALL_SCOPES - _ADMINS_ONLY,
 }
 
 

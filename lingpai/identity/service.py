@@ -1,4 +1,4 @@
-"""The rules of API keys and users. What callers may not see does not exist for them: not_found, as for unknown ids."""
+"""The rules of API keys and users; those of projects are in `projects`. What callers may not see does not exist for them: not_found, as for unknown ids."""
 
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -10,22 +10,35 @@ from sqlalchemy.exc import IntegrityError
 
 from lingpai.errors import LingpaiError
 from lingpai.identity import restrictions
-from lingpai.identity.interfaces import ApiKey, CreatedKey, KeyUse, OnChange, User, ValidateLimit
+from lingpai.identity.interfaces import (
+    ApiKey,
+    CreatedKey,
+    KeyUse,
+    OnChange,
+    Project,
+    User,
+    ValidateLimit,
+)
 from lingpai.identity.peppers import Peppers
+from lingpai.identity.projects import make_personal_project, personal_project
 from lingpai.identity.rights import (
+    already_exists,
     check_is_admin,
     check_is_not_limited,
+    check_keeps_project,
     check_may_enable,
     check_may_grant_expiry,
     check_may_grant_models,
     check_may_grant_networks,
     check_may_grant_scopes,
     check_may_widen,
+    no_such_project,
+    no_such_user,
     visible_user,
 )
 from lingpai.identity.schemas import KeyCreate, KeyUpdate, UserCreate, UserUpdate
 from lingpai.identity.scopes import ALL_SCOPES, DEFAULT_SCOPES
-from lingpai.identity.store import Position, SqlKeyStore, SqlUserStore
+from lingpai.identity.store import Position, SqlKeyStore, SqlProjectStore, SqlUserStore
 from lingpai.ids import MintedCredential, mint_credential, new_id
 from lingpai.principal import Principal
 from lingpai.storage.database import Database
@@ -56,6 +69,10 @@ class Users:
         self._clock = clock
         self._store = SqlUserStore()
 
+    def set_default_limits(self, limits: Sequence[str]) -> None:
+        """Change the limits that new ones get when none are given."""
+        self._default_limits = restrictions.checked_limits(limits, self._validate_limit)
+
     def ensure_admin(self) -> bool:
         """Create the user `admin`, without limits, when there is no user. Returns whether this was the first start."""
         with self._database.write() as connection:
@@ -66,12 +83,21 @@ class Users:
 
     def local_administrator(self) -> Principal:
         """Who calls through the admin socket: the user `admin`, with every scope and no key."""
-        with self._database.read() as connection:
+        with self._database.write() as connection:
             user = self._find(connection, ADMIN_NAME, only=None)
-        return Principal(user.id, user.name, "admin", scopes=ALL_SCOPES, created_at=user.created_at)
+            project = personal_project(connection, user)
+        return Principal(
+            user.id,
+            user.name,
+            "admin",
+            scopes=ALL_SCOPES,
+            project_id=project.id,
+            project_name=project.name,
+            created_at=user.created_at,
+        )
 
     def create(self, caller: Principal, body: UserCreate) -> User:
-        """Make a user."""
+        """Make a user, and their personal project."""
         check_is_admin(caller, "make users")
         name = restrictions.checked_user_name(body.name)
         limits = self._checked(body.limits) if body.limits else self._default_limits
@@ -79,7 +105,7 @@ class Users:
             try:
                 user = self._insert(connection, name=name, role=body.role, limits=limits)
             except IntegrityError as exc:
-                raise _already_exists("user", name) from exc
+                raise already_exists("user", name) from exc
         self._on_change("user", user.id)
         return user
 
@@ -116,7 +142,9 @@ class Users:
         user_id = new_id("usr")
         row = {"id": user_id, "name": name, "role": role, "limits": limits, "created_at": self._clock()}
         self._store.insert(connection, row)
-        return self._find(connection, user_id, only=None)
+        user = self._find(connection, user_id, only=None)
+        make_personal_project(connection, user)
+        return user
 
     def _find(self, connection: Connection, reference: str, *, only: str | None) -> User:
         user = self._store.find(connection, reference, only=only)
@@ -162,7 +190,7 @@ class Keys:
         default_limits: Sequence[str],
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`default_limits` are those of a new key for which none are given and whose owner has none."""
+        """`default_limits` are those of a new key for which none are given and whose owner and project have none."""
         self._database = database
         self._on_change = on_change
         self._peppers = peppers
@@ -171,22 +199,30 @@ class Keys:
         self._clock = clock
         self._store = SqlKeyStore()
         self._users = SqlUserStore()
+        self._projects = SqlProjectStore()
+
+    def set_default_limits(self, limits: Sequence[str]) -> None:
+        """Change the limits that new ones get when none are given."""
+        self._default_limits = restrictions.checked_limits(limits, self._validate_limit)
 
     def create(self, caller: Principal, body: KeyCreate) -> CreatedKey:
         """Make a key for the caller or, by an administrator, for anybody. The token is in the answer and nowhere else.
 
         A member's new key inherits the networks and the expiry of the key that makes it, unless narrower ones are sent.
+        It belongs to a project that the member owns; administrators may name any.
         """
-        name = restrictions.checked_key_name(body.name)
+        name = restrictions.checked_name(body.name)
         minted = mint_credential("sk-lp-")
         with self._database.write() as connection:
             owner = self._owner(connection, caller, body.user)
-            restricted = self._restrictions_of_new_key(caller, owner, body)
-            row = {"name": name, "user_id": owner.id, **self._stored_credential(minted), **restricted}
+            project = self._project_of_new_key(connection, caller, owner, body.project)
+            restricted = self._restrictions_of_new_key(caller, owner, project, body)
+            belongs = {"user_id": owner.id, "project_id": project.id}
+            row = {"name": name, **belongs, **self._stored_credential(minted), **restricted}
             try:
                 self._store.insert(connection, row)
             except IntegrityError as exc:
-                raise _already_exists("key", name) from exc
+                raise already_exists("key", name) from exc
             key = self._find(connection, minted.id, owner=None)
         self._on_change("key", key.id)
         return CreatedKey(key, minted.token)
@@ -197,13 +233,17 @@ class Keys:
         *,
         user: str | None = None,
         name: str | None = None,
+        project: str | None = None,
         after: Position | None = None,
         limit: int = 50,
     ) -> list[ApiKey]:
-        """Up to `limit` of the keys that `caller` sees, oldest first; of one user or with one name if given."""
+        """Up to `limit` of the keys that `caller` sees, oldest first; of one user, project or name if given."""
         with self._database.read() as connection:
             owner = visible_user(caller) if user is None else self._owner(connection, caller, user).id
-            return self._store.page(connection, owner=owner, name=name, after=after, limit=limit)
+            project_id = None if project is None else self._visible_project(connection, caller, project).id
+            return self._store.page(
+                connection, owner=owner, name=name, project=project_id, after=after, limit=limit
+            )
 
     def get(self, caller: Principal, reference: str) -> ApiKey:
         """The key with this id, or with this name when only one that `caller` sees has it."""
@@ -219,7 +259,7 @@ class Keys:
                 if values:
                     self._store.update(connection, key.id, values)
             except IntegrityError as exc:
-                raise _already_exists("key", body.name or "") from exc
+                raise already_exists("key", body.name or "") from exc
             key = self._find(connection, key.id, owner=None)
         self._on_change("key", key.id)
         return key
@@ -264,6 +304,22 @@ class Keys:
             raise no_such_user(reference or caller.user_name, param="user")
         return user
 
+    def _visible_project(self, connection: Connection, caller: Principal, reference: str) -> Project:
+        project = self._projects.find(connection, reference, owner=visible_user(caller))
+        if project is None:
+            raise no_such_project(reference, param="project")
+        return project
+
+    def _project_of_new_key(
+        self, connection: Connection, caller: Principal, owner: User, reference: str | None
+    ) -> Project:
+        if reference is None:
+            project = personal_project(connection, owner)
+        else:
+            project = self._visible_project(connection, caller, reference)
+        check_keeps_project(caller, project.id, "make keys of another one", param="project")
+        return project
+
     def _stored_credential(self, minted: MintedCredential) -> dict[str, Any]:
         version = self._peppers.newest_version
         return {
@@ -273,7 +329,9 @@ class Keys:
             "pepper_version": version,
         }
 
-    def _restrictions_of_new_key(self, caller: Principal, owner: User, body: KeyCreate) -> dict[str, Any]:
+    def _restrictions_of_new_key(
+        self, caller: Principal, owner: User, project: Project, body: KeyCreate
+    ) -> dict[str, Any]:
         check_is_not_limited(caller, "make keys")
         now = self._clock()
         scopes = restrictions.checked_scopes(body.scopes if body.scopes is not None else DEFAULT_SCOPES)
@@ -283,17 +341,17 @@ class Keys:
         return {
             "scopes": scopes,
             "models": models,
-            "limits": self._limits_of_new_key(caller, owner, body.limits),
+            "limits": self._limits_of_new_key(caller, owner, project, body.limits),
             "allowed_ips": _networks_of_new_key(caller, body.allowed_ips),
             "created_at": now,
             "expires_at": _expiry_of_new_key(caller, body, now),
         }
 
     def _limits_of_new_key(
-        self, caller: Principal, owner: User, limits: Sequence[str] | None
+        self, caller: Principal, owner: User, project: Project, limits: Sequence[str] | None
     ) -> tuple[str, ...]:
         if not limits:
-            return () if owner.limits else self._default_limits
+            return () if owner.limits or project.limits else self._default_limits
         checked = restrictions.checked_limits(limits, self._validate_limit)
         if not checked:
             check_is_admin(caller, "make a key without any limit")
@@ -304,7 +362,7 @@ class Keys:
     ) -> dict[str, Any]:
         values: dict[str, Any] = {}
         if body.name is not None:
-            values["name"] = restrictions.checked_key_name(body.name)
+            values["name"] = restrictions.checked_name(body.name)
         if body.disabled is not None:
             values["disabled_at"] = self._changed_disabling(caller, key, body.disabled)
         if body.scopes is not None:
@@ -343,17 +401,6 @@ class Keys:
         if not set(key.limits) <= set(checked):
             check_is_admin(caller, "lift limits; send the present ones and those you add")
         return checked
-
-
-def no_such_user(reference: str, *, param: str | None = None) -> LingpaiError:
-    """What callers hear about a user who does not exist, or whom they may not see."""
-    return LingpaiError(
-        "not_found", f"There is no user `{reference}`. `GET /api/v1/users` lists those you can see.", param
-    )
-
-
-def _already_exists(kind: str, name: str) -> LingpaiError:
-    return LingpaiError("already_exists", f"There is a {kind} `{name}` already. Choose another name.", "name")
 
 
 def _networks_of_new_key(caller: Principal, networks: Sequence[str] | None) -> tuple[str, ...]:

@@ -17,21 +17,28 @@ from sqlalchemy import (
     update,
 )
 
-from lingpai.identity.interfaces import ApiKey, KeyUse, User
+from lingpai.identity.interfaces import ApiKey, KeyUse, Project, User
 from lingpai.identity.scopes import effective_scopes
-from lingpai.identity.tables import api_keys, users
+from lingpai.identity.tables import api_keys, projects, users
 from lingpai.storage.database import Database
 
 Position = tuple[float, str]
 """The sort key of lists: when something was made, and its id."""
 
-_KEY_COLUMNS: Final = select(
-    api_keys,
-    users.c.name.label("user_name"),
-    users.c.role,
-    users.c.limits.label("user_limits"),
-    users.c.disabled_at.label("user_disabled_at"),
-).join_from(api_keys, users)
+# Outer: a key without a project (see tables.py) still works, and shows its owner's personal project, named like them.
+_KEY_COLUMNS: Final = (
+    select(
+        api_keys,
+        users.c.name.label("user_name"),
+        users.c.role,
+        users.c.limits.label("user_limits"),
+        users.c.disabled_at.label("user_disabled_at"),
+        func.coalesce(projects.c.name, users.c.name).label("project_name"),
+        projects.c.limits.label("project_limits"),
+    )
+    .join_from(api_keys, users)
+    .outerjoin(projects, projects.c.id == api_keys.c.project_id)
+)
 
 _CREDENTIAL: Final = _KEY_COLUMNS.where(api_keys.c.id == bindparam("key_id"), api_keys.c.deleted_at.is_(None))
 
@@ -43,7 +50,10 @@ class SqlCredentialStore:
         self._database = database
 
     def credential(self, key_id: str) -> Row[Any] | None:
-        """The key's row joined with its owner (`user_name`, `role`, `user_limits`, `user_disabled_at`), or None."""
+        """The key's row joined with its owner and project, or None.
+
+        That adds `user_name`, `role`, `user_limits`, `user_disabled_at`, `project_name` and `project_limits`.
+        """
         with self._database.read() as connection:
             return connection.execute(_CREDENTIAL, {"key_id": key_id}).one_or_none()
 
@@ -71,6 +81,7 @@ class SqlKeyStore:
         *,
         owner: str | None,
         name: str | None,
+        project: str | None,
         after: Position | None,
         limit: int,
     ) -> list[ApiKey]:
@@ -78,6 +89,8 @@ class SqlKeyStore:
         query = _live_keys(owner).where(_after(api_keys.c, after))
         if name is not None:
             query = query.where(api_keys.c.name == name)
+        if project is not None:
+            query = query.where(api_keys.c.project_id == project)
         query = query.order_by(api_keys.c.created_at, api_keys.c.id).limit(limit)
         return [_key(row) for row in connection.execute(query)]
 
@@ -144,6 +157,44 @@ class SqlUserStore:
         return {row.id: row.name for row in rows}
 
 
+class SqlProjectStore:
+    """Projects. `owner` restricts what is seen to one user's projects; None sees all."""
+
+    def insert(self, connection: Connection, project: Project) -> None:
+        """Add a project. Raises sqlalchemy.exc.IntegrityError when the name is taken."""
+        row = {column.name: getattr(project, column.name) for column in projects.columns}
+        connection.execute(projects.insert(), row)
+
+    def find(self, connection: Connection, reference: str, *, owner: str | None) -> Project | None:
+        """The project whose id is `reference`; else the one of that name."""
+        query = _visible_projects(owner).where(or_(projects.c.id == reference, projects.c.name == reference))
+        found = [_project(row) for row in connection.execute(query)]
+        return next((project for project in found if project.id == reference), found[0] if found else None)
+
+    def personal(self, connection: Connection, user_id: str) -> Project | None:
+        """The personal project of a user, or None when it was never made."""
+        query = _visible_projects(user_id).where(projects.c.is_personal)
+        row = connection.execute(query).one_or_none()
+        return None if row is None else _project(row)
+
+    def page(
+        self, connection: Connection, *, owner: str | None, after: Position | None, limit: int
+    ) -> list[Project]:
+        """Up to `limit` projects, oldest first, beginning after a position."""
+        query = _visible_projects(owner).where(_after(projects.c, after))
+        query = query.order_by(projects.c.created_at, projects.c.id).limit(limit)
+        return [_project(row) for row in connection.execute(query)]
+
+    def update(self, connection: Connection, project_id: str, values: Mapping[str, Any]) -> None:
+        """Change columns of a project. Raises sqlalchemy.exc.IntegrityError when the new name is taken."""
+        connection.execute(update(projects).where(projects.c.id == project_id).values(dict(values)))
+
+    def names(self, connection: Connection, ids: Iterable[str]) -> dict[str, str]:
+        """The names of projects by id."""
+        rows = connection.execute(select(projects.c.id, projects.c.name).where(projects.c.id.in_(set(ids))))
+        return {row.id: row.name for row in rows}
+
+
 def _live_keys(owner: str | None) -> Select[Any]:
     query = _KEY_COLUMNS.where(api_keys.c.deleted_at.is_(None))
     return query if owner is None else query.where(api_keys.c.user_id == owner)
@@ -152,6 +203,11 @@ def _live_keys(owner: str | None) -> Select[Any]:
 def _visible_users(only: str | None) -> Select[Any]:
     query: Select[Any] = select(users)
     return query if only is None else query.where(users.c.id == only)
+
+
+def _visible_projects(owner: str | None) -> Select[Any]:
+    query: Select[Any] = select(projects, users.c.name.label("owner_name")).join_from(projects, users)
+    return query if owner is None else query.where(projects.c.owner_id == owner)
 
 
 def _after(columns: Any, position: Position | None) -> ColumnElement[bool]:
@@ -166,6 +222,8 @@ def _key(row: Row[Any]) -> ApiKey:
         name=row.name,
         user_id=row.user_id,
         user_name=row.user_name,
+        project_id=row.project_id or "",
+        project_name=row.project_name,
         hint=row.hint,
         scopes=tuple(sorted(effective_scopes(row.scopes, row.role))),
         models=tuple(row.models),
@@ -187,4 +245,16 @@ def _user(row: Row[Any]) -> User:
         limits=tuple(row.limits),
         created_at=row.created_at,
         disabled_at=row.disabled_at,
+    )
+
+
+def _project(row: Row[Any]) -> Project:
+    return Project(
+        id=row.id,
+        name=row.name,
+        owner_id=row.owner_id,
+        owner_name=row.owner_name,
+        is_personal=row.is_personal,
+        limits=tuple(row.limits),
+        created_at=row.created_at,
     )

@@ -1,9 +1,10 @@
-"""The tables `users` and `api_keys`. Times are seconds since 1970 in UTC; lists are JSON arrays of strings."""
+"""The tables `users`, `projects` and `api_keys`. Times are seconds since 1970 in UTC; lists are JSON arrays of strings."""
 
 from typing import Final
 
 from sqlalchemy import (
     JSON,
+    Boolean,
     CheckConstraint,
     Column,
     Double,
@@ -34,6 +35,25 @@ users: Final = Table(
     Column("disabled_at", Double),
 )
 
+projects: Final = Table(
+    "projects",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("name", String(64), nullable=False, unique=True),
+    Column("owner_id", String(32), ForeignKey("users.id"), nullable=False),
+    Column("is_personal", Boolean, nullable=False),
+    Column("limits", JSON, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Index(
+        "uq_projects_personal_of_owner",
+        "owner_id",
+        unique=True,
+        sqlite_where=text("is_personal"),
+        postgresql_where=text("is_personal"),
+    ),
+    Index("ix_projects_created_at_id", "created_at", "id"),
+)
+
 # A deleted key stays, without its secret, because usage goes on showing its name.
 api_keys: Final = Table(
     "api_keys",
@@ -41,6 +61,8 @@ api_keys: Final = Table(
     Column("id", String(12), primary_key=True),  # the public id inside the credential
     Column("name", String(64), nullable=False),
     Column("user_id", String(32), ForeignKey("users.id"), nullable=False),
+    # NULL: made by a release that knew no projects; such a key counts as one of its owner's personal project.
+    Column("project_id", String(32), ForeignKey("projects.id")),
     Column("secret_hmac", LargeBinary),
     Column("pepper_version", Integer, nullable=False),
     Column("hint", String(16), nullable=False),
@@ -64,4 +86,5 @@ api_keys: Final = Table(
         postgresql_where=text("deleted_at IS NULL"),
     ),
     Index("ix_api_keys_created_at_id", "created_at", "id"),
+    Index("ix_api_keys_project_id_created_at_id", "project_id", "created_at", "id"),
 )

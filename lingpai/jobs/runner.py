@@ -21,7 +21,7 @@ class JobRunner:
         task.add_done_callback(self._ended)
         return task
 
-    def every(self, seconds: float, name: str, work: Callable[[], Awaitable[None] | None]) -> None:
+    def every(self, seconds: float, name: str, work: Callable[[], Awaitable[object] | None]) -> None:
         """Call `work` again and again, `seconds` apart. A failure is logged and the next round goes on."""
         self.start(name, _repeat(seconds, name, work))
 
@@ -38,7 +38,7 @@ class JobRunner:
             log.error("background task %s failed: %s", task.get_name(), error, exc_info=error)
 
 
-async def _repeat(seconds: float, name: str, work: Callable[[], Awaitable[None] | None]) -> None:
+async def _repeat(seconds: float, name: str, work: Callable[[], Awaitable[object] | None]) -> None:
     while True:
         await asyncio.sleep(seconds)
         try:

@@ -7,7 +7,11 @@ One request at a time: a request that arrives on a connection before the call in
 served; the connection closes after that answer. RFC 9112, section 9.3.2 lets a server do so and tells clients not to
 pipeline after a POST; and nothing can then mix up two answers.
 
-A caller who does not read is not read from, so that answers nobody takes cannot fill the memory.
+A caller who does not read is not read from, so that answers nobody takes cannot fill the memory. The same brake holds
+for one who keeps sending what is worth nothing (`slow_down`).
+
+A caller who sends FIN has left, even if they could still read: a proxy or program that gives up looks the same, and the
+backend must not work for nobody.
 """
 
 import asyncio
@@ -16,17 +20,31 @@ from typing import Any, ClassVar, Final, Protocol
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from lingpai.lane.doorman import MOST_LINGERING, Bounds, Doorman, is_shared
+
 MAX_HEAD_BYTES: Final = 64 * 1024
 MAX_HEADERS: Final = 100
 HEAD_TIMEOUT_S: Final = 10.0
 """How long the head of a request may take, however busily it is being sent."""
 BODY_TIMEOUT_S: Final = 30.0
-"""How long a request may stand still in the middle of its body."""
+MIN_BODY_BYTES: Final = 15_000
+"""Each stretch of `BODY_TIMEOUT_S` must bring so much of a body (500 bytes a second), or its end."""
 WRITE_TIMEOUT_S: Final = 60.0
-"""How long a caller may read nothing of what waits for them."""
+MIN_READ_BYTES: Final = 30_000
+"""Each stretch of `WRITE_TIMEOUT_S` a caller must take so much of what waits for them, or all of it."""
 LINGER_S: Final = 2.0
+OFFENCES_PER_S: Final = 10.0
+FREE_OFFENCES: Final = 20
+"""How many worthless requests a connection may send at once, and per second ever after."""
+OFFENCE_PAUSE_S: Final = 0.1
+LONG_OFFENCE_PAUSE_S: Final = 0.5
+"""How long an offender is not listened to; the longer one when the address is known for it, and for nothing else."""
+MAX_APP_BODY_BYTES: Final = 1024 * 1024
+"""The largest body for the application, which keeps it in memory before it knows who sends it."""
 MAX_PIPELINED: Final = 16
 """How many requests for the ASGI application may wait behind the one that is being answered."""
+
+_APP_BODY_TOO_LARGE: Final = (413, f"The body is over {MAX_APP_BODY_BYTES} bytes. Send less.")
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -73,6 +91,7 @@ class Front(HttpToolsProtocol):
     """One connection of a caller."""
 
     calls: ClassVar[Calls]
+    doorman: ClassVar[Doorman] = Doorman(Bounds())
     is_local: ClassVar[bool] = False
     """Whether the connection came over the administration socket."""
 
@@ -83,16 +102,24 @@ class Front(HttpToolsProtocol):
         self.idle_since = 0.0
         self.caller_address = ""
         """The peer's IP address; empty on the administration socket."""
+        self._is_admitted = False
+        self._is_held = False
+        """Whether the caller must take answers, or wait, before another request is served."""
+        self._offences_free_at = 0.0
         self._deaf = False
         self._is_last = False
         self._in_head = False
         self._is_incomplete = False
         self._head_since = 0.0
+        self._body_since = 0.0
+        self._body_bytes = 0
+        self._app_body_bytes = 0
         self._head_bytes = 0
         """Bytes of an incomplete request that were no part of its body: what a caller can make us keep for nothing."""
         self._piece_bytes = 0
         self._has_read_body = False
-        self._unsent_bytes = 0
+        self.unsent_bytes = 0
+        """How much a caller who does not read leaves in our memory."""
         self._stuck_since = 0.0
 
     # -- what the transport tells us
@@ -100,6 +127,12 @@ class Front(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(transport)
         self.caller_address = self.client[0] if self.client else ""
+        connections: Any = self.connections
+        refusal = self.doorman.admit(self, connections, len(connections), self.loop.time())
+        if refusal is None:
+            self._is_admitted = True
+        else:
+            self._turn_away(*refusal)
 
     def data_received(self, data: bytes) -> None:
         if self._deaf:
@@ -117,6 +150,7 @@ class Front(HttpToolsProtocol):
             self._ignore_upgrade(data[upgrade.args[0] :])
             return
         if self._is_incomplete:
+            self._body_bytes += len(data)
             self._head_bytes = 0 if self._has_read_body else self._head_bytes + len(data)
             self._has_read_body = False
             if self._head_bytes > MAX_HEAD_BYTES:
@@ -125,18 +159,22 @@ class Front(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
+        if self._is_admitted:
+            self.doorman.leave(self)
         call, self.call = self.call, None
         if call is not None:
             call.caller_left()
 
     def pause_writing(self) -> None:
         super().pause_writing()
+        self._is_held = True
         self.flow.pause_reading()
         if self.call is not None:
             self.call.pause()
 
     def resume_writing(self) -> None:
         super().resume_writing()
+        self._is_held = False
         if not self.transport.is_closing():
             self.flow.resume_reading()
         if self.call is not None:
@@ -147,7 +185,7 @@ class Front(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         if self.call is not None:
             self._deaf = True
-        elif self.flow.write_paused or len(self.pipeline) >= MAX_PIPELINED:
+        elif self._is_held or len(self.pipeline) >= MAX_PIPELINED:
             self._stop_serving()  # one read may hold thousands of requests: pausing alone does not stop those
         self.url = b""
         if self._deaf:
@@ -155,7 +193,7 @@ class Front(HttpToolsProtocol):
         self.headers = []
         self.expect_100_continue = False
         self._in_head = self._is_incomplete = True
-        self._head_since = 0.0
+        self._head_since = self._body_since = 0.0
         self._head_bytes = 0
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -199,15 +237,7 @@ class Front(HttpToolsProtocol):
                 if not self._deaf:
                     self._begin(call)
                 return
-        if method == b"CONNECT":  # the parser takes what follows for a tunnel: no request would ever end
-            self._refuse_head(400, "CONNECT is for proxies. This is none.")
-            return
-        # uvicorn builds its scope when a message begins; only now is it known that one is needed.
-        url, headers, expect = self.url, self.headers, self.expect_100_continue
-        super().on_message_begin()
-        self.url, self.expect_100_continue = url, expect
-        self.headers = self.scope["headers"] = headers
-        super().on_headers_complete()
+        self._open_for_application(method, fields)
 
     def on_body(self, body: bytes) -> None:
         self._has_read_body = True
@@ -216,7 +246,11 @@ class Front(HttpToolsProtocol):
         if self.call is not None:
             self.call.body_part(body)
         else:
-            super().on_body(body)
+            self._app_body_bytes += len(body)
+            if self._app_body_bytes > MAX_APP_BODY_BYTES:  # sent without a length
+                self._drop_app_request()
+            else:
+                super().on_body(body)
 
     def on_message_complete(self) -> None:
         self._is_incomplete = False
@@ -254,6 +288,23 @@ class Front(HttpToolsProtocol):
             self.transport.write_eof()
         self.loop.call_later(LINGER_S, self.transport.close)
 
+    def slow_down(self) -> None:
+        """The caller has sent something that is worth nothing, such as a key that is none.
+
+        Whoever does so again and again is listened to less often, which costs us nothing: what they send waits in
+        their kernel. Nobody else's connection is touched.
+        """
+        now = self.loop.time()
+        is_forgiven = self.doorman.forgives(self.caller_address, now)
+        free_at = max(self._offences_free_at, now)
+        if is_forgiven and (free_at - now) * OFFENCES_PER_S < FREE_OFFENCES - 0.5:
+            self._offences_free_at = free_at + 1 / OFFENCES_PER_S
+        elif not self._is_held and not self.transport.is_closing():
+            self._is_held = True
+            self.flow.pause_reading()
+            is_short = is_forgiven or is_shared(self.caller_address)
+            self.loop.call_later(OFFENCE_PAUSE_S if is_short else LONG_OFFENCE_PAUSE_S, self._listen_again)
+
     def is_http_1_0(self) -> bool:
         return bool(self.parser.get_http_version() == "1.0")
 
@@ -266,19 +317,47 @@ class Front(HttpToolsProtocol):
         else:
             super().shutdown()
 
+    def on_response_complete(self) -> None:
+        """The application has answered. `scope["state"]["is_offence"]` is its way to ask for `slow_down`."""
+        cycle = self.cycle
+        super().on_response_complete()
+        if cycle.scope["state"].get("is_offence"):
+            self.slow_down()
+
+    def has_unfinished_answer(self) -> bool:
+        """Whether something of an answer is still to come, or to be sent."""
+        is_sending = self.transport is not None and self.transport.get_write_buffer_size() > 0
+        return self.call is not None or is_sending
+
+    # -- the doorman asks for these
+
+    def idle_time(self) -> float | None:
+        """Since when the connection is idle, in loop time; None when closing it would end somebody's work."""
+        is_busy = self._is_busy() or (self._is_incomplete and not self._in_head)
+        if is_busy or self.is_local or self.transport.is_closing():
+            return None
+        if self._in_head:
+            return self._head_since or self.loop.time()
+        return self.loop.time() if self.has_been_active else self.idle_since
+
+    def close_idle(self) -> None:
+        """Make room for others."""
+        self.transport.close()
+
+    # -- the clock
+
     def watch(self, now: float, idle_s: float) -> None:
         """Close the connection when its time is up: see the time-outs above. `now` is loop time; call it often."""
         if self.has_been_active:
             self.has_been_active = False
             self.idle_since = now
-        is_busy = self.call is not None or (self.cycle is not None and not self.cycle.response_complete)
         if self._in_head:
             self._head_since = self._head_since or now
             is_late = now - self._head_since > HEAD_TIMEOUT_S
         elif self._is_incomplete:
-            is_late = now - self.idle_since > BODY_TIMEOUT_S
+            is_late = self._is_body_late(now)
         else:
-            is_late = not is_busy and now - self.idle_since > idle_s
+            is_late = now - self.idle_since > idle_s and not self._is_busy()
         if is_late:
             self.transport.close()
         self._watch_writing(now)
@@ -288,15 +367,72 @@ class Front(HttpToolsProtocol):
 
     # -- helpers
 
+    def _is_busy(self) -> bool:
+        return self.call is not None or (self.cycle is not None and not self.cycle.response_complete)
+
+    def _is_body_late(self, now: float) -> bool:
+        """Whether a body stands still, or comes a byte now and then to keep us waiting."""
+        if not self._body_since or self._body_bytes >= MIN_BODY_BYTES or self.flow.read_paused:
+            self._body_since, self._body_bytes = now, 0
+            return False
+        return now - self._body_since > BODY_TIMEOUT_S
+
     def _watch_writing(self, now: float) -> None:
-        """Drop a caller who has stopped reading: neither an answer nor an orderly close would ever get through."""
-        before, self._unsent_bytes = self._unsent_bytes, 0
-        if self.flow.write_paused or self.transport.is_closing():
-            self._unsent_bytes = self.transport.get_write_buffer_size()
-        if not before or self._unsent_bytes < before:
-            self._stuck_since = now
-        elif now - self._stuck_since > WRITE_TIMEOUT_S:
+        """Drop a caller who does not read, or hardly: neither an answer nor an orderly close would ever get through."""
+        before, unsent = self.unsent_bytes, self._unsent()
+        if not unsent or not before or before - unsent >= MIN_READ_BYTES:
+            self.unsent_bytes, self._stuck_since = unsent, now
+            return
+        self.unsent_bytes = max(before, unsent)
+        if now - self._stuck_since > WRITE_TIMEOUT_S:
             self.transport.abort()
+
+    def _unsent(self) -> int:
+        is_waiting = self.flow.write_paused or self.transport.is_closing()
+        return self.transport.get_write_buffer_size() if is_waiting else 0
+
+    def _listen_again(self) -> None:
+        self._is_held = self.flow.write_paused
+        if not self._is_held and not self.transport.is_closing():
+            self.flow.resume_reading()
+
+    def _drop_app_request(self) -> None:
+        """Refuse the request that the application is reading, unless there is an answer on its way."""
+        cycle = self.cycle
+        is_alone = not self.pipeline and not cycle.response_started
+        if is_alone:
+            cycle.disconnected = cycle.response_complete = True
+            cycle.message_event.set()  # it learns that its caller has left
+            self._refuse_head(*_APP_BODY_TOO_LARGE)
+        else:
+            self.transport.abort()
+
+    def _turn_away(self, status: int, message: str) -> None:
+        doorman = self.doorman
+        if doorman.lingering >= MOST_LINGERING:
+            self.transport.abort()
+            return
+        doorman.lingering += 1
+        self.loop.call_later(LINGER_S, self._stop_lingering)
+        self._refuse_head(status, message)
+
+    def _stop_lingering(self) -> None:
+        self.doorman.lingering -= 1
+
+    def _open_for_application(self, method: bytes, fields: dict[bytes, bytes]) -> None:
+        if method == b"CONNECT":  # the parser takes what follows for a tunnel: no request would ever end
+            self._refuse_head(400, "CONNECT is for proxies. This is none.")
+            return
+        if int(fields.get(b"content-length", 0)) > MAX_APP_BODY_BYTES:
+            self._refuse_head(*_APP_BODY_TOO_LARGE)
+            return
+        self._app_body_bytes = 0
+        # uvicorn builds its scope when a message begins; only now is it known that one is needed.
+        url, headers, expect = self.url, self.headers, self.expect_100_continue
+        super().on_message_begin()
+        self.url, self.expect_100_continue = url, expect
+        self.headers = self.scope["headers"] = headers
+        super().on_headers_complete()
 
     def _stop_serving(self) -> None:
         """Serve no further request: close once the answers that are under way have been sent."""
@@ -349,22 +485,9 @@ class Front(HttpToolsProtocol):
     def _refuse_head(self, status: int, message: str) -> None:
         if self.transport.is_closing() or self._deaf:
             return
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._stop_serving()  # no answer may overtake another one
+            return
         self.transport.write(self.calls.malformed(status, message))
         self._in_head = False
         self.finish_and_linger()
-
-
-def front_protocol(calls: Calls, *, is_local: bool = False) -> type[Front]:
-    """A protocol class for uvicorn whose connections hand model calls to `calls`."""
-    return type("BoundFront", (Front,), {"calls": calls, "is_local": is_local})
-
-
-async def watch_fronts(connections: set[asyncio.Protocol], *, idle_s: float, every_s: float = 2.5) -> None:
-    """Close connections whose time is up, for ever (a task; cancel it to stop)."""
-    loop = asyncio.get_running_loop()
-    while True:
-        await asyncio.sleep(every_s)
-        now = loop.time()
-        for connection in list(connections):
-            if isinstance(connection, Front):
-                connection.watch(now, idle_s)

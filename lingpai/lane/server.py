@@ -5,28 +5,46 @@ its own shutdown, and end the process before the journal is closed.
 """
 
 import asyncio
+import contextlib
 import os
+import resource
 import socket
 from typing import Any, Final
 
 import uvicorn
 from uvicorn._types import ASGI3Application
 
-from lingpai.lane.front import Calls, Front, front_protocol, watch_fronts
+from lingpai.lane.doorman import Bounds, Doorman
+from lingpai.lane.front import Calls, Front
+from lingpai.lane.fronts import front_protocol, watch_fronts
 
 BACKLOG: Final = 4096
+PEER_TIMEOUT_S: Final = 60
+"""How long a caller's machine may acknowledge nothing, or take nothing, before it counts as gone."""
+LAST_EVENTS_S: Final = 2.0
+"""How long the last events of streams may take on their way, when the server stops."""
+SPARE_DESCRIPTORS: Final = 128
+"""For the database, the journal, log files, workers and the loop itself."""
 
 
 class LaneServer:
     """One process's listeners."""
 
     def __init__(
-        self, app: ASGI3Application, calls: Calls, *, keep_alive_s: float, stop_timeout_s: float
+        self,
+        app: ASGI3Application,
+        calls: Calls,
+        *,
+        keep_alive_s: float,
+        stop_timeout_s: float,
+        bounds: Bounds | None = None,
     ) -> None:
         self._app = app
         self._calls = calls
         self._keep_alive_s = keep_alive_s
-        self._server = uvicorn.Server(self._config(front_protocol(calls), stop_timeout_s))
+        self.doorman = Doorman(bounds or Bounds())
+        protocol = front_protocol(calls, doorman=self.doorman)
+        self._server = uvicorn.Server(self._config(protocol, stop_timeout_s))
         self._local_server: asyncio.Server | None = None
         self._watcher: asyncio.Task[None] | None = None
 
@@ -40,9 +58,24 @@ class LaneServer:
         """Accept callers on `listener` (bound already) and on `admin_socket`, a path that only this user can open."""
         config = self._server.config
         config.load()
+        _notice_vanished_callers(listener)
         self._server.lifespan = config.lifespan_class(config)
         await self._server.startup(sockets=[listener])
         await self._listen_locally(admin_socket)
+        self._watch()
+
+    def reconfigure(self, *, keep_alive_s: float, stop_timeout_s: float, bounds: Bounds) -> None:
+        """Change these while running. A bound on calls per address holds only if there was one at the start."""
+        self._keep_alive_s = keep_alive_s
+        config = self._server.config
+        config.timeout_keep_alive = int(keep_alive_s)  # the application's connections; open ones keep theirs
+        config.timeout_graceful_shutdown = max(1, round(stop_timeout_s))
+        self.doorman.bounds = bounds
+        self._watch()
+
+    def _watch(self) -> None:
+        if self._watcher is not None:
+            self._watcher.cancel()
         connections: Any = self._server.server_state.connections
         self._watcher = asyncio.create_task(watch_fronts(connections, idle_s=self._keep_alive_s))
 
@@ -66,7 +99,15 @@ class LaneServer:
         for front in self.fronts:
             if front.call is not None:
                 front.call.stop()
-        await asyncio.sleep(0.05)  # the last events are on their way
+        await self._last_events()
+
+    async def _last_events(self) -> None:
+        """Wait until what the stopped calls still had to say is on its way."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + LAST_EVENTS_S
+        await asyncio.sleep(0.05)
+        while any(front.has_unfinished_answer() for front in self.fronts) and loop.time() < deadline:
+            await asyncio.sleep(0.02)
 
     def _config(self, protocol: type[Front], stop_timeout_s: float) -> uvicorn.Config:
         return uvicorn.Config(
@@ -84,7 +125,7 @@ class LaneServer:
         )
 
     async def _listen_locally(self, address: str) -> None:
-        config = self._config(front_protocol(self._calls, is_local=True), 1)
+        config = self._config(front_protocol(self._calls, doorman=self.doorman, is_local=True), 1)
         config.load()
         protocol: Any = config.http_protocol_class
         before = os.umask(0o177)  # never open to others, not even for a moment
@@ -97,3 +138,36 @@ class LaneServer:
             )
         finally:
             os.umask(before)
+
+
+def most_connections(wanted: int, descriptors: int) -> int:
+    """How many callers' connections to allow: `wanted` (0: any number), or what a limit of `descriptors` leaves.
+
+    A third of the descriptors is kept for connections to backends.
+    """
+    possible = max(1, (descriptors - SPARE_DESCRIPTORS) * 2 // 3)
+    return min(wanted, possible) if wanted else possible
+
+
+def raise_descriptor_limit() -> int:
+    """Take as many file descriptors as this process may have; how many that is."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(ValueError, OSError):  # some systems promise more than they give
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+            soft = hard
+    return soft if soft != resource.RLIM_INFINITY else 1 << 20
+
+
+def _notice_vanished_callers(listener: socket.socket) -> None:
+    """Set on the listener, inherited by its connections: one system call for all (tcp(7))."""
+    if listener.family in (socket.AF_INET, socket.AF_INET6):
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in (
+            ("TCP_KEEPIDLE", PEER_TIMEOUT_S),
+            ("TCP_KEEPINTVL", 15),
+            ("TCP_KEEPCNT", 4),
+            ("TCP_USER_TIMEOUT", PEER_TIMEOUT_S * 1000),
+        ):
+            if hasattr(socket, option):  # not on every system
+                listener.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)

@@ -20,6 +20,9 @@ import httptools
 QUIET_S: Final = 15.0
 """How long an answer is silent before its receiver is told, so that it can show signs of life."""
 
+MAX_OVERHEAD_BYTES: Final = 256 * 1024
+"""How much may come in a row that is no part of a body: heads, interim answers, chunk extensions, trailers."""
+
 KEPT_HEADERS: Final = frozenset({
     b"content-type", b"content-length", b"transfer-encoding", b"content-encoding", b"retry-after",
     b"x-lingpai-dropped-params",
@@ -96,7 +99,7 @@ class Upstream(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_headers", "_is_paused", "_is_retryable", "_is_spoiled", "_parser", "_quiet_at", "_request", "_status",
+        "_has_read_body", "_headers", "_is_paused", "_is_retryable", "_is_spoiled", "_overhead_bytes", "_parser", "_quiet_at", "_request", "_status",
         "deadline", "has_answered", "has_progressed", "pool", "receiver", "transport",
     )  # fmt: skip
 
@@ -112,6 +115,8 @@ class Upstream(asyncio.Protocol):
         self._is_retryable = False
         self._is_spoiled = False
         self._is_paused = False
+        self._has_read_body = False
+        self._overhead_bytes = 0
         self._parser: Any = httptools.HttpResponseParser(self)
         self._status = 0
         self._headers: dict[bytes, bytes] = {}
@@ -124,6 +129,7 @@ class Upstream(asyncio.Protocol):
         self._is_retryable = is_retryable
         self.has_answered = False
         self.has_progressed = True
+        self._overhead_bytes = 0
         self.transport.write(request)
 
     def abort(self) -> None:
@@ -151,7 +157,8 @@ class Upstream(asyncio.Protocol):
         self.pool.open_connections.add(self)
 
     def data_received(self, data: bytes) -> None:
-        if self.receiver is None:
+        receiver = self.receiver
+        if receiver is None:
             self._is_spoiled = True  # unasked-for bytes: whatever comes next could be taken for an answer
             self.transport.abort()
             return
@@ -162,7 +169,13 @@ class Upstream(asyncio.Protocol):
             self._fail(Failure.GARBAGE, str(error))
             self.transport.abort()
             return
-        self._rest()
+        if self.receiver is None:
+            self._rest()
+        elif self._has_read_body:
+            self._has_read_body = False
+            self._overhead_bytes = 0
+        else:
+            self._count_overhead(len(data))
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.pool.forget(self)
@@ -190,7 +203,7 @@ class Upstream(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         name = name.lower()
-        if name in KEPT_HEADERS:
+        if name in KEPT_HEADERS and not self._status:  # trailers come here too, and change nothing any more
             self._headers[name] = value
 
     def on_headers_complete(self) -> None:
@@ -198,9 +211,14 @@ class Upstream(asyncio.Protocol):
         # An interim answer (RFC 9110, section 15.2) is not the answer; that one follows.
         if status >= 200 and self.receiver is not None:
             self._status = status
+            if b"content-encoding" in self._headers and status < 300 and self._is_encoded():
+                self._fail(Failure.GARBAGE, "compressed, which was not asked for")
+                self.transport.abort()
+                return
             self.receiver.response_started(status, self._headers)
 
     def on_body(self, data: bytes) -> None:
+        self._has_read_body = True
         if self.receiver is not None:
             self.receiver.response_data(data)
 
@@ -242,6 +260,15 @@ class Upstream(asyncio.Protocol):
             self.receiver.upstream = None
             self.receiver = None
         self._request = b""
+
+    def _count_overhead(self, size: int) -> None:
+        self._overhead_bytes += size
+        if self._overhead_bytes > MAX_OVERHEAD_BYTES:
+            self._fail(Failure.GARBAGE, f"over {MAX_OVERHEAD_BYTES} bytes of headers, trailers or framing")
+            self.transport.abort()
+
+    def _is_encoded(self) -> bool:
+        return self._headers[b"content-encoding"].strip().lower() not in (b"", b"identity")
 
     def _is_framed(self) -> bool:
         return b"content-length" in self._headers or b"transfer-encoding" in self._headers
@@ -298,6 +325,11 @@ class UpstreamPool:
         self._idle: deque[Upstream] = deque()
         self._connecting: set[asyncio.Task[None]] = set()
         self._is_closed = False
+
+    @property
+    def busy(self) -> int:
+        """How many exchanges are under way."""
+        return len(self.open_connections) - len(self._idle) + len(self._connecting)
 
     def send(self, request: bytes, receiver: Receiver) -> None:
         """Send `request` over an idle connection, or over a new one as soon as it is open."""

@@ -3,8 +3,8 @@
 It is started by `lingpai.metering.supervisor` and talks with it over three pipes:
 
 - stdin: any byte means "look now"; the end of file means that the server is gone: load what there is and exit.
-- stdout: after each commit a line ``<segment> <offset> <skipped>``: the position in the journal, and how many damaged
-  places were skipped since the start.
+- stdout: after each commit a line ``<segment> <offset> <skipped> <loaded>``: the position in the journal, and how many
+  damaged places were skipped and records loaded since the line before.
 - stderr: what an operator should know.
 
 It may be killed at any moment. Records and position are committed together, so each record arrives exactly once.
@@ -22,7 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
 
-from lingpai.metering.loader import SqliteLoader
+from lingpai.metering.loader import Damage, SqliteLoader
 from lingpai.metering.reader import JournalReader
 from lingpai.metering.segments import Position, journal_end, list_segments, segment_path
 
@@ -53,7 +53,7 @@ def main() -> int:
         return 0  # the ingester that has the lock loads everything
     try:
         Ingester(directory, database, parent).run()
-    except sqlite3.Error as error:
+    except (sqlite3.Error, OSError) as error:  # OSError: the journal itself cannot be read
         report(f"usage records stay in the journal until the next start: {error}")
         return 1
     return 0
@@ -97,10 +97,10 @@ class Parent:
             self._is_gone = os.read(_STDIN, 4096) == b""
         return not self._is_gone
 
-    def tell(self, position: Position, skipped: int) -> None:
-        """Say how far the journal is loaded."""
+    def tell(self, position: Position, skipped: int = 0, loaded: int = 0) -> None:
+        """Say how far the journal is loaded, and what came of the way since the last time."""
         try:
-            os.write(_STDOUT, b"%d %d %d\n" % (*position, skipped))
+            os.write(_STDOUT, b"%d %d %d %d\n" % (*position, skipped, loaded))
         except BrokenPipeError:
             self._is_gone = True
 
@@ -117,8 +117,10 @@ class Ingester:
         self._parent = parent
         self._loader = SqliteLoader(database)
         self._loaded = self._retry(self._loader.position)
-        self._reader = JournalReader(directory, self._loaded, report)
-        self._parent.tell(self._loaded, 0)
+        self._damage: list[Damage] = []
+        self._reader = JournalReader(directory, self._loaded, self._note_damage)
+        self._delete_segments_before(self._loaded[0])  # the one before may have been killed before it could
+        self._parent.tell(self._loaded)
 
     def run(self) -> None:
         """Load what comes until the parent is gone, then what is there at that moment."""
@@ -136,17 +138,25 @@ class Ingester:
         if position == self._loaded:
             return False
         is_new_segment = position[0] != self._loaded[0]
-        self._retry(partial(self._loader.load, records, position, durable=is_new_segment))
+        damage, self._damage = self._damage, []
+        self._retry(partial(self._loader.load, records, position, damage=damage, durable=is_new_segment))
         self._loaded = position
         if is_new_segment:
             self._delete_segments_before(position[0])
-        self._parent.tell(position, self._reader.skipped)
+        self._parent.tell(position, len(damage), len(records))
         return True
+
+    def _note_damage(self, message: str) -> None:
+        report(message)
+        self._damage.append((time.time(), self._reader.position[0], message))
 
     def _delete_segments_before(self, number: int) -> None:
         for each in list_segments(self._directory):
             if each < number:
-                segment_path(self._directory, each).unlink(missing_ok=True)
+                try:
+                    segment_path(self._directory, each).unlink(missing_ok=True)
+                except OSError as error:
+                    report(f"cannot delete segment {each} of the usage journal, which is loaded: {error}")
 
     def _retry(self, attempt: Callable[[], Result]) -> Result:
         last_tries = _LAST_TRIES

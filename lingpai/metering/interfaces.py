@@ -18,10 +18,18 @@ class UsageNames(Protocol):
         """The names of these users; unknown ids are left out."""
         ...
 
+    def project_names(self, project_ids: Collection[str]) -> Mapping[str, str]:
+        """The names of these projects; unknown ids are left out."""
+        ...
+
     def find_key(self, text: str, *, user_id: str | None) -> str | None:
         """The id of the key with this id or unique name, or None. With `user_id`, only that user's keys are seen."""
         ...
 
     def find_user(self, text: str) -> str | None:
         """The id of the user with this id or name, or None."""
+        ...
+
+    def find_project(self, text: str, *, user_id: str | None) -> str | None:
+        """The id of the project with this id or name, or None. With `user_id`, only projects that user may see."""
         ...

@@ -25,6 +25,7 @@ _log = logging.getLogger("lingpai.metering")
 _SYNC_INTERVAL_S: Final = 1.0
 _PROBE_INTERVAL_S: Final = 1.0
 _PROBE_BYTES: Final = 64 * 1024
+_PROBE_NAME: Final = "probe"
 
 
 class Journal:
@@ -33,8 +34,10 @@ class Journal:
     Everything appended during one turn of the loop goes out in one write at the start of the next; only then are the
     callbacks run, in order. With ``fsync = "always"`` they also wait for the disk, in groups.
 
-    `healthy` is False from a failed write or sync until writing works again. That is tried by itself once a second,
-    so a server that turns calls away meanwhile recovers without one.
+    `healthy` is False from a failed write or sync until a probe of the same disk works, its sync included. That is
+    tried by itself once a second, so a server that turns calls away meanwhile recovers without one, and a disk on which
+    only some writes work does not make it waver.
+    `written` is how many records were written since the start.
     """
 
     def __init__(
@@ -49,10 +52,12 @@ class Journal:
         """Open a new segment in `directory`, which is made if need be. Raises OSError when that is impossible."""
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.healthy = True
+        self.written = 0
         self._directory = directory
         self._loop = loop
         self._settings = settings
         self._write = write
+        self._fsync = fsync
         self._syncer = Syncer(loop, fsync=fsync)
         self._sync_is_due = False
         self._is_closed = False
@@ -63,8 +68,14 @@ class Journal:
         self._callbacks: list[Then] = []
 
         self._is_torn = False
+        self._remove_leftovers()
         self._segment, self._descriptor = self._create_segment()
         self._size = HEADER_BYTES
+
+    @property
+    def directory(self) -> Path:
+        """Where the segment files are."""
+        return self._directory
 
     @property
     def position(self) -> Position:
@@ -91,6 +102,7 @@ class Journal:
         self._flush()
         self._is_closed = True
         if self._settings.fsync == "never":
+            self._syncer.stop()
             os.close(self._descriptor)
         else:
             self._syncer.close(self._descriptor)
@@ -132,8 +144,7 @@ class Journal:
         except OSError as error:
             return self._keep_whole_frames(frames, done, error)
         self._size += done
-        if not self.healthy:
-            self._recover()
+        self.written += len(frames)
         return len(frames)
 
     def _keep_whole_frames(self, frames: list[bytes], done: int, error: OSError) -> int:
@@ -148,6 +159,7 @@ class Journal:
             kept += len(frame)
             whole += 1
         self._size += kept
+        self.written += whole
         try:
             os.ftruncate(self._descriptor, self._size)
         except OSError:
@@ -158,10 +170,23 @@ class Journal:
     # Segments
 
     def _create_segment(self) -> tuple[int, int]:
-        number, descriptor = create_segment(self._directory, self._salt)
-        if self._settings.fsync != "never":  # the file's name must survive a power failure as well
-            self._syncer.retire(os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
-        return number, descriptor
+        if self._settings.fsync == "never":
+            return create_segment(self._directory, self._salt)
+        # The file's name must survive a power failure as well. The folder is opened first: once there is a newer segment
+        # the reader leaves this one, so nothing may fail between that and writing there.
+        folder = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            created = create_segment(self._directory, self._salt)
+        except OSError:
+            os.close(folder)
+            raise
+        self._syncer.retire(folder)
+        return created
+
+    def _remove_leftovers(self) -> None:
+        """What a process that was killed began and gave no name."""
+        for path in (*self._directory.glob("*.new"), self._directory / _PROBE_NAME):
+            path.unlink(missing_ok=True)
 
     def _ensure_segment(self) -> bool:
         """Start a new segment when the present one is full or damaged; False when there is none to write to."""
@@ -207,24 +232,29 @@ class Journal:
             _log.error("%s; calls are turned away until it works again", reason)
             self._loop.call_later(_PROBE_INTERVAL_S, self._probe)
 
-    def _recover(self) -> None:
-        self.healthy = True
-        _log.warning("the usage journal can be written again")
-
     def _probe(self) -> None:
-        if self.healthy or self._is_closed:
+        if not self._is_closed:
+            self._syncer.probe(self._has_room, self._note_probe)
+
+    def _note_probe(self, works: bool) -> None:
+        if self._is_closed:
             return
-        if self._has_room():
-            self._recover()
+        if works and self._ensure_segment():
+            self.healthy = True
+            _log.warning("the usage journal can be written again")
         else:
             self._loop.call_later(_PROBE_INTERVAL_S, self._probe)
 
     def _has_room(self) -> bool:
-        path = self._directory / "probe"
+        """Whether a file can be made, written and forced to the disk. Runs in the syncer's thread: a disk may hang."""
+        path = self._directory / _PROBE_NAME
         try:
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
             try:
-                return self._write(descriptor, bytes(_PROBE_BYTES)) == _PROBE_BYTES
+                is_written = self._write(descriptor, bytes(_PROBE_BYTES)) == _PROBE_BYTES
+                if self._settings.fsync != "never":
+                    self._fsync(descriptor)
+                return is_written
             finally:
                 os.close(descriptor)
                 path.unlink()

@@ -1,4 +1,4 @@
-"""Loading records into SQLite: records, roll-ups and position in one transaction.
+"""Loading records into SQLite: records, roll-ups, marks, damage and position in one transaction.
 
 Plain `sqlite3`: the ingester should start in no time and stay small. The tables are described in `tables`.
 """
@@ -11,7 +11,7 @@ from typing import Final
 
 from msgspec.structs import astuple
 
-from lingpai.metering.records import UsageRecord, bucket_start
+from lingpai.metering.records import BUCKET_SECONDS, MAX_NANO, UsageRecord, bucket_start
 from lingpai.metering.segments import START, Position
 
 _BUSY_TIMEOUT_S: Final = 10.0
@@ -21,21 +21,28 @@ _BUSY_TIMEOUT_S: Final = 10.0
 _PRAGMAS: Final = ("synchronous = NORMAL", "cache_size = -6000", "wal_autocheckpoint = 4000")
 
 RollUp = tuple[int | str, ...]
+Mark = tuple[int, int, int]
+"""A bucket and the first and last id of its records."""
+Damage = tuple[float, int, str]
+"""When it was found, in which segment, and what it is."""
 
 _INSERT_RECORD: Final = """
 INSERT INTO usage_records
     (request_id, key_id, user_id, model, backend, task, endpoint, started_at, first_byte_ms, duration_ms,
      prompt_tokens, completion_tokens, cached_tokens, reasoning_tokens, counted, status, end_reason, charged, retries,
-     client_address)
-VALUES (?, ifnull(?, ''), ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+     client_address, project_id, client_id, charged_tokens, cost, currency, charged_cost, queued_ms)
+VALUES (?, ifnull(?, ''), ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 
-_ADD_ROLLUP: Final = """
+# A quarter of an hour that costs over a thousand million of a currency is a price gone wrong: it stops counting there
+# rather than overflow, because SQLite would go on in floating point.
+_ADD_ROLLUP: Final = f"""
 INSERT INTO usage_rollups
-    (bucket_start, key_id, user_id, model, task,
-     requests, errors, refused, charged, prompt_tokens, completion_tokens, cached_tokens, reasoning_tokens)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-ON CONFLICT (bucket_start, key_id, user_id, model, task) DO UPDATE SET
+    (bucket_start, key_id, user_id, project_id, model, task,
+     requests, errors, refused, charged, prompt_tokens, completion_tokens, cached_tokens, reasoning_tokens,
+     charged_tokens, cost_usd, cost_cny, charged_usd, charged_cny)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (bucket_start, key_id, user_id, project_id, model, task) DO UPDATE SET
     requests = requests + excluded.requests,
     errors = errors + excluded.errors,
     refused = refused + excluded.refused,
@@ -43,8 +50,21 @@ ON CONFLICT (bucket_start, key_id, user_id, model, task) DO UPDATE SET
     prompt_tokens = prompt_tokens + excluded.prompt_tokens,
     completion_tokens = completion_tokens + excluded.completion_tokens,
     cached_tokens = cached_tokens + excluded.cached_tokens,
-    reasoning_tokens = reasoning_tokens + excluded.reasoning_tokens
+    reasoning_tokens = reasoning_tokens + excluded.reasoning_tokens,
+    charged_tokens = charged_tokens + excluded.charged_tokens,
+    cost_usd = min({MAX_NANO}, cost_usd + excluded.cost_usd),
+    cost_cny = min({MAX_NANO}, cost_cny + excluded.cost_cny),
+    charged_usd = min({MAX_NANO}, charged_usd + excluded.charged_usd),
+    charged_cny = min({MAX_NANO}, charged_cny + excluded.charged_cny)
+"""  # noqa: S608  a number of ours
+
+_ADD_MARK: Final = """
+INSERT INTO usage_marks (bucket_start, first_id, last_id) VALUES (?, ?, ?)
+ON CONFLICT (bucket_start) DO UPDATE SET
+    first_id = min(first_id, excluded.first_id), last_id = max(last_id, excluded.last_id)
 """
+
+_ADD_DAMAGE: Final = "INSERT INTO usage_damage (found_at, segment, description) VALUES (?, ?, ?)"
 
 _MOVE_POSITION: Final = """
 INSERT INTO journal_position (id, segment, "offset") VALUES (1, ?, ?)
@@ -65,8 +85,15 @@ class SqliteLoader:
             row: Position | None = rows.fetchone()
         return START if row is None else row
 
-    def load(self, records: Sequence[UsageRecord], position: Position, *, durable: bool = False) -> None:
-        """Add `records` and move to `position`, all or nothing.
+    def load(
+        self,
+        records: Sequence[UsageRecord],
+        position: Position,
+        *,
+        damage: Sequence[Damage] = (),
+        durable: bool = False,
+    ) -> None:
+        """Add `records`, note `damage` and move to `position`, all or nothing.
 
         With `durable` this and everything before it survives a power failure once the method returns: the segment that
         holds the records may then be deleted.
@@ -76,8 +103,9 @@ class SqliteLoader:
             if durable:
                 connection.execute("PRAGMA synchronous = FULL")
             connection.execute("BEGIN IMMEDIATE")
-            connection.executemany(_INSERT_RECORD, map(astuple, records))
-            connection.executemany(_ADD_ROLLUP, roll_up(records))
+            if records:
+                self._add(connection, records)
+            connection.executemany(_ADD_DAMAGE, damage)
             connection.execute(_MOVE_POSITION, position)
             connection.execute("COMMIT")
             if durable:
@@ -85,6 +113,15 @@ class SqliteLoader:
         except BaseException:
             self.close()  # rolls back
             raise
+
+    @staticmethod
+    def _add(connection: sqlite3.Connection, records: Sequence[UsageRecord]) -> None:
+        connection.executemany(_INSERT_RECORD, map(astuple, records))
+        # Inside one transaction the ids are consecutive: each is one more than the largest there is.
+        (last_id,) = connection.execute("SELECT last_insert_rowid()").fetchone()
+        rollups, marks = roll_up(records, first_id=last_id - len(records) + 1)
+        connection.executemany(_ADD_ROLLUP, rollups)
+        connection.executemany(_ADD_MARK, marks)
 
     def close(self) -> None:
         """Close the connection; the next call opens another."""
@@ -102,33 +139,55 @@ class SqliteLoader:
         return self._connection
 
 
-def roll_up(records: Sequence[UsageRecord]) -> list[RollUp]:
-    """The sums of `records` per bucket, key, user, model and task, in the order of the columns of usage_rollups.
+def roll_up(records: Sequence[UsageRecord], *, first_id: int = 1) -> tuple[list[RollUp], list[Mark]]:
+    """The sums of `records` per group in the order of the columns of usage_rollups, and the marks of their buckets.
 
-    A refused call counts as refused only; an error is an admitted call that ended badly.
+    A group is a bucket, key, user, project, model and task. A refused call counts as refused only, and so does one whose caller left before it was admitted; an error is an
+    admitted call that ended badly. The first record has the id `first_id`, and the others follow.
+
+    `rebuild` says the same in SQL.
     """
-    sums: dict[tuple[int, str, str, str, str], list[int]] = {}
-    for record in records:
-        group = (
-            bucket_start(record.started_at),
-            record.key_id or "",
-            record.user_id,
-            record.model,
-            record.task,
-        )
+    sums: dict[tuple[int, str, str, str, str, str], list[int]] = {}
+    stretches: list[tuple[int, int]] = []
+    bucket = bucket_end = 0
+    for index, record in enumerate(records):
+        if not bucket <= record.started_at < bucket_end:  # most records are in the bucket of the one before
+            bucket = bucket_start(record.started_at)
+            bucket_end = bucket + BUCKET_SECONDS
+            stretches.append((bucket, first_id + index))
+        group = (bucket, record.key_id or "", record.user_id, record.project_id, record.model, record.task)
         total = sums.get(group)
         if total is None:
-            total = sums[group] = [0] * 8
-        reason = record.end_reason
-        if reason == "refused":
-            total[2] += 1
-        else:
-            total[0] += 1
-            if record.status >= 400 or reason in ("upstream_error", "timeout"):
-                total[1] += 1
-        total[3] += record.charged
-        total[4] += record.prompt_tokens
-        total[5] += record.completion_tokens
-        total[6] += record.cached_tokens
-        total[7] += record.reasoning_tokens
-    return [(*group, *total) for group, total in sums.items()]
+            total = sums[group] = [0] * 13
+        _add_to(total, record)
+    return [(*group, *total) for group, total in sums.items()], _marks(stretches, first_id + len(records))
+
+
+def _add_to(total: list[int], record: UsageRecord) -> None:
+    reason = record.end_reason
+    # Whoever left while they waited for a limit was not admitted either.
+    if reason == "refused" or (reason == "client_gone" and not record.charged):
+        total[2] += 1
+    else:
+        total[0] += 1
+        if record.status >= 400 or reason in ("upstream_error", "timeout"):
+            total[1] += 1
+    total[3] += record.charged
+    total[4] += record.prompt_tokens
+    total[5] += record.completion_tokens
+    total[6] += record.cached_tokens
+    total[7] += record.reasoning_tokens
+    total[8] += record.charged_tokens
+    if record.currency:
+        place = 9 if record.currency == "USD" else 10
+        total[place] = min(MAX_NANO, total[place] + record.cost)
+        total[place + 2] = min(MAX_NANO, total[place + 2] + record.charged_cost)
+
+
+def _marks(stretches: Sequence[tuple[int, int]], end_id: int) -> list[Mark]:
+    """The marks of records that are in one bucket from an id of `stretches` up to the next, and the last to `end_id`."""
+    marks: dict[int, Mark] = {}
+    ends = [first for _, first in stretches[1:]] + [end_id]
+    for (bucket, first), end in zip(stretches, ends, strict=False):
+        marks[bucket] = (bucket, marks.get(bucket, (bucket, first))[1], end - 1)
+    return list(marks.values())

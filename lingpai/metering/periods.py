@@ -65,3 +65,9 @@ def hour_of(bucket: int, zone: ZoneInfo) -> str:
 def iso_utc(seconds: float) -> str:
     """`seconds` since 1970 as the management API writes times: ``2026-11-20T08:00:00Z``."""
     return datetime.fromtimestamp(int(seconds), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def iso_in_zone(seconds: float, zone: ZoneInfo) -> str:
+    """`seconds` since 1970 to the millisecond in `zone`: ``2026-11-20T16:00:00.123+08:00``; UTC is written ``Z``."""
+    text = datetime.fromtimestamp(seconds, zone).isoformat(timespec="milliseconds")
+    return f"{text[:-6]}Z" if text.endswith("+00:00") and zone.key == "UTC" else text

@@ -9,14 +9,18 @@ BUCKET_SECONDS: Final = 15 * 60
 
 MAX_COUNT: Final = 10**12
 MAX_SECONDS: Final = 1e12
+MAX_NANO: Final = 10**18
 
 # The ingester checks these when it decodes, so that no record can violate a constraint or overflow a sum in the
 # database. Whoever makes a record bounds what comes from outside (token counts of an upstream) first.
 Count = Annotated[int, msgspec.Meta(ge=0, le=MAX_COUNT)]
 Seconds = Annotated[float, msgspec.Meta(ge=0, le=MAX_SECONDS)]
 Milliseconds = Annotated[float, msgspec.Meta(ge=0, le=MAX_SECONDS)]
+Nano = Annotated[int, msgspec.Meta(ge=0, le=MAX_NANO)]
+"""An amount of money in 10^-9 of its currency."""
 
-Counted = Literal["reported", "estimated", "none"]
+Counted = Literal["reported", "counted", "estimated", "none"]
+Currency = Literal["", "USD", "CNY"]
 EndReason = Literal["complete", "client_gone", "upstream_error", "timeout", "refused", "stopped"]
 
 
@@ -25,7 +29,12 @@ class UsageRecord(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
     `model` is the id of a known model, or empty when the caller named none that exists (names made up by callers
     would fill the roll-ups). `started_at` is the time the limits were asked at. `counted` says where the token
-    counts come from. `charged` is the number of requests taken from the quotas and not given back.
+    counts come from: the backend, the model's own tokenizer, or an estimate.
+
+    `charged`, `charged_tokens` and `charged_cost` are the requests, tokens and money taken from the limits and kept:
+    at most what was used. A call that is charged nothing in requests is charged nothing at all. `cost` and
+    `charged_cost` are in 10^-9 of `currency`, which is empty for a model without a price. `queued_ms` is how long the
+    call waited for a limit, a part of `duration_ms`.
     """
 
     request_id: str
@@ -48,6 +57,13 @@ class UsageRecord(msgspec.Struct, array_like=True, frozen=True, gc=False):
     charged: Count
     retries: Count
     client_address: str
+    project_id: str = ""
+    client_id: str = ""
+    charged_tokens: Count = 0
+    cost: Nano = 0
+    currency: Currency = ""
+    charged_cost: Nano = 0
+    queued_ms: Milliseconds = 0.0
 
 
 def bucket_start(time: float) -> int:

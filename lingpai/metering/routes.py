@@ -1,122 +1,135 @@
-"""``GET /api/v1/usage``."""
+"""``GET /api/v1/usage`` and its export."""
 
-from collections.abc import Awaitable, Callable
-from typing import Annotated
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Annotated, Final
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Depends, Response
+from fastapi.responses import StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
 from lingpai.errors import LingpaiError
+from lingpai.metering.export import as_csv, as_jsonl, spool
 from lingpai.metering.interfaces import UsageNames
+from lingpai.metering.money import decimal_text
+from lingpai.metering.parameters import ExportParameters, UsageParameters
 from lingpai.metering.periods import iso_utc
+from lingpai.metering.presenting import Fields, NameBook, amount_fields, group_fields
 from lingpai.metering.schemas import UsageAnswer, UsageRowBody
-from lingpai.metering.service import Report, UsageQuestion, UsageReport, UsageRow
+from lingpai.metering.service import Group, UsageQuestion, UsageReport, UsageRow
+from lingpai.metering.visibility import visible_subjects
 from lingpai.principal import Principal
 from lingpai.web.auth import require
 from lingpai.web.errors import ERROR_RESPONSES
 
-Since = Annotated[str, Query(max_length=64, description="A duration (`7d`, `12h`, `30m`) or a date in `tz`.")]
-Until = Annotated[str | None, Query(max_length=64, description="Same forms; excluded. Now if left out.")]
-By = Annotated[
-    str, Query(max_length=100, description="Any of key,user,model,task,day,hour. One row if empty.")
-]
-Zone = Annotated[str, Query(max_length=64, description="IANA time zone of days, hours and dates.")]
-Filter = Annotated[str | None, Query(max_length=200)]
+Wait = Callable[[], Awaitable[bool]]
+
+_AMOUNTS: Final = (
+    "requests", "errors", "refused", "charged", "prompt_tokens", "completion_tokens", "cached_tokens",
+    "reasoning_tokens", "charged_tokens", "cost_usd", "cost_cny", "charged_usd", "charged_cny",
+)  # fmt: skip
+_CHUNK: Final = 500
 
 
-def usage_routes(report: UsageReport, wait: Callable[[], Awaitable[bool]], names: UsageNames) -> APIRouter:
+def usage_routes(report: UsageReport, wait: Wait, names: UsageNames) -> APIRouter:
     """The router. `wait` waits, within bounds, until everything answered is in the database; False if it is not."""
     router = APIRouter(tags=["usage"], responses=ERROR_RESPONSES)
+    can_read = require("usage:read")
 
     @router.get("/api/v1/usage", response_model_exclude_unset=True)
     async def usage(
-        *,
-        caller: Annotated[Principal, require("usage:read")],
-        since: Since = "7d",
-        until: Until = None,
-        by: By = "",
-        tz: Zone = "UTC",
-        key: Filter = None,
-        user: Filter = None,
-        model: Filter = None,
+        caller: Annotated[Principal, can_read],
+        asked: Annotated[UsageParameters, Depends()],
+        response: Response,
     ) -> UsageAnswer:
-        """What was used, by key, user, model, task, day or hour. A member sees their own usage only."""
+        """What was used, by key, user, project, model, task, day or hour. A member sees their own usage only.
 
-        def answer() -> UsageAnswer:
-            user_id = _visible_user(caller, user, names)
-            question = UsageQuestion(
-                since=since,
-                until=until,
-                by=by,
-                tz=tz,
-                key_id=_visible_key(key, user_id, names),
-                user_id=user_id,
-                model=model,
-            )
-            return _answer(report.answer(question), names)
+        A report of more than 10,000 rows is refused, never cut: ask for less, or for the export.
+        """
+        response.headers["cache-control"] = "no-store"
+        await all_recorded(wait)
+        return await run_in_threadpool(
+            lambda: _answer(report, _question(asked, caller, names), NameBook(names))
+        )
 
-        if not await wait():
-            raise LingpaiError(
-                "storage_unavailable",
-                "Usage records are still being loaded, and less than what was answered is not shown. Try again.",
-                headers={"retry-after": "5"},
-            )
-        return await run_in_threadpool(answer)
+    @router.get("/api/v1/usage/export", response_class=StreamingResponse)
+    async def export_usage(
+        caller: Annotated[Principal, can_read],
+        asked: Annotated[UsageParameters, Depends()],
+        export: Annotated[ExportParameters, Depends()],
+    ) -> StreamingResponse:
+        """The same report as CSV or JSON lines, however many rows it has. Money is in exact decimals."""
+
+        def pieces() -> Iterator[bytes]:
+            by, _, rows = report.rows(_question(asked, caller, names))
+            chunks = _export_chunks(by, rows, NameBook(names))
+            if export.format == "jsonl":
+                return spool(as_jsonl(chunks))
+            return spool(as_csv([*_group_columns(by), *_AMOUNTS], chunks, bom=export.bom))
+
+        await all_recorded(wait)
+        body = await run_in_threadpool(pieces)
+        return StreamingResponse(
+            body, media_type=export.content_type, headers=export.headers("lingpai-usage")
+        )
 
     return router
 
 
-def _visible_user(caller: Principal, user: str | None, names: UsageNames) -> str | None:
-    """The id of the one user the report is about, or None for all. Others do not exist for a member."""
-    user_id = None if user is None else names.find_user(user)
-    if user is not None and (user_id is None or not (caller.is_admin or user_id == caller.user_id)):
-        raise LingpaiError("not_found", "There is no such user. Give the id or the name.", param="user")
-    return user_id if caller.is_admin else caller.user_id
+async def all_recorded(wait: Wait) -> None:
+    """Wait until the database has all that was answered. Raises LingpaiError (storage_unavailable) if that takes long."""
+    if not await wait():
+        raise LingpaiError(
+            "storage_unavailable",
+            "Usage records are still being loaded, and less than what was answered is not shown. Try again.",
+            headers={"retry-after": "5"},
+        )
 
 
-def _visible_key(key: str | None, user_id: str | None, names: UsageNames) -> str | None:
-    key_id = None if key is None else names.find_key(key, user_id=user_id)
-    if key is not None and key_id is None:
-        raise LingpaiError("not_found", "There is no such key. Give the id or a unique name.", param="key")
-    return key_id
+def _question(asked: UsageParameters, caller: Principal, names: UsageNames) -> UsageQuestion:
+    who = visible_subjects(caller, names, key=asked.key, user=asked.user, project=asked.project)
+    return UsageQuestion(
+        since=asked.since,
+        until=asked.until,
+        by=asked.by,
+        tz=asked.tz,
+        key_id=who.key_id,
+        user_id=who.user_id,
+        project_id=who.project_id,
+        model=asked.model,
+    )
 
 
-def _answer(report: Report, names: UsageNames) -> UsageAnswer:
-    key_names = names.key_names(_values(report, "key"))
-    user_names = names.user_names(_values(report, "user"))
-
-    def fields(row: UsageRow) -> dict[str, str | None]:
-        group: dict[str, str | None] = dict(zip(report.by, row.group, strict=True))
-        if "key" in group:
-            key_id = group["key"] or None  # empty: a call without a key
-            group |= {"key": key_names.get(key_id, key_id) if key_id else None, "key_id": key_id}
-        if "user" in group:
-            group["user"] = user_names.get(group["user"] or "", group["user"])
-        return group
-
+def _answer(report: UsageReport, question: UsageQuestion, book: NameBook) -> UsageAnswer:
+    answer = report.answer(question)
+    book.learn_rows(answer.by, answer.rows)
     return UsageAnswer(
-        data=[_row_body(row, fields(row)) for row in report.rows],
-        since=iso_utc(report.since),
-        until=iso_utc(report.until),
-        tz=report.tz,
-        by=list(report.by),
+        data=[
+            UsageRowBody(**group_fields(row, answer.by, book), **amount_fields(row)) for row in answer.rows
+        ],
+        since=iso_utc(answer.since),
+        until=iso_utc(answer.until),
+        tz=answer.tz,
+        by=list(answer.by),
     )
 
 
-def _row_body(row: UsageRow, group: dict[str, str | None]) -> UsageRowBody:
-    return UsageRowBody(
-        **group,
-        requests=row.requests,
-        prompt_tokens=row.prompt_tokens,
-        completion_tokens=row.completion_tokens,
-        cost=0.0,
-        errors=row.errors,
-        refused=row.refused,
-    )
+def _group_columns(by: Iterable[Group]) -> list[str]:
+    return [
+        name for group in by for name in ((group, f"{group}_id") if group in ("key", "project") else (group,))
+    ]
 
 
-def _values(report: Report, group: str) -> set[str]:
-    if group not in report.by:
-        return set()
-    index = list(report.by).index(group)
-    return {row.group[index] for row in report.rows} - {""}
+def _export_chunks(by: Sequence[Group], rows: Iterator[UsageRow], book: NameBook) -> Iterator[list[Fields]]:
+    while chunk := list(islice(rows, _CHUNK)):
+        book.learn_rows(by, chunk)
+        yield [{**group_fields(row, by, book), **_exported_amounts(row)} for row in chunk]
+
+
+def _exported_amounts(row: UsageRow) -> Fields:
+    money = {
+        f"{kind}_{currency.lower()}": decimal_text(amounts.get(currency, 0))
+        for kind, amounts in (("cost", row.costs), ("charged", row.charged_costs))
+        for currency in ("USD", "CNY")
+    }
+    return {name: money[name] if name in money else getattr(row, name) for name in _AMOUNTS}

@@ -1,5 +1,6 @@
 """Segment files: their names, their order, how a new one begins."""
 
+import errno
 import os
 import time
 from pathlib import Path
@@ -49,9 +50,9 @@ def create_segment(directory: Path, salt: int) -> tuple[int, int]:
     unnamed = path.with_suffix(_NEW_SUFFIX)
     descriptor = os.open(unnamed, _FLAGS, 0o600)
     try:
-        os.write(
-            descriptor, pack_header(salt)
-        )  # 16 bytes: the first block is there for all of them or for none
+        header = pack_header(salt)
+        if os.write(descriptor, header) != len(header):
+            raise OSError(errno.ENOSPC, "no room for a segment's header")
         unnamed.rename(path)
     except OSError:
         os.close(descriptor)

@@ -1,27 +1,31 @@
 """The usage report."""
 
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from functools import cache
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import groupby, islice
 from typing import Any, Final, Literal
 from zoneinfo import ZoneInfo
 
 from lingpai.errors import LingpaiError, did_you_mean
+from lingpai.metering.money import NANO
 from lingpai.metering.periods import day_of, hour_of, parse_moment, parse_zone
 from lingpai.metering.records import BUCKET_SECONDS, bucket_start
-from lingpai.metering.store import GroupColumn, SqlUsageStore, UsageFilter
+from lingpai.metering.store import COUNTS, GroupColumn, SqlUsageStore, UsageFilter
 
-Group = Literal["key", "user", "model", "task", "day", "hour"]
+Group = Literal["key", "user", "project", "model", "task", "day", "hour"]
 
-_COLUMNS: Final[dict[Group, GroupColumn]] = {
+MAX_ROWS: Final = 10_000
+"""The most rows of one report. An export has no such bound."""
+
+_COLUMNS: Final[dict[Group, GroupColumn | None]] = {
     "key": "key_id",
     "user": "user_id",
+    "project": "project_id",
     "model": "model",
     "task": "task",
-    "day": "bucket_start",
-    "hour": "bucket_start",
+    "day": None,
+    "hour": None,
 }
 
 
@@ -35,19 +39,29 @@ class UsageQuestion:
     tz: str = "UTC"
     key_id: str | None = None
     user_id: str | None = None
+    project_id: str | None = None
     model: str | None = None
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class UsageRow:
-    """One line of a report: the values of the groups in the order of `Report.by`, and what was used."""
+    """One line of a report: the values of the groups in the order of `Report.by`, and what was used.
+
+    `costs` and `charged_costs` are in 10^-9 of the currency and have the currencies in which there is anything.
+    """
 
     group: tuple[str, ...]
     requests: int = 0
     errors: int = 0
     refused: int = 0
+    charged: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    cached_tokens: int = 0
+    reasoning_tokens: int = 0
+    charged_tokens: int = 0
+    costs: dict[str, int] = field(default_factory=dict)
+    charged_costs: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,26 +82,50 @@ class Report:
 class UsageReport:
     """Adds up usage from the 15-minute roll-ups, in the days and hours of any time zone."""
 
-    def __init__(self, store: SqlUsageStore, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, store: SqlUsageStore, *, clock: Callable[[], float] = time.time, max_rows: int = MAX_ROWS
+    ) -> None:
         self._store = store
         self._clock = clock
+        self._max_rows = max_rows
 
     def answer(self, question: UsageQuestion) -> Report:
-        """The report. Blocks. Raises LingpaiError (invalid_request) for a question that makes no sense.
+        """The report. Blocks.
 
         Rows are in the order of time if grouped by day or hour, then the busiest first. Without groups there is
-        exactly one row.
+        exactly one row. Raises LingpaiError (invalid_request) for a question that makes no sense, and for one with
+        more rows than a report may have: nothing is left out in silence.
+        """
+        by, (since, until), rows = self.rows(question)
+        found = list(islice(rows, self._max_rows + 1))
+        if len(found) > self._max_rows:
+            raise LingpaiError(
+                "invalid_request",
+                f"This report has more than {self._max_rows:,} rows. Ask for a shorter period or fewer groups, or take"
+                " `GET /api/v1/usage/export`, which has no such bound.",
+                param="by",
+            )
+        if not by and not found:
+            found = [UsageRow(())]
+        return Report(found, since, until, question.tz, by)
+
+    def rows(self, question: UsageQuestion) -> tuple[tuple[Group, ...], tuple[int, int], Iterator[UsageRow]]:
+        """The groups, the period, and the rows of `answer` one by one, however many, never all of them in memory.
+
+        The question is checked at once; the iterator blocks.
         """
         zone = parse_zone(question.tz)
         by = parse_groups(question.by)
         since, until = self._period(question, zone)
         wanted = UsageFilter(
-            since=since, until=until, key_id=question.key_id, user_id=question.user_id, model=question.model
+            since=since,
+            until=until,
+            key_id=question.key_id,
+            user_id=question.user_id,
+            project_id=question.project_id,
+            model=question.model,
         )
-        rows = self._add_up(wanted, by, zone)
-        if not by and not rows:
-            rows = [UsageRow(())]
-        return Report(_in_order(rows, by), since, until, question.tz, by)
+        return by, (since, until), self._add_up(wanted, by, zone)
 
     def _period(self, question: UsageQuestion, zone: ZoneInfo) -> tuple[int, int]:
         now = self._clock()
@@ -100,21 +138,43 @@ class UsageReport:
             raise LingpaiError("invalid_request", f"`{param}` is {end}.", param=param)
         return bucket_start(since), -(-int(until) // BUCKET_SECONDS) * BUCKET_SECONDS
 
-    def _add_up(self, wanted: UsageFilter, by: tuple[Group, ...], zone: ZoneInfo) -> list[UsageRow]:
-        columns = tuple(dict.fromkeys(_COLUMNS[group] for group in by))
-        read_group = _group_reader(by, columns, zone)
-        rows: dict[tuple[str, ...], UsageRow] = {}
-        for found in self._store.totals(wanted, columns):
-            group = read_group(found)
-            row = rows.get(group)
-            if row is None:
-                row = rows[group] = UsageRow(group)
-            row.requests += found.requests
-            row.errors += found.errors
-            row.refused += found.refused
-            row.prompt_tokens += found.prompt_tokens
-            row.completion_tokens += found.completion_tokens
-        return list(rows.values())
+    def _add_up(self, wanted: UsageFilter, by: Sequence[Group], zone: ZoneInfo) -> Iterator[UsageRow]:
+        columns = [column for group in by if (column := _COLUMNS[group]) is not None]
+        for times, since, until in self._stretches(wanted, by, zone):
+            part = replace(wanted, since=since, until=until)
+            for found in self._store.totals(part, columns):
+                values = iter(found)
+                group = tuple(times[each] if each in times else next(values) for each in by)
+                yield _row(group, found)
+
+    def _stretches(
+        self, wanted: UsageFilter, by: Sequence[Group], zone: ZoneInfo
+    ) -> Iterator[tuple[dict[Group, str], int, int]]:
+        """The days or hours in which anything was used, with the first bucket and the end of each."""
+        if "day" not in by and "hour" not in by:
+            yield {}, wanted.since, wanted.until
+            return
+
+        def name_of(bucket: int) -> tuple[str, str]:
+            return day_of(bucket, zone), hour_of(bucket, zone) if "hour" in by else ""
+
+        for (day, hour), group in groupby(self._store.buckets(wanted), name_of):
+            buckets = list(group)
+            yield {"day": day, "hour": hour}, buckets[0], buckets[-1] + BUCKET_SECONDS
+
+
+def _row(group: tuple[str, ...], found: Any) -> UsageRow:
+    counts = {name: getattr(found, name) for name in COUNTS}
+
+    def money(kind: str) -> dict[str, int]:
+        amounts = {
+            currency: getattr(found, f"{kind}_{currency.lower()}_units") * NANO
+            + getattr(found, f"{kind}_{currency.lower()}")
+            for currency in ("USD", "CNY")
+        }
+        return {currency: amount for currency, amount in amounts.items() if amount}
+
+    return UsageRow(group, **counts, costs=money("cost"), charged_costs=money("charged"))
 
 
 def parse_groups(text: str) -> tuple[Group, ...]:
@@ -126,39 +186,3 @@ def parse_groups(text: str) -> tuple[Group, ...]:
         message = f"Usage cannot be grouped by that. Choose from {', '.join(_COLUMNS)}.{near}"
         raise LingpaiError("invalid_request", message, param="by")
     return tuple(group for name in names for group in _COLUMNS if group == name)
-
-
-def _group_reader(
-    by: tuple[Group, ...], columns: tuple[GroupColumn, ...], zone: ZoneInfo
-) -> Callable[[Any], tuple[str, ...]]:
-    """A function that takes a row of the store to the values of `by`."""
-
-    @cache  # there are many rows to a bucket
-    def day(bucket: int) -> str:
-        return day_of(bucket, zone)
-
-    @cache
-    def hour(bucket: int) -> str:
-        return hour_of(bucket, zone)
-
-    def values(row: Any) -> Iterator[str]:
-        for group in by:
-            value = row[columns.index(_COLUMNS[group])]
-            yield day(value) if group == "day" else hour(value) if group == "hour" else value
-
-    return lambda row: tuple(values(row))
-
-
-def _in_order(rows: list[UsageRow], by: tuple[Group, ...]) -> list[UsageRow]:
-    times = [index for index, group in enumerate(by) if group in ("day", "hour")]
-
-    def place(row: UsageRow) -> tuple[list[datetime], int, tuple[str, ...]]:
-        # compared as moments: the first of two hours with one name may have the larger offset
-        moments = [datetime.fromisoformat(row.group[index]) for index in times]
-        return (
-            [each if each.tzinfo else each.replace(tzinfo=UTC) for each in moments],
-            -row.requests,
-            row.group,
-        )
-
-    return sorted(rows, key=place)

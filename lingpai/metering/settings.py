@@ -1,9 +1,12 @@
 """What an operator can set about usage records: the section ``[metering]``."""
 
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from msgspec import Meta
+
+LEAST_RETENTION_DAYS: Final = 62
+"""Two months, so that whatever a monthly limit may ask for is there call by call."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,3 +30,16 @@ class MeteringSettings:
             "help": "How long a usage question waits until everything answered so far is in the database."
         },
     )
+    retention_days: Annotated[int, Meta(ge=0)] = field(
+        default=400,
+        metadata={
+            "help": "Days after which single usage records are deleted, at least 62; 0 keeps them for ever. The sums that "
+            "reports and limits are made of stay."
+        },
+    )
+
+    def __post_init__(self) -> None:
+        if self.retention_days != 0 and self.retention_days < LEAST_RETENTION_DAYS:
+            raise ValueError(
+                f"`metering.retention_days` is at least {LEAST_RETENTION_DAYS}, or 0 to keep records for ever."
+            )

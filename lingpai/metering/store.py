@@ -1,11 +1,13 @@
-"""Questions to the usage tables."""
+"""Questions to the roll-ups: sums for reports, and what the limits were charged before this process started."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from sqlalchemy import (
+    Column,
     ColumnElement,
+    CompoundSelect,
     Float,
     Integer,
     Row,
@@ -17,17 +19,33 @@ from sqlalchemy import (
     select,
 )
 
+from lingpai.metering.money import NANO
 from lingpai.metering.records import BUCKET_SECONDS, bucket_start
-from lingpai.metering.tables import usage_records, usage_rollups
+from lingpai.metering.tables import usage_marks, usage_records, usage_retention, usage_rollups
 from lingpai.storage.database import Database
 
-Subject = tuple[Literal["key", "user"], str]
-GroupColumn = Literal["key_id", "user_id", "model", "task", "bucket_start"]
+GroupColumn = Literal["key_id", "user_id", "project_id", "model", "task", "bucket_start"]
+Charge = tuple[float, int]
+"""When a call was admitted (unix seconds), and what it was charged."""
 
-TOTALS: Final = ("requests", "errors", "refused", "prompt_tokens", "completion_tokens")
+COUNTS: Final = (
+    "requests", "errors", "refused", "charged", "prompt_tokens", "completion_tokens", "cached_tokens",
+    "reasoning_tokens", "charged_tokens",
+)  # fmt: skip
+MONEY: Final = ("cost_usd", "cost_cny", "charged_usd", "charged_cny")
+
+SUBJECT_COLUMNS: Final = ("key_id", "user_id", "project_id", "model")
+"""What records and roll-ups can both be narrowed to."""
+
+_LAST_MOMENT: Final = 1e12
+_KINDS: Final = ("key", "client", "user", "project", "model", "user_model")
+_UNITS: Final = ("requests", "tokens", "USD", "CNY")
 
 # Spelled out rather than bound: SQLite uses a partial index only when it sees the index's own condition.
 _IS_CHARGED: Final[ColumnElement[bool]] = usage_records.c.charged > literal_column("0")
+_IS_CURRENCY: Final = {
+    name: usage_records.c.currency == literal_column(f"'{name}'", String) for name in ("USD", "CNY")
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,101 +56,214 @@ class UsageFilter:
     until: int
     key_id: str | None = None
     user_id: str | None = None
+    project_id: str | None = None
     model: str | None = None
 
 
 class SqlUsageStore:
     """Reads usage from the database. All methods block; none waits for the ingester.
 
-    Also the `UsageHistory` that quotas ask for what was charged before the process started. Only charged requests
-    count there, by the time they started at.
+    Also the `UsageHistory` that quotas ask for what was charged before the process started. A subject is a kind (key,
+    client, user, project, model, user_model) and an id (of a user_model: the user's, a blank, the model's); a unit is
+    requests, tokens, USD or CNY, money in 10^-9. What counts is what was charged, at the time the call was admitted.
     """
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
+    # Sums for reports
+
     def totals(self, wanted: UsageFilter, by: Sequence[GroupColumn]) -> Iterator[Row[Any]]:
-        """One row for each group, with the columns `by` and then `TOTALS`; no row when nothing matches."""
-        groups = [usage_rollups.c[name] for name in by]
-        sums = [func.sum(usage_rollups.c[name]).label(name) for name in TOTALS]
-        statement = select(*groups, *sums).where(*_conditions(wanted)).group_by(*groups)
+        """One row for each group, the busiest first: the columns `by`, then `COUNTS`, then `MONEY` (10^-9).
+
+        No row when nothing matches. Rows are read as they are asked for; closing the iterator ends the reading.
+        """
+        columns = usage_rollups.c
+        groups = [columns[name] for name in by]
+        requests = func.sum(columns.requests)
+        sums = [func.sum(columns[name]).label(name) for name in COUNTS]
+        money = [part for name in MONEY for part in _split_sum(columns[name], name)]
+        statement = select(*groups, *sums, *money).where(*_conditions(wanted)).group_by(*groups)
         if not groups:
             statement = statement.having(func.count() > 0)
         with self._database.read() as connection:
-            yield from connection.execute(statement)
+            rows = connection.execution_options(yield_per=500).execute(
+                statement.order_by(requests.desc(), *groups)
+            )
+            yield from rows
 
-    def requests_since(self, subject: Subject, since: float) -> int:
-        """How many requests were charged to `subject` for calls that started at `since` (unix seconds) or later.
+    def buckets(self, wanted: UsageFilter) -> list[int]:
+        """The starts of the buckets in which there is anything, ascending."""
+        with self._database.read() as connection:
+            return list(connection.scalars(_BUCKETS, {"since": wanted.since, "until": wanted.until}))
+
+    # History for limits
+
+    def prepare(self) -> None:
+        """Ask every question of the limits once, about nobody: the first time costs a millisecond for each."""
+        for kind, unit in _ALL:
+            self.charged_since((kind, ""), unit, _LAST_MOMENT)
+            self.charges_since((kind, ""), unit, _LAST_MOMENT)
+
+    def charged_since(self, subject: tuple[str, str], unit: str, since: float) -> int:
+        """How much was charged to `subject` for calls admitted at `since` (unix seconds) or later.
 
         Whole buckets come from the roll-ups, so a month costs no more than an hour; the piece of a bucket before
         them is counted call by call.
         """
-        boundary = bucket_start(since)
-        if boundary < since:
-            boundary += BUCKET_SECONDS
-        kind, id_ = subject
-        values = {**_subject_values(id_, since), "boundary": boundary, "before": float(boundary)}
+        first = bucket_start(since)
+        boundary = first if first == since else first + BUCKET_SECONDS
+        values = {
+            **_identify(subject),
+            "since": float(since),
+            "since_bucket": first,
+            "boundary": boundary,
+            "before": float(boundary),
+        }
         with self._database.read() as connection:
-            count: int = connection.execute(_REQUESTS_SINCE[kind], values).scalar_one()
-        return count
+            parts = connection.execute(_CHARGED_SINCE[subject[0], unit], values).all()
+        return sum((units or 0) * NANO + (rest or 0) for units, rest in parts)
 
-    def request_times_since(self, subject: Subject, since: float) -> list[float]:
-        """When the charged calls of `subject` started, from `since` (unix seconds) on, ascending.
+    def charges_since(self, subject: tuple[str, str], unit: str, since: float) -> list[Charge]:
+        """What was charged to `subject` call by call, from `since` (unix seconds) on, ascending.
 
-        A call that was charged more than one request is in the list as many times.
+        Of a time whose records retention has deleted, all charges of a bucket are one at its end: later than they
+        were, so that a limit rebuilt from them never lets too much through.
         """
-        kind, id_ = subject
+        values = {**_identify(subject), "since": float(since), "since_bucket": bucket_start(since)}
         with self._database.read() as connection:
-            rows = connection.execute(_TIMES_SINCE[kind], _subject_values(id_, since)).all()
-        return [started_at for started_at, charged in rows for _ in range(charged)]
+            kept_since = connection.scalar(_KEPT_SINCE) or 0
+            deleted: list[Charge] = []
+            if since < kept_since and subject[0] != "client":
+                rows = connection.execute(
+                    _DELETED_SINCE[subject[0], unit], {**values, "kept_since": kept_since}
+                )
+                deleted = [(bucket + BUCKET_SECONDS, amount) for bucket, amount in rows]
+                values["since"] = float(kept_since)
+            charges = connection.execute(_CHARGES_SINCE[subject[0], unit], values)
+            return deleted + [(started_at, amount) for started_at, amount in charges]
 
 
-def _subject_values(id_: str, since: float) -> dict[str, Any]:
-    return {"id": id_, "since": float(since), "since_bucket": bucket_start(since)}
-
-
-def _charged_calls(kind: str) -> list[ColumnElement[bool]]:
-    """Conditions that find the records through their one index, which begins with the key."""
-    records, id_ = usage_records.c, bindparam("id", type_=String)
-    conditions = [records.started_at >= bindparam("since", type_=Float), _IS_CHARGED]
-    if kind == "key":
-        return [records.key_id == id_, *conditions]
-    keys_of_user = select(usage_rollups.c.key_id).where(
-        usage_rollups.c.user_id == id_,
-        usage_rollups.c.bucket_start >= bindparam("since_bucket", type_=Integer),
-    )
-    return [records.key_id.in_(keys_of_user), records.user_id == id_, *conditions]
-
-
-def _requests_since(kind: str) -> Select[Any]:
-    rollups, records = usage_rollups.c, usage_records.c
-    whole = select(func.coalesce(func.sum(rollups.charged), 0)).where(
-        (rollups.key_id if kind == "key" else rollups.user_id) == bindparam("id", type_=String),
-        rollups.bucket_start >= bindparam("boundary", type_=Integer),
-    )
-    piece = select(func.coalesce(func.sum(records.charged), 0)).where(
-        *_charged_calls(kind), records.started_at < bindparam("before", type_=Float)
-    )
-    return select(whole.scalar_subquery() + piece.scalar_subquery())
-
-
-def _times_since(kind: str) -> Select[Any]:
-    records = usage_records.c
-    return (
-        select(records.started_at, records.charged).where(*_charged_calls(kind)).order_by(records.started_at)
-    )
-
-
-# Put together once: building a statement takes several times as long as running it, and a key's first use waits.
-_REQUESTS_SINCE: Final = {kind: _requests_since(kind) for kind in ("key", "user")}
-_TIMES_SINCE: Final = {kind: _times_since(kind) for kind in ("key", "user")}
+def _split_sum(column: ColumnElement[int], name: str) -> tuple[ColumnElement[Any], ColumnElement[Any]]:
+    """The sum in two columns, whole units and the rest: together it could be over 64 bits."""
+    nano = literal_column(str(NANO), Integer)
+    return func.sum(column // nano).label(f"{name}_units"), func.sum(column % nano).label(name)
 
 
 def _conditions(wanted: UsageFilter) -> list[ColumnElement[bool]]:
     columns = usage_rollups.c
     conditions = [columns.bucket_start >= wanted.since, columns.bucket_start < wanted.until]
-    for name in ("key_id", "user_id", "model"):
+    for name in SUBJECT_COLUMNS:
         value = getattr(wanted, name)
         if value is not None:
             conditions.append(columns[name] == value)
     return conditions
+
+
+def _buckets() -> Select[Any]:
+    """Steps from bucket to bucket, instead of reading every row to find a few distinct values."""
+    rollups = usage_rollups.c
+    until = bindparam("until", type_=Integer)
+    first = select(func.min(rollups.bucket_start).label("bucket")).where(
+        rollups.bucket_start >= bindparam("since", type_=Integer), rollups.bucket_start < until
+    )
+    steps = first.cte("steps", recursive=True)
+    following = (
+        select(func.min(rollups.bucket_start))
+        .where(rollups.bucket_start > steps.c.bucket, rollups.bucket_start < until)
+        .scalar_subquery()
+    )
+    steps = steps.union_all(select(following).where(steps.c.bucket.is_not(None)))
+    return select(steps.c.bucket).where(steps.c.bucket.is_not(None))
+
+
+# Statements of the history. They are put together once: building one takes several times as long as running it, and a
+# key's first use waits.
+
+
+def _identify(subject: tuple[str, str]) -> dict[str, Any]:
+    kind, id_ = subject
+    if kind == "user_model":
+        user_id, _, model = id_.partition(" ")
+        return {"id": user_id, "model": model}
+    return {"id": id_}
+
+
+def _belongs(table: Any, kind: str) -> list[ColumnElement[bool]]:
+    """Conditions that hold for the rows of a subject in the records or the roll-ups."""
+    id_ = bindparam("id", type_=String)
+    if kind == "user_model":
+        # Joined with nothing, so that SQLite does not take the index of the model, which leads to many more rows.
+        return [
+            table.user_id == id_,
+            table.model + literal_column("''", String) == bindparam("model", type_=String),
+        ]
+    column: Column[str] = table["model" if kind == "model" else f"{kind}_id"]
+    return [column == id_]
+
+
+def _charged_calls(kind: str) -> list[ColumnElement[bool]]:
+    """Conditions that find a subject's charged records from `since` on.
+
+    Their one index begins with the key, and the roll-ups know the keys of everything but clients: those are looked for
+    in all records of the time.
+    """
+    records, rollups = usage_records.c, usage_rollups.c
+    since_bucket = bindparam("since_bucket", type_=Integer)
+    found = [*_belongs(records, kind), records.started_at >= bindparam("since", type_=Float), _IS_CHARGED]
+    if kind == "client":
+        first = select(func.min(usage_marks.c.first_id)).where(usage_marks.c.bucket_start >= since_bucket)
+        return [records.id >= first.scalar_subquery(), *found]
+    if kind != "key":
+        keys = select(rollups.key_id).where(*_belongs(rollups, kind), rollups.bucket_start >= since_bucket)
+        found.append(records.key_id.in_(keys))
+    return found
+
+
+def _of_unit(unit: str) -> tuple[ColumnElement[int], ColumnElement[int], list[ColumnElement[bool]]]:
+    """The unit's column in the roll-ups, the one in the records, and which records have an amount in it."""
+    records, rollups = usage_records.c, usage_rollups.c
+    if unit == "requests":
+        return rollups.charged, records.charged, []
+    if unit == "tokens":
+        return rollups.charged_tokens, records.charged_tokens, [records.charged_tokens > literal_column("0")]
+    has_cost = [_IS_CURRENCY[unit], records.charged_cost > literal_column("0")]
+    return rollups[f"charged_{unit.lower()}"], records.charged_cost, has_cost
+
+
+def _charged_since(kind: str, unit: str) -> CompoundSelect[Any]:
+    """Two rows, to be added up: whole buckets and the piece before them. For a client, everything is the piece."""
+    in_rollups, in_records, has_amount = _of_unit(unit)
+    records, rollups = usage_records.c, usage_rollups.c
+    piece = select(*_split_sum(in_records, "amount")).where(*_charged_calls(kind), *has_amount)
+    if kind == "client":
+        return piece.union_all(select(literal_column("0", Integer), literal_column("0", Integer)))
+    whole = select(*_split_sum(in_rollups, "amount")).where(
+        *_belongs(rollups, kind), rollups.bucket_start >= bindparam("boundary", type_=Integer)
+    )
+    return whole.union_all(piece.where(records.started_at < bindparam("before", type_=Float)))
+
+
+def _charges_since(kind: str, unit: str) -> Select[Any]:
+    _, in_records, has_amount = _of_unit(unit)
+    records = usage_records.c
+    found = select(records.started_at, in_records).where(*_charged_calls(kind), *has_amount)
+    return found.order_by(records.started_at)
+
+
+def _deleted_since(kind: str, unit: str) -> Select[Any]:
+    in_rollups, _, _ = _of_unit(unit)
+    rollups = usage_rollups.c
+    since = rollups.bucket_start >= bindparam("since_bucket", type_=Integer)
+    until = rollups.bucket_start < bindparam("kept_since", type_=Integer)
+    found = select(rollups.bucket_start, func.sum(in_rollups)).where(*_belongs(rollups, kind), since, until)
+    grouped = found.group_by(rollups.bucket_start).having(func.sum(in_rollups) > 0)
+    return grouped.order_by(rollups.bucket_start)
+
+
+_ALL: Final = [(kind, unit) for kind in _KINDS for unit in _UNITS]
+_CHARGED_SINCE: Final = {each: _charged_since(*each) for each in _ALL}
+_CHARGES_SINCE: Final = {each: _charges_since(*each) for each in _ALL}
+_DELETED_SINCE: Final = {each: _deleted_since(*each) for each in _ALL if each[0] != "client"}
+_BUCKETS: Final = _buckets()
+_KEPT_SINCE: Final = select(usage_retention.c.kept_since)

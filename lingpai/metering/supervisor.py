@@ -23,11 +23,15 @@ class IngesterProcess:
 
     It is started again with growing delays when it ends by itself; records wait in the journal meanwhile. It ends by
     itself when this process dies, after loading what is there.
+
+    `position` is how far the journal is loaded. `skipped` damaged places and `loaded` records were reported since this
+    object was made: both may fall behind a little when a child is killed, the database does not.
     """
 
     def __init__(self, directory: Path, database_path: Path) -> None:
         self.position: Position = START
         self.skipped = 0
+        self.loaded = 0
         self._arguments = (str(directory), str(database_path))
         self._waiting: list[tuple[Position, asyncio.Future[None]]] = []
         self._process: Process | None = None
@@ -123,8 +127,10 @@ class IngesterProcess:
     async def _follow_progress(self, process: Process) -> None:
         assert process.stdout is not None  # noqa: S101  a pipe was asked for
         async for line in process.stdout:
-            segment, offset, self.skipped = map(int, line.split())
+            segment, offset, skipped, loaded = map(int, line.split())
             self.position = (segment, offset)
+            self.skipped += skipped
+            self.loaded += loaded
             self._resolve()
 
     async def _follow_log(self, process: Process) -> None:

@@ -44,6 +44,15 @@ class Syncer:
         if self._running is None:
             self._start()
 
+    def probe(self, check: Callable[[], bool], done: Done) -> None:
+        """Run `check` in the same thread, after the syncs that run, then call `done` on the loop with its answer."""
+        running = self._executor.submit(check)
+        running.add_done_callback(lambda finished: self._loop.call_soon_threadsafe(done, finished.result()))
+
+    def stop(self) -> None:
+        """End the thread, without syncing anything."""
+        self._executor.shutdown()
+
     def close(self, descriptor: int) -> None:
         """Sync everything in the calling thread, tell all who wait, and close `descriptor`."""
         if self._running is not None:

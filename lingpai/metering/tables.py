@@ -18,8 +18,8 @@ from lingpai.storage.metadata import metadata
 
 # One row per record, in the order they arrived. `key_id` is empty for a call without a key.
 # There is one index, because each costs about a microsecond of CPU per call: it answers what a key has been charged
-# since a moment. A user's calls are found through the keys that the roll-ups know of that user, reports read the
-# roll-ups, and rows are in the order of time well enough for listing and expiry by `id`.
+# since a moment. The calls of a user, project or model are found through the keys that the roll-ups know of it, reports
+# read the roll-ups, and a period of time is found through `usage_marks`. Amounts of money are in 10^-9 of the currency.
 usage_records: Final = Table(
     "usage_records",
     metadata,
@@ -44,6 +44,13 @@ usage_records: Final = Table(
     Column("charged", Integer, nullable=False),
     Column("retries", Integer, nullable=False),
     Column("client_address", String, nullable=False),
+    Column("project_id", String, nullable=False, server_default=text("''")),
+    Column("client_id", String, nullable=False, server_default=text("''")),
+    Column("charged_tokens", BigInteger, nullable=False, server_default="0"),
+    Column("cost", BigInteger, nullable=False, server_default="0"),
+    Column("currency", String, nullable=False, server_default=text("''")),
+    Column("charged_cost", BigInteger, nullable=False, server_default="0"),
+    Column("queued_ms", Double, nullable=False, server_default="0"),
 )
 
 Index(
@@ -62,6 +69,7 @@ usage_rollups: Final = Table(
     Column("bucket_start", BigInteger, primary_key=True),
     Column("key_id", String, primary_key=True),
     Column("user_id", String, primary_key=True),
+    Column("project_id", String, primary_key=True),
     Column("model", String, primary_key=True),
     Column("task", String, primary_key=True),
     Column("requests", BigInteger, nullable=False),
@@ -72,16 +80,55 @@ usage_rollups: Final = Table(
     Column("completion_tokens", BigInteger, nullable=False),
     Column("cached_tokens", BigInteger, nullable=False),
     Column("reasoning_tokens", BigInteger, nullable=False),
+    Column("charged_tokens", BigInteger, nullable=False),
+    Column("cost_usd", BigInteger, nullable=False),
+    Column("cost_cny", BigInteger, nullable=False),
+    Column("charged_usd", BigInteger, nullable=False),
+    Column("charged_cny", BigInteger, nullable=False),
     CheckConstraint(
-        "min(requests, errors, refused, charged, prompt_tokens, completion_tokens, cached_tokens, reasoning_tokens) >= 0",
+        "min(requests, errors, refused, charged, prompt_tokens, completion_tokens, cached_tokens, reasoning_tokens,"
+        " charged_tokens, cost_usd, cost_cny, charged_usd, charged_cny) >= 0",
         name="totals_are_not_negative",
     ),
     Index("ix_usage_rollups_key_id_bucket_start", "key_id", "bucket_start"),
     Index("ix_usage_rollups_user_id_bucket_start", "user_id", "bucket_start"),
+    Index("ix_usage_rollups_project_id_bucket_start", "project_id", "bucket_start"),
+    Index("ix_usage_rollups_model_bucket_start", "model", "bucket_start"),
     sqlite_with_rowid=False,
 )
 
-# How far the journal is in the two tables above; changed in the same transaction.
+# Which rows of usage_records can belong to a bucket: none with an `id` below `first_id` or above `last_id`. Records
+# arrive when their calls end, so neighbouring buckets overlap. This spares an index on `started_at`.
+usage_marks: Final = Table(
+    "usage_marks",
+    metadata,
+    Column("bucket_start", BigInteger, primary_key=True, autoincrement=False),
+    Column("first_id", Integer, nullable=False),
+    Column("last_id", Integer, nullable=False),
+    CheckConstraint("first_id <= last_id", name="ids_are_in_order"),
+)
+
+# What the journal's reader had to skip, for good: an operator must be able to learn of it after the log is gone.
+usage_damage: Final = Table(
+    "usage_damage",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("found_at", Double, nullable=False),
+    Column("segment", BigInteger, nullable=False),
+    Column("description", String, nullable=False),
+)
+
+# The bucket from which on every record is kept. What is older was deleted, wholly or in part: of that time the roll-ups
+# are all that is known. No row: nothing was ever deleted.
+usage_retention: Final = Table(
+    "usage_retention",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("kept_since", BigInteger, nullable=False),
+    CheckConstraint("id = 1", name="has_one_row"),
+)
+
+# How far the journal is in the records, roll-ups, marks and damage above; changed in the same transaction.
 journal_position: Final = Table(
     "journal_position",
     metadata,

@@ -1,4 +1,4 @@
-"""Counts requests per minute, hour, day, week or month."""
+"""Counts requests per minute, hour, day, week or month; tokens and money stand on it (weighing_calendar_meter)."""
 
 from dataclasses import dataclass
 from math import ceil
@@ -6,12 +6,13 @@ from math import ceil
 from lingpai.quotas.grammar import Limit
 from lingpai.quotas.interfaces import Subject
 from lingpai.quotas.meter import Meter
+from lingpai.quotas.thresholds import NO_THRESHOLDS, Thresholds
 from lingpai.quotas.windows import CalendarWindow
 
 
 @dataclass(frozen=True, slots=True)
 class WindowCount:
-    """A calendar window and the requests counted in it so far."""
+    """A calendar window and what is counted in it so far."""
 
     starts_at: int
     ends_at: int
@@ -25,7 +26,7 @@ class CalendarMeter(Meter):
     had begun stays the current one, with what is used in it, until the clock passes its end again.
     """
 
-    __slots__ = ("_used", "_window", "ends_at", "starts_at")
+    __slots__ = ("_thresholds", "_used", "_warn_at", "_window", "ends_at", "starts_at")
 
     def __init__(
         self,
@@ -36,9 +37,13 @@ class CalendarMeter(Meter):
         *,
         label: str,
         now: float,
+        thresholds: Thresholds = NO_THRESHOLDS,
     ) -> None:
         self._window = window
         self._used = count.used
+        self._thresholds = thresholds
+        # What was passed before a restart is told again: a crash may have lost it. Who listens drops repeats.
+        self._warn_at = thresholds.next_above(0, limit.amount)
         self.starts_at = float(count.starts_at)
         self.ends_at = float(count.ends_at)
         super().__init__(limit, subject, label=label, now=now)
@@ -57,13 +62,17 @@ class CalendarMeter(Meter):
         return self._used < self.amount
 
     def take(self, now: float) -> None:
-        self._used += 1
         self.touched = now
+        self._used = used = self._used + 1
+        if used >= self._warn_at:
+            self._warn(used, now)
 
     def give_back(self, admitted_at: float) -> None:
-        # A request of an earlier window is not in this count.
+        # A request of an earlier window is not in this count, and one admitted while the clock was set back might not be.
         if admitted_at >= self.starts_at and self._used > 0:
             self._used -= 1
+            if self.on_room is not None:
+                self.on_room()
 
     def used_at(self, now: float) -> int:
         if now >= self.ends_at:
@@ -86,15 +95,20 @@ class CalendarMeter(Meter):
             self._roll(now)
         return self.ends_at
 
-    def free_at(self, now: float) -> float:
-        return now if self.room(now) else self.ends_at
+    def free_at(self, now: float, amount: int = 1) -> float:
+        return now if self.remaining(now) >= amount else self.ends_at
 
     def _change_amount(self, amount: int, now: float) -> None:  # noqa: ARG002  a count does not depend on the time
         self.amount = amount
+        self._warn_at = self._thresholds.next_above(self._used - self.reserved, amount)
+
+    def _warn(self, used: int, now: float) -> None:
+        self._warn_at = self._thresholds.pass_up_to(used, beginning=self._warn_at, meter=self, now=now)
 
     def _roll(self, now: float) -> None:
         start, end = self._window.bounds(now)
         self._used = 0
+        self._warn_at = self._thresholds.next_above(0, self.amount)
         self.starts_at = float(start)
         self.ends_at = float(end)
         self._describe_policy()

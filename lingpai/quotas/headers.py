@@ -2,12 +2,13 @@
 
 Sent on every model call, admitted or refused:
 
-- ``x-ratelimit-limit-requests``, ``-remaining-requests``, ``-reset-requests`` are about the tightest limit, the one
-  with the smallest share left. The reset is OpenAI's duration text (``12ms``, ``6s``, ``9h3m0s``) until the whole
-  amount is back.
-- ``ratelimit-policy`` and ``ratelimit`` (draft-ietf-httpapi-ratelimit-headers) list all limits, named ``key-day``.
-  ``t`` is the time until the whole amount is back, but until the next request may come once nothing is left, because
-  a client must not find ``t`` later than ``retry-after``.
+- ``x-ratelimit-limit-requests``, ``-remaining-requests``, ``-reset-requests`` are about the tightest limit on requests,
+  the one with the smallest share left; the same with ``tokens`` about the tightest limit on tokens. The reset is
+  OpenAI's duration text (``12ms``, ``6s``, ``9h3m0s``) until the whole amount is back.
+- ``ratelimit-policy`` and ``ratelimit`` (draft-ietf-httpapi-ratelimit-headers) list all limits, named ``key-day`` or
+  ``key-day-tokens``. ``t`` is the time until the whole amount is back, but until the next request may come once
+  nothing is left, because a client must not find ``t`` later than ``retry-after``. Money is counted in millionths,
+  rounded down; concurrent requests have no ``w`` and no ``t``.
 """
 
 from collections.abc import Sequence
@@ -15,12 +16,14 @@ from functools import lru_cache
 from math import ceil
 from typing import Final
 
-from lingpai.quotas.meter import Meter
+from lingpai.quotas.amounts import UNITS
+from lingpai.quotas.meter import HEADER_MONEY, Meter
 
-_LINES: Final = (
-    b"x-ratelimit-limit-requests: %d\r\nx-ratelimit-remaining-requests: %d\r\nx-ratelimit-reset-requests: %b\r\n"
-    b"ratelimit-policy: %b\r\nratelimit: %b\r\n"
-)
+_REQUESTS: Final = b"x-ratelimit-limit-requests: %d\r\nx-ratelimit-remaining-requests: %d\r\nx-ratelimit-reset-requests: %b\r\n"
+_TOKENS: Final = _REQUESTS.replace(b"-requests:", b"-tokens:")
+_ALL: Final = b"ratelimit-policy: %b\r\nratelimit: %b\r\n"
+_LINES: Final = _REQUESTS + _ALL
+_MONEY_INDEXES: Final = (UNITS.index("USD"), UNITS.index("CNY"))
 
 
 def rate_limit_headers(meters: Sequence[Meter], now: float) -> bytes:
@@ -30,6 +33,8 @@ def rate_limit_headers(meters: Sequence[Meter], now: float) -> bytes:
     tightest, least, wait, share = meters[0], 0, 0, 2.0
     policies, items = [], []
     for meter in meters:
+        if meter.index:
+            return _of_several_units(meters, now)
         left, seconds = meter.left_and_wait(now)
         policies.append(meter.policy)
         items.append(meter.item % (left, seconds))
@@ -37,6 +42,25 @@ def rate_limit_headers(meters: Sequence[Meter], now: float) -> bytes:
             tightest, least, wait, share = meter, left, seconds, left / meter.amount
     reset = whole_seconds_text(wait) if least and wait > 1 else reset_text(tightest.resets_at(now) - now)
     return _LINES % (tightest.amount, least, reset, b", ".join(policies), b", ".join(items))
+
+
+def _of_several_units(meters: Sequence[Meter], now: float) -> bytes:
+    items = []
+    for meter in meters:
+        left, seconds = meter.left_and_wait(now)
+        items.append(meter.item % (left // HEADER_MONEY if meter.index in _MONEY_INDEXES else left, seconds))
+    return (
+        _tightest(_REQUESTS, [meter for meter in meters if meter.unit == "requests"], now)
+        + _tightest(_TOKENS, [meter for meter in meters if meter.unit == "tokens"], now)
+        + _ALL % (b", ".join([meter.policy for meter in meters]), b", ".join(items))
+    )
+
+
+def _tightest(lines: bytes, meters: list[Meter], now: float) -> bytes:
+    if not meters:
+        return b""
+    meter = min(meters, key=lambda meter: meter.remaining(now) / meter.amount)
+    return lines % (meter.amount, meter.remaining(now), reset_text(meter.resets_at(now) - now))
 
 
 def reset_text(seconds: float) -> bytes:

@@ -3,10 +3,10 @@
 Who runs where. `read_history` blocks and runs in a worker thread. Everything else here, and every method of a meter,
 runs on the event loop; none of it awaits, so `admit` is atomic without a lock.
 
-How a meter lives. There is never more than one meter for a subject and window. `attach` makes it from what the usage
+How a meter lives. There is never more than one meter for a subject, unit and window. `attach` makes it from what the usage
 history holds, and hands out the same one as long as anybody holds it. `evict_idle` lets go of meters that were not
 used for a while, but the limiter keeps a weak reference: an exchange still under way holds its meters, so the next
-`attach` finds them. Whoever admits a request must therefore keep the tuple of meters until the request's record is in
+`attach` finds them. Whoever admits a request must therefore keep its `LimitSet` until the request's record is in
 the journal (or the request was given back). No request can fall between meter and history, and the hot path does
 not pay for it.
 
@@ -15,6 +15,10 @@ complete up to that moment before it is read again. `on_forget` is called then: 
 (as it does at start, and whenever limits change) and waits until the ingester has passed it before `read_history`;
 `MeterLoader` does all that. A snapshot older than `SNAPSHOT_LIFE_S` is refused, because a meter may
 have lived, counted and been evicted since; nothing is evicted sooner than that.
+
+How a call that is weighed uses it. `reserve` takes what the call may use at most, from all meters or from none; `settle`
+gives back what it did not use. Where it used more than was reserved, the rest is taken as far as it is left in every
+limit, and never further: a limit is not exceeded, even if a call then costs its owner less than it used.
 
 When limits change. A window that stays keeps its meter and what is used, whatever the new amount. A window that is new
 starts with what the history holds, and with the calls that are under way (`MeterLoader.limits_changed`).
@@ -26,18 +30,31 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Final, TypeAlias
 from weakref import KeyedRef
 
-from lingpai.quotas.calendar_meter import CalendarMeter
-from lingpai.quotas.grammar import Limit, parse_limit
-from lingpai.quotas.history import Snapshot, read_snapshot
+from lingpai.quotas.amounts import NOTHING, ONE, UNITS, Amounts, Unit
+from lingpai.quotas.grammar import Limit
+from lingpai.quotas.history import CallUnderWay, Snapshot, read_snapshot
 from lingpai.quotas.interfaces import Subject, UsageHistory
+from lingpai.quotas.limit_set import NO_LIMITS, LimitSet, limit_set
+from lingpai.quotas.making import make_meter, name_apart, revive, strictest
 from lingpai.quotas.meter import Meter
-from lingpai.quotas.rate_meter import RateMeter
 from lingpai.quotas.refusal import Refusal
-from lingpai.quotas.windows import CalendarWindow, Window
+from lingpai.quotas.thresholds import Thresholds
+from lingpai.quotas.windows import Window
+
+__all__ = [
+    "NO_LIMITS",
+    "SNAPSHOT_LIFE_S",
+    "HistoryNeededError",
+    "LimitSet",
+    "MemoryLimiter",
+    "limit_set",
+]
 
 SNAPSHOT_LIFE_S: Final = 60.0
 
-_Key: TypeAlias = tuple[Subject, Window]
+_CONCURRENT: Final = UNITS.index("concurrent")
+
+_Key: TypeAlias = tuple[Subject, Unit, Window | None]
 
 
 class HistoryNeededError(Exception):
@@ -51,17 +68,37 @@ class MemoryLimiter:
     away: garbage collection may do that in any thread, so it must do no more than take a note.
     """
 
-    def __init__(self, history: UsageHistory, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        history: UsageHistory,
+        clock: Callable[[], float] = time.time,
+        *,
+        warn_at: Iterable[int] = (),
+    ) -> None:
+        """`warn_at`: at which percentages of a calendar limit `on_threshold` is called, once per window each."""
         self.on_forget: Callable[[], None] = _nothing
         self._history = history
         self._clock = clock
+        self._thresholds = Thresholds(warn_at)
         # Ordered by when they were looked at last; only an OrderedDict gives up its first entry in constant time.
         self._kept: OrderedDict[Subject, tuple[Meter, ...]] = OrderedDict()
         self._alive: dict[_Key, KeyedRef[_Key, Meter]] = {}
         self._gone: deque[_Key] = deque()
 
+    @property
+    def on_threshold(self) -> Callable[[Meter, int, float], None]:
+        """Called with a meter, a percentage and the time when so much is used (settled, for what is reserved first).
+
+        That is in the midst of an admission or settlement: it must do no more than take a note.
+        """
+        return self._thresholds.on_threshold
+
+    @on_threshold.setter
+    def on_threshold(self, callback: Callable[[Meter, int, float], None]) -> None:
+        self._thresholds.on_threshold = callback
+
     def read_history(
-        self, subject: Subject, limits: tuple[str, ...], under_way: Sequence[float] = ()
+        self, subject: Subject, limits: tuple[str, ...], under_way: Sequence[CallUnderWay] = ()
     ) -> Snapshot:
         """What `subject` has used, for `attach`; `under_way` are admitted calls that the history does not have yet.
 
@@ -83,24 +120,29 @@ class MemoryLimiter:
         self._remove_gone()
         now = self._clock()
         wanted = strictest(limits)
-        alive = [self._find(subject, limit.window) for limit in wanted]
-        if None in alive:
+        alive = [self._find((subject, limit.unit, limit.window)) for limit in wanted]
+        missing = [limit for limit, meter in zip(wanted, alive, strict=True) if meter is None]
+        if any(limit.window is not None for limit in missing):
             _check_snapshot(snapshot, subject, wanted, now)
         label = label or f"{subject[0]} `{subject[1]}`"
         meters = tuple(
-            _make_meter(limit, snapshot, label) if meter is None else _revive(meter, limit, label, now)
+            make_meter(limit, subject, snapshot, label=label, now=now, thresholds=self._thresholds)
+            if meter is None
+            else revive(meter, limit, label=label, now=now)
             for meter, limit in zip(alive, wanted, strict=True)
         )
-        _name_apart(meters)
+        name_apart(meters)
         self._keep(subject, meters)
         return meters
 
-    def admit(self, meters: Sequence[Meter], now: float) -> Refusal | None:
-        """Take one request from each of `meters`, or from none: None when admitted, else why not.
+    def admit(self, limits: LimitSet, now: float) -> Refusal | None:
+        """Take one request from each meter of `limits`, or from none: None when admitted, else why not.
 
-        `now` is the present, read for this call, and what the request's usage record will carry. When several meters refuse, the refusal is about
-        the one that is free last, so that whoever waits for it gets through.
+        For sets that do not weigh. `now` is the present, read for this call, and what the request's usage record will
+        carry. When several meters refuse, the refusal is about the one that is free last, so that whoever waits for it
+        gets through. With `limits.needs_settling` the call must be settled (or given back) as taken with ``ONE``.
         """
+        meters = limits.meters
         for meter in meters:
             if not meter.room(now):
                 return Refusal.of(meters, now)
@@ -108,13 +150,49 @@ class MemoryLimiter:
             meter.take(now)
         return None
 
-    def give_back(self, meters: Sequence[Meter], admitted_at: float) -> None:
-        """Release the request that was admitted with ``admit(meters, admitted_at)`` and is not charged.
+    def reserve(self, limits: LimitSet, now: float, least: Amounts, most: Amounts) -> Amounts | Refusal:
+        """Take from each meter of `limits`, or from none; answers how much was taken of each unit, or why not.
 
-        Windows that have ended since, and rates that have refilled since, are left as they are.
+        Of each unit it is `most`, or what is left where that is less, if it is at least `least`; all meters of a unit
+        give the same. What is taken must be settled (or given back) with the same `now` and the amounts answered.
         """
-        for meter in meters:
-            meter.give_back(admitted_at)
+        granted = list(most)
+        for meter in limits.meters:
+            left = meter.remaining(now)
+            if left < granted[meter.index]:
+                if left < least[meter.index]:
+                    return Refusal.of(limits.meters, now, least)
+                granted[meter.index] = left
+        for meter in limits.meters:
+            meter.reserve(now, granted[meter.index])
+        return Amounts(*granted)
+
+    def settle(self, limits: LimitSet, admitted_at: float, reserved: Amounts, used: Amounts) -> Amounts:
+        """End the call that was admitted at `admitted_at` with `reserved`, of which `used` was used.
+
+        Gives back what was not used, and the call's place among the concurrent ones. Where more was used than reserved,
+        takes the rest as far as every limit on that unit has it left. Answers what was charged: `used`, or less where
+        that was not enough. A reservation belongs to the window of `admitted_at`, also when that has ended.
+        """
+        now = self._clock()
+        charged = list(used)
+        charged[_CONCURRENT] = 0
+        for meter in limits.meters:
+            index = meter.index
+            if charged[index] > reserved[index]:
+                extra = meter.extra_room(admitted_at, reserved[index], now)
+                charged[index] = min(charged[index], reserved[index] + extra)
+        for meter in limits.meters:
+            index = meter.index
+            meter.settle(admitted_at, reserved[index], charged[index], now)
+        return Amounts(*charged)
+
+    def give_back(self, limits: LimitSet, admitted_at: float, reserved: Amounts = ONE) -> None:
+        """Release what the call that was admitted at `admitted_at` took, which is not charged at all.
+
+        Requests of windows that have ended since, and rates that have refilled since, are left as they are.
+        """
+        self.settle(limits, admitted_at, reserved, NOTHING)
 
     def evict_idle(self, now: float, idle_s: float, *, most: int = 2000) -> int:
         """Let go of subjects without an admitted request for `idle_s` seconds (at least SNAPSHOT_LIFE_S).
@@ -139,21 +217,29 @@ class MemoryLimiter:
         self._remove_gone()
         return len(self._alive)
 
-    def _find(self, subject: Subject, window: Window) -> Meter | None:
-        reference = self._alive.get((subject, window))
+    def _find(self, key: _Key) -> Meter | None:
+        reference = self._alive.get(key)
         return None if reference is None else reference()
 
     def _keep(self, subject: Subject, meters: tuple[Meter, ...]) -> None:
         for meter in self._kept.pop(subject, ()):
             if meter not in meters:
-                del self._alive[subject, meter.limit.window]
-                self.on_forget()
+                self._drop(meter)
         for meter in meters:
-            key = (subject, meter.limit.window)
-            if self._find(*key) is not meter:
+            key = (subject, meter.unit, meter.limit.window)
+            if self._find(key) is not meter:
                 self._alive[key] = KeyedRef(meter, self._note_gone, key)
         if meters:
             self._kept[subject] = meters
+
+    def _drop(self, meter: Meter) -> None:
+        """Forget a meter whose limit was removed. Should it be set again, the history tells more than the meter.
+
+        But no history tells of calls under way: a meter of these is found again while it counts any.
+        """
+        if meter.limit.window is not None:
+            del self._alive[meter.subject, meter.unit, meter.limit.window]
+        self.on_forget()
 
     def _note_gone(self, reference: KeyedRef[_Key, Meter]) -> None:
         """The last holder of a meter is gone; in any thread."""
@@ -163,53 +249,15 @@ class MemoryLimiter:
     def _remove_gone(self) -> None:
         while self._gone:
             key = self._gone.popleft()
-            if key in self._alive and self._find(*key) is None:
+            if key in self._alive and self._find(key) is None:
                 del self._alive[key]
-
-
-def strictest(limits: Iterable[str]) -> list[Limit]:
-    """The parsed limits, with the smallest amount where a window occurs twice. Raises ValueError for a bad one."""
-    by_window: dict[Window, Limit] = {}
-    for limit in map(parse_limit, limits):
-        known = by_window.setdefault(limit.window, limit)
-        if limit.amount < known.amount:
-            by_window[limit.window] = limit
-    return list(by_window.values())
 
 
 def _check_snapshot(snapshot: Snapshot | None, subject: Subject, wanted: list[Limit], now: float) -> None:
     if snapshot is None or not 0 <= now - snapshot.read_at < SNAPSHOT_LIFE_S:
         raise HistoryNeededError
-    if snapshot.subject != subject or not all(snapshot.covers(limit.window) for limit in wanted):
+    if snapshot.subject != subject or not all(map(snapshot.covers, wanted)):
         raise HistoryNeededError
-
-
-def _make_meter(limit: Limit, snapshot: Snapshot | None, label: str) -> Meter:
-    assert snapshot is not None  # noqa: S101  attach has checked it, for the reader of types
-    window, subject, now = limit.window, snapshot.subject, snapshot.read_at
-    if isinstance(window, CalendarWindow):
-        return CalendarMeter(limit, window, subject, snapshot.counts[window], label=label, now=now)
-    return RateMeter(limit, window, subject, snapshot.backlogs[window], label=label, now=now)
-
-
-def _revive(meter: Meter, limit: Limit, label: str, now: float) -> Meter:
-    meter.label = label
-    meter.touched = max(meter.touched, now)
-    if meter.limit != limit:
-        meter.change_limit(limit, now)
-    return meter
-
-
-def _name_apart(meters: tuple[Meter, ...]) -> None:
-    """Header names such as ``key-day``; the second day, in another zone, is ``key-day@Europe/Berlin``."""
-    names: set[str] = set()
-    for meter in meters:
-        name = f"{meter.subject[0]}-{meter.limit.window.name}"
-        if name in names:
-            name = f"{meter.subject[0]}-{meter.limit.window}"
-        names.add(name)
-        if name != meter.name:
-            meter.rename(name)
 
 
 def _nothing() -> None:

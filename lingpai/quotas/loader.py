@@ -1,10 +1,11 @@
-"""Brings the meters of a key or user into memory, exactly: waits for the history to be complete, reads it, attaches."""
+"""Brings the meters of a subject into memory, exactly: waits for the history to be complete, reads it, attaches."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Generic, TypeVar
 
 from lingpai.errors import LingpaiError
+from lingpai.quotas.amounts import Amounts
 from lingpai.quotas.history import Snapshot
 from lingpai.quotas.interfaces import Subject
 from lingpai.quotas.limiter import HistoryNeededError, MemoryLimiter
@@ -32,9 +33,11 @@ class MeterLoader(Generic[Mark]):
         *,
         mark: Callable[[], Mark],
         reached: Callable[[Mark], Awaitable[bool]],
-        under_way: Callable[[Subject], Sequence[float]] = lambda _: (),
+        under_way: Callable[[Subject], Sequence[tuple[float, Amounts]]] = lambda _: (),
     ) -> None:
-        """`under_way` answers when the calls of a subject were admitted whose records are still to come."""
+        """`under_way` answers the calls of a subject whose records are still to come: when
+        each was admitted, and what it holds.
+        """
         self._limiter = limiter
         self._mark = mark
         self._under_way = under_way
@@ -87,7 +90,7 @@ class MeterLoader(Generic[Mark]):
 
     async def _read(self, subject: Subject, limits: tuple[str, ...]) -> Snapshot:
         needed = self._needed
-        under_way: tuple[float, ...] = ()
+        under_way: tuple[tuple[float, Amounts], ...] = ()
         if subject in self._changed:
             await asyncio.sleep(0)  # what was recorded in this turn of the loop is in the journal after it
             needed, under_way = self._mark(), tuple(self._under_way(subject))

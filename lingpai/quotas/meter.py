@@ -1,84 +1,139 @@
-"""What the two kinds of counters have in common.
+"""What all kinds of counters have in common.
 
-A meter counts the requests of one subject against one limit. The limiter asks every meter of a call for `room` and
-only then lets each `take`, so that a refusal takes from none. All of it runs on the event loop, and nothing between
+A meter counts what one subject uses of one unit against one limit. The limiter asks every meter of a call for room and
+only then takes from each, so that a refusal takes from none. All of it runs on the event loop, and nothing between
 the question and the taking awaits: that is the whole of the locking.
+
+Requests and concurrent requests are taken one at a time (`room`, `take`) and count at once. Tokens and money are
+reserved before the call and settled after it (`remaining`, `reserve`, `settle`); both are part of what is used.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from functools import lru_cache
+from typing import Final
 
+from lingpai.quotas.amounts import MONEY, UNITS, Unit, amount_text
 from lingpai.quotas.grammar import Limit
 from lingpai.quotas.interfaces import Subject
 
+HEADER_MONEY: Final = 1000
+"""The nano amount that headers count money in: a millionth of the currency."""
+
 
 class Meter(ABC):
-    """Counts the requests of one subject over one window. Belongs to the event loop: not thread-safe.
+    """Counts one unit that a subject uses over one window. Belongs to the event loop: not thread-safe.
 
-    All instants are Unix seconds. `amount` is `limit.amount`; `touched` is when a request was last taken; `policy` and
-    `item` are its parts of the headers `ratelimit-policy` and (with two numbers to fill in) `ratelimit`.
+    All instants are Unix seconds, money is in nano. `amount` is `limit.amount`; `unit` and `index` say which field of
+    `Amounts` is counted; `touched` is when something was last taken; `policy` and `item` are its parts of the headers
+    `ratelimit-policy` and (with two numbers to fill in) `ratelimit`.
+
+    `on_room`, when set, is called whenever something is given back or the amount is raised. That may be in the midst of
+    a settlement, so it must do no more than take a note. It is not called when room comes back by itself.
     """
 
-    __slots__ = ("__weakref__", "amount", "item", "label", "limit", "name", "policy", "subject", "touched")
+    __slots__ = (
+        "__weakref__",
+        "amount",
+        "index",
+        "item",
+        "label",
+        "limit",
+        "name",
+        "on_room",
+        "policy",
+        "subject",
+        "touched",
+        "unit",
+    )
 
     def __init__(self, limit: Limit, subject: Subject, *, label: str, now: float) -> None:
         self.limit = limit
         self.amount = limit.amount
+        self.unit = limit.unit
+        self.index = UNITS.index(limit.unit)
         self.subject = subject
         self.label = label
         self.touched = now
-        self.rename(f"{subject[0]}-{limit.window.name}")
+        self.on_room: Callable[[], None] | None = None
+        self.rename(header_name(subject, limit))
 
     def rename(self, name: str) -> None:
         """What headers call the limit: visible ASCII without quotes."""
         self.name = name
-        self.item = _item(name)
+        self.item = _item(name, self.unit)
         self._describe_policy()
 
     def _describe_policy(self) -> None:
-        self.policy = _policy(self.name, self.amount, self.window_seconds)
+        self.policy = _policy(self.name, self.unit, self.amount, self.window_seconds)
 
     def change_limit(self, limit: Limit, now: float) -> None:
-        """Go on with another amount over the same window; what is used stays used."""
+        """Go on with another amount over the same window; what is used and what is reserved stays so."""
+        is_raised = limit.amount > self.amount
         self._change_amount(limit.amount, now)
         self.limit = limit
         self._describe_policy()
+        if is_raised and self.on_room is not None:
+            self.on_room()
 
     @property
     @abstractmethod
     def window_seconds(self) -> int:
-        """How long the window is."""
+        """How long the window is; 0 when there is none."""
 
     @property
     @abstractmethod
     def used(self) -> int:
-        """How many requests counted against the limit when it was last asked or used; `used_at` is up to date."""
+        """How much counted against the limit when it was last asked or used; `used_at` is up to date."""
+
+    @property
+    def reserved(self) -> int:
+        """The part of `used` that calls under way have reserved and not settled; 0 for requests."""
+        return 0
 
     @abstractmethod
     def room(self, now: float) -> bool:
-        """Whether one more request may be admitted at `now`."""
+        """Whether one more may be admitted at `now`."""
 
     @abstractmethod
     def take(self, now: float) -> None:
-        """Count one request. Only after `room` answered yes for the same `now`, with nothing in between."""
+        """Count one. Only after `room` answered yes for the same `now`, with nothing in between."""
 
     @abstractmethod
     def give_back(self, admitted_at: float) -> None:
-        """Uncount the request admitted at `admitted_at`, unless what it took has come back by itself since."""
+        """Uncount the one admitted at `admitted_at`, unless what it took has come back by itself since."""
+
+    def reserve(self, now: float, amount: int) -> None:
+        """Count `amount`. Only after `remaining` answered at least as much for the same `now`."""
+        for _ in range(amount):
+            if self.room(now):
+                self.take(now)
+
+    def extra_room(self, admitted_at: float, reserved: int, now: float) -> int:  # noqa: ARG002  for those who reserve
+        """By how much `settle` may charge more than the reservation of that time and size without going over."""
+        return 0
+
+    def settle(self, admitted_at: float, reserved: int, charged: int, now: float) -> None:  # noqa: ARG002  see above
+        """End what was reserved (or taken) at `admitted_at`: `charged` of it stays used, the rest is given back.
+
+        `charged` is at most `reserved` and `extra_room`. `now` is when what exceeds the reservation is taken.
+        """
+        for _ in range(reserved - charged):
+            self.give_back(admitted_at)
 
     @abstractmethod
     def used_at(self, now: float) -> int:
-        """How many requests count against the limit at `now`; more than the amount after the amount was lowered."""
+        """How much counts against the limit at `now`; more than the amount after the amount was lowered."""
 
     @abstractmethod
     def remaining(self, now: float) -> int:
-        """How many requests would be admitted if they all came at `now`."""
+        """How much would be admitted if it all came at `now`."""
 
     @abstractmethod
     def left_and_wait(self, now: float) -> tuple[int, int]:
         """What headers need, in one cheap step: `remaining`, and whole seconds until more is there, rounded up.
 
-        More is the whole amount (see `resets_at`), but the next request (see `free_at`) when nothing is left.
+        More is the whole amount (see `resets_at`), but the next one (see `free_at`) when nothing is left.
         """
 
     @abstractmethod
@@ -86,19 +141,42 @@ class Meter(ABC):
         """When the whole amount is available again, if nothing more is used."""
 
     @abstractmethod
-    def free_at(self, now: float) -> float:
-        """The earliest instant at which there is room, exactly: ``room(free_at(now))`` is true."""
+    def free_at(self, now: float, amount: int = 1) -> float:
+        """The earliest instant at which there is room for `amount`, exactly, if nothing is used or given back.
+
+        For more than the limit ever gives: when the whole of it is there.
+        """
 
     @abstractmethod
     def _change_amount(self, amount: int, now: float) -> None: ...
 
 
+def header_name(subject: Subject, limit: Limit, *, with_zone: bool = False) -> str:
+    """What headers call a limit: ``key-day``, ``key-day-tokens``, ``key-concurrent``, ``key-day@Europe/Berlin``."""
+    parts = [subject[0].replace("_", "-")]
+    if limit.window is not None:
+        parts.append(str(limit.window) if with_zone else limit.window.name)
+    if limit.unit != "requests":
+        parts.append(limit.unit.casefold())
+    return "-".join(parts)
+
+
 # Cached because a million keys share a handful of limits, and so the bytes.
 @lru_cache(maxsize=4096)
-def _item(name: str) -> bytes:
-    return f'"{name}";r=%d;t=%d'.encode("ascii")
+def _item(name: str, unit: Unit) -> bytes:
+    # Nobody knows when a call under way ends, so `t` is left out; `%.0a` swallows the second number.
+    return f'"{name}";r=%d{"%.0a" if unit == "concurrent" else ";t=%d"}'.encode("ascii")
 
 
 @lru_cache(maxsize=4096)
-def _policy(name: str, amount: int, seconds: int) -> bytes:
-    return f'"{name}";q={amount};w={seconds}'.encode("ascii")
+def _policy(name: str, unit: Unit, amount: int, seconds: int) -> bytes:
+    # Of the registered quota units (draft-ietf-httpapi-ratelimit-headers, `qu`) requests are the default. Tokens and
+    # money have none, and parameters of one's own take a prefix. `q` must be an integer: money is in millionths.
+    if unit == "concurrent":
+        return f'"{name}";q={amount};qu="concurrent-requests"'.encode("ascii")
+    policy = f'"{name}";q={amount // HEADER_MONEY if unit in MONEY else amount};w={seconds}'
+    if unit == "tokens":
+        policy += ';lingpai-unit="tokens"'
+    elif unit in MONEY:
+        policy += f';lingpai-unit="{amount_text(HEADER_MONEY, unit)} {unit}"'
+    return policy.encode("ascii")

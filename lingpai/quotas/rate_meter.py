@@ -1,4 +1,4 @@
-"""Limits requests to a smooth rate: the generic cell rate algorithm.
+"""Limits requests to a smooth rate: the generic cell rate algorithm. Tokens and money: weighing_rate_meter.
 
 The algorithm is GCRA in its virtual scheduling form (ITU-T I.371, annex A; ATM Forum TM 4.1, section 4.4.5). With
 `amount` requests per period P, the increment is T = P / amount and the tolerance is tau = P - T, so that after a pause
@@ -31,7 +31,7 @@ _NONE_YET: Final = 1 << 100
 class RateMeter(Meter):
     """At most `amount` requests at once, refilling evenly over the period.
 
-    `backlog` is what history leaves behind at `now`: a period in microseconds for every request still counted.
+    `backlog` is what history leaves behind at `now`: a period in microseconds for every one still counted.
     When the clock is set back, the schedule moves with it: what was used stays used, and refills from there.
     """
 
@@ -87,6 +87,8 @@ class RateMeter(Meter):
         if self._lowest < self._period:
             self._final_until = self.touched
             self._lowest = _NONE_YET
+        if self.on_room is not None:
+            self.on_room()
 
     def _note_low(self, backlog: int) -> None:
         if backlog >= self._period:
@@ -119,8 +121,9 @@ class RateMeter(Meter):
         backlog = self._backlog(now)
         return self._instant(self._tat) if backlog > 0 else now
 
-    def free_at(self, now: float) -> float:
-        return now if self.room(now) else self._instant(self._tat - self._tolerance)
+    def free_at(self, now: float, amount: int = 1) -> float:
+        most = max(self.amount - amount, 0) * self._period
+        return now if self._backlog(now) <= most else self._instant(self._tat - most)
 
     def _backlog(self, now: float) -> int:
         if now < self.touched:

@@ -20,3 +20,9 @@ class LimitsSettings:
             "help": "Seconds after which the counters of an unused key or user leave memory; at least 60."
         },
     )
+    warn_at: tuple[Annotated[int, Meta(ge=1, le=100)], ...] = field(
+        default=(80, 100),
+        metadata={
+            "help": "Percentages of a calendar limit at whose use there is a warning, once per window."
+        },
+    )

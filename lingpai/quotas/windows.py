@@ -17,7 +17,7 @@ from math import floor
 from typing import Final, Literal, TypeAlias
 from zoneinfo import ZoneInfo
 
-Unit: TypeAlias = Literal["minute", "hour", "day", "week", "month"]
+CalendarUnit: TypeAlias = Literal["minute", "hour", "day", "week", "month"]
 
 _CLOCK_SECONDS: Final[dict[str, int]] = {"minute": 60, "hour": 3600}
 _DURATION_UNITS: Final = ((86_400, "d", "day"), (3600, "h", "hour"), (60, "m", "minute"), (1, "s", "second"))
@@ -27,7 +27,7 @@ _DURATION_UNITS: Final = ((86_400, "d", "day"), (3600, "h", "hour"), (60, "m", "
 class CalendarWindow:
     """A minute, hour, day, ISO week (Monday first) or month of the clock and calendar in an IANA time zone."""
 
-    unit: Unit
+    unit: CalendarUnit
     zone: str = "UTC"
 
     def bounds(self, now: float) -> tuple[int, int]:
@@ -97,7 +97,7 @@ def _clock_bounds(length: int, zone: ZoneInfo, now: int) -> tuple[int, int]:
     return start, end
 
 
-def _date_bounds(unit: Unit, zone: ZoneInfo, now: float) -> tuple[int, int]:
+def _date_bounds(unit: CalendarUnit, zone: ZoneInfo, now: float) -> tuple[int, int]:
     first = _first_day(unit, datetime.fromtimestamp(now, zone).date())
     following = _following_day(unit, first)
     start, end = _midnight(zone, first), _midnight(zone, following)
@@ -107,13 +107,13 @@ def _date_bounds(unit: Unit, zone: ZoneInfo, now: float) -> tuple[int, int]:
     return start, end
 
 
-def _first_day(unit: Unit, day: date) -> date:
+def _first_day(unit: CalendarUnit, day: date) -> date:
     if unit == "week":
         return day - timedelta(days=day.weekday())
     return day.replace(day=1) if unit == "month" else day
 
 
-def _following_day(unit: Unit, first: date) -> date:
+def _following_day(unit: CalendarUnit, first: date) -> date:
     if unit == "month":
         return (first + timedelta(days=31)).replace(day=1)
     return first + timedelta(days=7 if unit == "week" else 1)

@@ -24,11 +24,12 @@ class _Figures:
 
 
 class CallMetrics(Collector):
-    """Model calls and their durations by endpoint, model and status; gauges read when asked."""
+    """Model calls and their durations by endpoint, model and status; what others count, read when asked."""
 
     def __init__(self) -> None:
         self._figures: dict[tuple[str, str, int], _Figures] = defaultdict(_Figures)
         self._gauges: dict[str, tuple[str, Callable[[], float]]] = {}
+        self._counters: dict[str, tuple[str, Callable[[], float]]] = {}
 
     def record(self, endpoint: str, model: str, status: int, seconds: float) -> None:
         """Count one call that took `seconds`."""
@@ -40,6 +41,10 @@ class CallMetrics(Collector):
     def gauge(self, name: str, documentation: str, read: Callable[[], float]) -> None:
         """Show what `read` returns under `name`."""
         self._gauges[name] = (documentation, read)
+
+    def counter(self, name: str, documentation: str, read: Callable[[], float]) -> None:
+        """Show what `read` returns, and which only ever grows, under `name` and ``_total``."""
+        self._counters[name] = (documentation, read)
 
     def collect(self) -> Iterator[Metric]:
         """Prometheus's view of it all."""
@@ -58,6 +63,8 @@ class CallMetrics(Collector):
         yield durations
         for name, (documentation, read) in self._gauges.items():
             yield GaugeMetricFamily(name, documentation, value=read())
+        for name, (documentation, read) in self._counters.items():
+            yield CounterMetricFamily(name, documentation, value=read())
 
 
 def _cumulative(buckets: list[int]) -> Iterator[tuple[str, float]]:

@@ -18,12 +18,17 @@ class CrossOriginCalls:
     ) -> None:
         self._app = app
         self._is_call = is_call
+        self._exposed = exposed
+        self.allow(origins)
+
+    def allow(self, origins: Sequence[str]) -> None:
+        """Open the calls to these origins and no others from now on."""
         self._open = CORSMiddleware(
-            app,
+            self._app,
             allow_origins=list(origins),
             allow_methods=["GET", "POST", "OPTIONS"],
             allow_headers=["*"],
-            expose_headers=exposed.split(", "),
+            expose_headers=self._exposed.split(", "),
             max_age=600,
         )
 

@@ -21,6 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lingpai.errors import LingpaiError
 from lingpai.ids import new_request_id
+from lingpai.telemetry.logs import current_request
 from lingpai.web.validation import describe_validation_error
 
 logger = logging.getLogger("lingpai.web")
@@ -94,6 +95,9 @@ class RequestBoundary:
             await self._app(scope, receive, send)
             return
         answer = _Answer(send, request_id(scope))
+        current_request.set(
+            answer.request_id
+        )  # for the log; each request has a task, and so a context, of its own
         try:
             await self._app(scope, receive, answer.send)
         except Exception:  # the outermost edge: the caller must get an answer and the operator the traceback

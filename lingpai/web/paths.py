@@ -12,7 +12,9 @@ _SLASHES: Final = re.compile(r"/{2,}")
 _DOUBLED: Final = re.compile(r"(?:/v1)+(?=/v1/)")
 # A client that was given the address of an endpoint as its base URL adds another one to it. `models` is never such a
 # base: what comes after it is the id of a model, which may well be called `acme/chat/completions`.
-_CALL = "/(?:chat/completions|completions|embeddings)"
+_CALL = (
+    "/(?:chat/completions|completions|embeddings|rerank|audio/transcriptions|audio/speech|images/generations)"
+)
 _PASTED_BASE: Final = re.compile(
     rf"(?:(?:/v1)*{_CALL})+(?=(?:/v1)*(?:{_CALL}|/key|/models(?:/.*)?)\Z)", re.DOTALL
 )

@@ -1,5 +1,6 @@
 """A backend's error, whatever its shape, in ours: the four keys clients expect, and a status that tells them truly."""
 
+import re
 from typing import Any
 
 import msgspec
@@ -7,6 +8,7 @@ import msgspec
 from lingpai.errors import LingpaiError
 
 _MOST_MESSAGE = 2000
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 
 def translate(
@@ -66,7 +68,7 @@ def _find_error(body: bytes) -> dict[str, Any]:
     try:
         answer = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return {"message": body[:_MOST_MESSAGE].decode("utf-8", "replace").strip()}
+        return {"message": _plain_text(body)}
     if not isinstance(answer, dict):
         return {}
     for name in ("error", "errors"):
@@ -80,6 +82,18 @@ def _find_error(body: bytes) -> dict[str, Any]:
         if detail
         else {}
     )
+
+
+def _plain_text(body: bytes) -> str:
+    """The body when it is text for people; nothing when it is compressed, an image or a web page."""
+    try:
+        # The end may be cut inside of a character; anywhere else, bad UTF-8 means that it is no text.
+        text = body[:_MOST_MESSAGE].decode("utf-8", "ignore").strip()
+        body.decode()
+    except UnicodeDecodeError:
+        return ""
+    is_for_people = not text.startswith("<") and not _CONTROL.search(text)
+    return text if is_for_people else ""
 
 
 def _text(value: Any) -> str | None:

@@ -7,7 +7,7 @@ import msgspec
 
 from lingpai.wire import sse
 from lingpai.wire.tool_calls import ToolCalls
-from lingpai.wire.usage import Usage, read_usage
+from lingpai.wire.usage import NONSENSE, Usage, read_usage
 
 # Inside a JSON string a quote is escaped, so none of these can appear in the model's own text by accident.
 _REPAIR: Final = re.compile(rb'"tool_calls"|"(?:choices|delta)"\s*:\s*null')
@@ -50,9 +50,11 @@ class ContentShape:
     plain, with neither a quote nor a line break in between, can be nothing but one more chunk of text.
     """
 
-    __slots__ = ("_begin", "_end", "_lessons")
+    __slots__ = ("_begin", "_end", "_lessons", "overhead")
 
     def __init__(self) -> None:
+        self.overhead = 0
+        """How many bytes a chunk has beside its text; 0 until it is known."""
         self._begin = self._end = b""
         self._lessons = 8  # a backend that varies its chunks is not worth learning from for ever
 
@@ -72,6 +74,7 @@ class ContentShape:
         match = _TEXT.search(run)
         if match is not None and run.count(b"\n\n") == 1:
             self._begin, self._end = run[: match.start(1)], run[match.end(1) :]
+            self.overhead = len(self._begin) + len(self._end)
 
 
 class StreamReader:
@@ -108,7 +111,9 @@ class StreamReader:
         if error not in (b"", b"null", b'""'):
             self.error = error
         if bytes(chunk.usage) not in (b"", b"null"):
-            self.usage = read_usage(chunk.usage) or self.usage
+            usage = read_usage(chunk.usage)
+            if usage is not NONSENSE or self.usage is None:
+                self.usage = usage
             if not chunk.choices and not self.keep_usage:
                 return b""
         if _REPAIR.search(data):

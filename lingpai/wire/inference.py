@@ -10,6 +10,9 @@ import msgspec
 from lingpai.errors import LingpaiError
 from lingpai.wire import tasks
 from lingpai.wire.body import read_body
+from lingpai.wire.media import data_url, decode_base64, sniff
+from lingpai.wire.multipart import Form
+from lingpai.wire.rerank import document_texts
 
 LENGTH_NAMES: Final = ("max_tokens", "max_completion_tokens", "max_new_tokens", "max_length")
 """Names for the most tokens to generate, the most telling first."""
@@ -42,6 +45,15 @@ class InferenceRequest(msgspec.Struct):
         _refuse_stream(self.stream)
         if not bytes(self.input):
             raise LingpaiError("invalid_request", '`input` is missing. Send {"input": …}.', param="input")
+
+
+class InferenceForm(InferenceRequest):
+    """The same, sent as a form; never read from JSON."""
+
+    form: Form = Form(())
+
+    def check(self) -> None:
+        """Nothing is left to check: the form was, when it was read."""
 
 
 class GenerateRequest(msgspec.Struct):
@@ -114,7 +126,21 @@ def openai_request(
         return b"/completions", {"model": model, "prompt": payload, **parameters}
     if task == tasks.EMBEDDING:
         return b"/embeddings", {"model": model, "input": payload, "encoding_format": "float", **parameters}
-    raise LingpaiError("unsupported_task", f"`{model}` ({task}) cannot be called this way.", param="model")
+    if task == tasks.RERANK:
+        return b"/rerank", {"model": model, **_rerank_fields(payload), **parameters}
+    if task == tasks.TEXT_TO_IMAGE:
+        prompt = payload.get("prompt") if isinstance(payload, dict) else payload
+        return b"/images/generations", {"model": model, "prompt": prompt, **parameters}
+    hint = f" Call {tasks.ADDRESSES[task]}." if task in tasks.ADDRESSES else ""
+    message = f"`{model}` ({task}) cannot be called this way.{hint}"
+    raise LingpaiError("unsupported_task", message, param="model")
+
+
+def _rerank_fields(payload: Any) -> dict[str, Any]:
+    if not isinstance(payload, dict) or not isinstance(payload.get("documents"), list):
+        message = 'For reranking send {"query": "…", "documents": ["…", "…"]}.'
+        raise LingpaiError("invalid_request", message, param="input")
+    return {"query": payload.get("query"), "documents": document_texts(payload["documents"])}
 
 
 def as_messages(payload: Any) -> list[Any]:
@@ -132,7 +158,7 @@ def as_messages(payload: Any) -> list[Any]:
 
 
 def answer_output(task: str, answer: Any) -> Any:
-    """What the model said, out of an OpenAI answer: `{"text"}`, or a list of vectors.
+    """What the model said, out of an OpenAI answer: `{"text"}`, a list of vectors, or the form of the task's own.
 
     Raises KeyError (a field is missing), IndexError (no choices) or TypeError (anything of another type than OpenAI's)
     when the answer is not of the expected shape, and nothing else.
@@ -142,7 +168,19 @@ def answer_output(task: str, answer: Any) -> Any:
         if not all(isinstance(item, dict) and isinstance(item["embedding"], list) for item in items):
             raise TypeError("an embedding is not an object with a list")
         return [item["embedding"] for item in sorted(items, key=lambda item: item.get("index", 0))]
+    if task == tasks.RERANK:
+        ranks = [{"index": item["index"], "score": item["relevance_score"]} for item in answer["results"]]
+        return sorted(ranks, key=lambda rank: -rank["score"])
+    if task == tasks.TEXT_TO_IMAGE:
+        return [{"image": _image_address(item)} for item in answer["data"]]
     return {"text": answer_texts(task, answer)[0]}
+
+
+def _image_address(item: dict[str, Any]) -> str:
+    text = item.get("b64_json")
+    if text is None:
+        return str(item["url"])
+    return f"{data_url(b'', sniff(decode_base64(text[:64])) or 'image/png')}{text}"
 
 
 def answer_texts(task: str, answer: Any) -> list[str]:

@@ -9,8 +9,11 @@ from typing import Any, Final
 import msgspec
 
 from lingpai.errors import LingpaiError
+from lingpai.wire.body import read_body
 
 _ABSENT: Final = (b"", b"null")
+MAX_LENGTH: Final = 10_000_000
+"""The most tokens that a call may ask for: no model generates more, and sums stay small."""
 
 
 class Request(msgspec.Struct):
@@ -35,7 +38,20 @@ class Request(msgspec.Struct):
             )
 
 
-class ChatRequest(Request):
+class Generation(Request):
+    """What calls for generated text have in common: how many answers, and how long."""
+
+    n: int | float | None = None
+    max_tokens: int | float | None = None
+    max_completion_tokens: int | float | None = None
+
+    def check_lengths(self) -> None:
+        """Refuse lengths that are none. Raises LingpaiError `invalid_request`."""
+        check_length("max_tokens", self.max_tokens)
+        check_length("max_completion_tokens", self.max_completion_tokens)
+
+
+class ChatRequest(Generation):
     messages: list[msgspec.Raw] | None = None
 
     def check(self) -> None:
@@ -47,10 +63,16 @@ class ChatRequest(Request):
             raise LingpaiError(
                 "invalid_request", f'`messages` is {state}. Send "messages": {example}.', param="messages"
             )
+        length = self.max_tokens
+        if length is not None and (length.__class__ is not int or not 0 < length <= MAX_LENGTH):
+            self.check_lengths()
+        if self.max_completion_tokens is not None:
+            self.check_lengths()
 
 
-class CompletionRequest(Request):
+class CompletionRequest(Generation):
     prompt: msgspec.Raw = msgspec.Raw()
+    best_of: int | float | None = None
 
     def check(self) -> None:
         super().check()
@@ -58,6 +80,7 @@ class CompletionRequest(Request):
             raise LingpaiError(
                 "invalid_request", '`prompt` is missing. Send "prompt": "some text".', param="prompt"
             )
+        self.check_lengths()
 
 
 class EmbeddingRequest(Request):
@@ -81,6 +104,44 @@ class EmbeddingRequest(Request):
             )
 
 
+def check_length(name: str, value: Any) -> int | None:
+    """The most tokens to generate, as `name` gives them; None when it does not. Raises LingpaiError `invalid_request`."""
+    if value.__class__ is int and 1 <= value <= MAX_LENGTH:
+        return int(value)  # the usual; the rest is for the unusual
+    length = whole_number(name, value)
+    if length is not None and not 1 <= length <= MAX_LENGTH:
+        raise LingpaiError("invalid_request", f"`{name}` must be from 1 to {MAX_LENGTH}.", param=name)
+    return length
+
+
+def check_choices(fields: Mapping[str, Any], most: int) -> int:
+    """How many answers are asked for, for each prompt. Raises LingpaiError `invalid_request` for more than `most`."""
+    choices = 1
+    for name in ("n", "best_of"):
+        count = whole_number(name, fields.get(name))
+        if count is not None:
+            if not 1 <= count <= most:
+                raise LingpaiError(
+                    "invalid_request",
+                    f"`{name}` must be from 1 to {most} (`gateway.max_choices`).",
+                    param=name,
+                )
+            choices = max(choices, count)
+    return choices
+
+
+def whole_number(name: str, value: Any) -> int | None:
+    """A whole number or nothing; some clients write 256.0. Raises LingpaiError `invalid_request` for all else."""
+    if isinstance(value, msgspec.Raw):
+        value = read_body(bytes(value), _ANY)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if value is None or (isinstance(value, int) and not isinstance(value, bool)):
+        return value
+    raise LingpaiError("invalid_request", f"`{name}` must be a whole number.", param=name)
+
+
+_ANY: Final = msgspec.json.Decoder()
 CHAT: Final = msgspec.json.Decoder(ChatRequest)
 COMPLETION: Final = msgspec.json.Decoder(CompletionRequest)
 EMBEDDING: Final = msgspec.json.Decoder(EmbeddingRequest)

@@ -24,29 +24,47 @@ class EventCutter:
     __slots__ = ("held",)
 
     def __init__(self) -> None:
-        self.held = b""
+        self.held: bytes | bytearray = b""
         """The beginning of an event whose end is still to come."""
 
     def feed(self, piece: bytes) -> bytes:
         """All whole events up to now, as one run of bytes (maybe empty). Raises EventTooLongError."""
         if self.held:
-            piece = self.held + piece
-            self.held = b""
-        elif piece.endswith(b"\n\n"):
+            return self._go_on(piece)
+        if piece.endswith(b"\n\n"):
             return piece
-        # The empty line that ends an event may be written LF LF, CRLF CRLF or a mixture: all end in LF LF or LF CRLF.
-        end = max(piece.rfind(b"\n\n") + 2, piece.rfind(b"\n\r\n") + 3)
-        if end < 3 and not piece.startswith(b"\n\n"):
-            end = 0
-        self.held = piece[end:]
-        if len(self.held) > MAX_EVENT_BYTES:
-            raise EventTooLongError
+        end = _last_end(piece, 0)
+        self._hold(piece[end:])
         return piece[:end]
+
+    def _go_on(self, piece: bytes) -> bytes:
+        """The same when something is held. It is neither copied nor searched again for every piece of a long event."""
+        held = self.held if isinstance(self.held, bytearray) else bytearray(self.held)
+        searched = max(len(held) - 3, 0)
+        held += piece
+        end = _last_end(held, searched)
+        run = bytes(memoryview(held)[:end]) if end else b""
+        self._hold(held[end:] if end else held)
+        return run
+
+    def _hold(self, rest: bytes | bytearray) -> None:
+        self.held = rest
+        if len(rest) > MAX_EVENT_BYTES:
+            raise EventTooLongError
 
     def rest(self) -> bytes:
         """What was left without an end when the stream ended."""
-        rest, self.held = self.held, b""
+        rest, self.held = bytes(self.held), b""
         return rest
+
+
+def _last_end(piece: bytes | bytearray, start: int) -> int:
+    """Where the last whole event ends, looking from `start` on; 0 when none does.
+
+    The empty line that ends an event may be written LF LF, CRLF CRLF or a mixture: all end in LF LF or LF CRLF.
+    """
+    plain, mixed = piece.rfind(b"\n\n", start), piece.rfind(b"\n\r\n", start)
+    return max(plain + 2 if plain >= 0 else 0, mixed + 3 if mixed >= 0 else 0)
 
 
 def split_events(run: bytes) -> list[bytes]:

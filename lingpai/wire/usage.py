@@ -33,6 +33,10 @@ class Usage(msgspec.Struct):
         return _count(details.reasoning_tokens) if details else 0
 
 
+NONSENSE: Final = Usage(prompt_tokens=-1)
+"""A usage that cannot be: `is_credible` says no, and `tokens` makes nothing of it."""
+
+
 class _Answer(msgspec.Struct):
     usage: Usage | None = None
 
@@ -42,11 +46,11 @@ _USAGE: Final = msgspec.json.Decoder(Usage | None)
 _OBJECT: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 # Larger than any context window; a backend that reports more is wrong, and must not poison sums.
-_MOST = 10**9
+MAX_TOKENS: Final = 10**9
 
 
 def answer_usage(body: bytes) -> Usage | None:
-    """The usage in a unary answer; None when it has none that makes sense.
+    """The usage in a unary answer; None when it has none, `NONSENSE` when it cannot be read.
 
     Raises msgspec.DecodeError when the answer is not a JSON object.
     """
@@ -54,23 +58,28 @@ def answer_usage(body: bytes) -> Usage | None:
         usage: Usage | None = _ANSWER.decode(body).usage
     except msgspec.ValidationError:
         _OBJECT.decode(body)  # an object at all? Then only its usage is odd.
-        return None
+        return NONSENSE
     return usage
 
 
 def read_usage(raw: msgspec.Raw) -> Usage | None:
-    """The usage object, or None when it is absent, null or not as it should be (backends do lie)."""
+    """The usage object; None when it is absent or null, `NONSENSE` when it is not as it should be (backends do lie)."""
     if not bytes(raw):
         return None
     try:
         usage: Usage | None = _USAGE.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError):
-        return None
+        return NONSENSE
     return usage
 
 
 def _count(value: int | None) -> int:
-    return min(max(value or 0, 0), _MOST)
+    return min(max(value or 0, 0), MAX_TOKENS)
+
+
+def is_credible(usage: Usage) -> bool:
+    """Whether the counts can be true: none negative, none larger than any context window."""
+    return 0 <= (usage.prompt_tokens or 0) <= MAX_TOKENS and 0 <= (usage.completion_tokens or 0) <= MAX_TOKENS
 
 
 def tokens(usage: Usage | None) -> tuple[int, int, int, int]:
@@ -78,7 +87,7 @@ def tokens(usage: Usage | None) -> tuple[int, int, int, int]:
     if usage is None:
         return 0, 0, 0, 0
     prompt, completion = usage.prompt_tokens or 0, usage.completion_tokens or 0
-    if not (0 <= prompt <= _MOST and 0 <= completion <= _MOST):
+    if not (0 <= prompt <= MAX_TOKENS and 0 <= completion <= MAX_TOKENS):
         prompt, completion = _count(prompt), _count(completion)
     if usage.prompt_tokens_details is None and usage.completion_tokens_details is None:
         return prompt, completion, 0, 0

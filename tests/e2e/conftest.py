@@ -72,6 +72,7 @@ def make_server(tmp_path: Path) -> Iterator[MakeServer]:
     yield make
     for server in servers:
         if server.process is not None and server.process.poll() is None:
+            server.keep_what_it_shows()
             server.kill()
 
 

@@ -1,5 +1,6 @@
 """A Lingpai server as a real process in a folder of its own, and the ways to talk to it."""
 
+import contextlib
 import http.client
 import json
 import os
@@ -10,15 +11,29 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import httpx2
 from openai import AsyncOpenAI, OpenAI
+
+from tests.e2e.raw_http import note_error
+from tests.secrets_scan import SCAN, SHOWN_BY
 
 ROOT = Path(__file__).parents[2]
 _READY = re.compile(r"Address\s+(http://\S+)/v1\s")
 _FIRST_KEY = re.compile(r"sk-lp-\w+")
+# What a server shows its administrator, kept in a file each when it is stopped: none of it may hold a secret.
+_SHOWN = {
+    "metrics.txt": "/metrics",
+    "requests.jsonl": "/api/v1/requests/export?format=jsonl",
+    "requests.csv": "/api/v1/requests/export?format=csv",
+    "usage.csv": "/api/v1/usage/export?format=csv",
+    "usage.json": "/api/v1/usage",
+    "events.json": "/api/v1/events",
+    "keys.json": "/api/v1/keys",
+}
 
 
 class StartFailed(AssertionError):  # noqa: N818  it fails the test
@@ -41,6 +56,9 @@ class LingpaiServer:
         self.base = ""
         self.process: subprocess.Popen[bytes] | None = None
         folder.mkdir(parents=True, exist_ok=True)
+        SCAN.watch(folder)
+        SCAN.watch(self.data)
+        SCAN.secrets.add_environment(environment or {})
         if config is not None:
             (folder / "lingpai.toml").write_text(config)
 
@@ -60,6 +78,7 @@ class LingpaiServer:
         self.base = found[1]
         if first := _FIRST_KEY.search(self.stdout_of_this_run):
             self.key = first[0]
+            SCAN.secrets.add_credentials(self.key)
         return self
 
     def launch(self) -> None:
@@ -82,6 +101,7 @@ class LingpaiServer:
         """SIGTERM and wait; the exit code."""
         if self.process is None:
             return 0
+        self.keep_what_it_shows()
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         try:
@@ -95,6 +115,16 @@ class LingpaiServer:
         if self.process is not None:
             self.process.kill()
             self.process.wait(10)
+
+    def keep_what_it_shows(self) -> None:
+        """Write metrics, exports and lists into `folder`/shown, for the scan for secrets; a server that is gone or stuck has none."""
+        if self.process is None or self.process.poll() is not None or not (self.data / "admin.sock").exists():
+            return
+        shown = self.folder / "shown"
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            shown.mkdir(exist_ok=True)
+            for name, path in _SHOWN.items():
+                (shown / f"{self.process.pid}-{name}").write_bytes(self._ask("GET", path, timeout=5)[1])
 
     @property
     def stdout(self) -> str:
@@ -120,7 +150,10 @@ class LingpaiServer:
 
     def openai(self, key: str | None = None, **options: Any) -> OpenAI:
         """The stock SDK."""
-        return OpenAI(base_url=self.v1, api_key=key or self.key, **{"max_retries": 0, **options})
+        SCAN.secrets.add_credentials(key or "")
+        client = OpenAI(base_url=self.v1, api_key=key or self.key, **{"max_retries": 0, **options})
+        client._client.event_hooks["response"].append(_note_sdk_error)
+        return client
 
     def async_openai(self, key: str | None = None, **options: Any) -> AsyncOpenAI:
         return AsyncOpenAI(base_url=self.v1, api_key=key or self.key, **{"max_retries": 0, **options})
@@ -132,13 +165,19 @@ class LingpaiServer:
         return answer
 
     def try_admin(self, method: str, path: str, fields: Any = None) -> tuple[int, Any]:
-        connection = _UnixConnection(self.data / "admin.sock")
+        status, text = self._ask(method, path, fields)
+        SCAN.secrets.add_credentials(text)
+        if method == "GET" or status >= 400:
+            SCAN.note(f"{self.folder}: answer {status} to {method} {path.partition('?')[0]}", text)
+        return status, json.loads(text) if text else None
+
+    def _ask(self, method: str, path: str, fields: Any = None, *, timeout: float = 30) -> tuple[int, bytes]:
+        connection = _UnixConnection(self.data / "admin.sock", timeout)
         try:
             body = None if fields is None else json.dumps(fields)
             connection.request(method, path, body, {"content-type": "application/json"} if body else {})
             answer = connection.getresponse()
-            text = answer.read()
-            return answer.status, json.loads(text) if text else None
+            return answer.status, answer.read()
         finally:
             connection.close()
 
@@ -209,15 +248,32 @@ def clean_environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
 def run_cli(
     *arguments: str, environment: Mapping[str, str], cwd: Path, stdin: str = "", timeout: float = 60
 ) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
+    outcome = subprocess.run(
         [sys.executable, "-m", "lingpai.cli", *arguments],
         env=dict(environment), cwd=cwd, input=stdin, capture_output=True, text=True, timeout=timeout, check=False,
     )  # fmt: skip
+    _note_for_scan(arguments, stdin, outcome)
+    return outcome
+
+
+def _note_sdk_error(response: httpx2.Response) -> None:
+    if response.status_code >= 400:
+        note_error(response.status_code, dict(response.headers), response.read())
+
+
+def _note_for_scan(arguments: Sequence[str], stdin: str, outcome: subprocess.CompletedProcess[str]) -> None:
+    command = " ".join(arguments[:2])
+    SCAN.secrets.add_credentials(outcome.stdout)
+    if "--password-stdin" in arguments:
+        SCAN.secrets.add("password", stdin.strip())
+    SCAN.note(f"stderr of lingpai {command}", outcome.stderr)
+    if not any(tuple(arguments[: len(shows)]) == shows for shows in SHOWN_BY):
+        SCAN.note(f"stdout of lingpai {command}", outcome.stdout)
 
 
 class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: Path) -> None:
-        super().__init__("localhost", timeout=30)
+    def __init__(self, path: Path, timeout: float) -> None:
+        super().__init__("localhost", timeout=timeout)
         self._path = path
 
     def connect(self) -> None:

@@ -5,7 +5,7 @@ import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from tests.e2e.raw_http import chat, post_bytes
+from tests.e2e.raw_http import chat, note_error, post_bytes
 
 
 async def call_many(port: int, key: str, *, calls: int, callers: int) -> list[int]:
@@ -32,7 +32,9 @@ async def call_many(port: int, key: str, *, calls: int, callers: int) -> list[in
 async def read_unary(reader: asyncio.StreamReader) -> tuple[int, str, bytes]:
     """Status, request id and body of an answer with a length. Raises IncompleteReadError when it is cut off."""
     status, request_id, length = await _read_head(reader)
-    return status, request_id, await reader.readexactly(length)
+    body = await reader.readexactly(length)
+    note_error(status, {}, body)
+    return status, request_id, body
 
 
 async def _read_head(reader: asyncio.StreamReader) -> tuple[int, str, int]:
@@ -80,7 +82,7 @@ async def call_until_killed(
 async def _read_any(reader: asyncio.StreamReader) -> tuple[int, str]:
     status, request_id, length = await _read_head(reader)
     if length >= 0:
-        await reader.readexactly(length)
+        note_error(status, {}, await reader.readexactly(length))
     else:
         await _read_stream(reader)
     return status, request_id

@@ -6,6 +6,11 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+from tests.secrets_scan import SCAN
+
+PROMPT = "Hello, prompt-canary-6c1d5e"
+"""What `chat` says. The scan after the tests fails the session when it finds this anywhere."""
+
 
 @dataclass(frozen=True)
 class RawAnswer:
@@ -115,6 +120,7 @@ class RawConnection:
             body, is_complete = self._read_exactly(int(headers["content-length"]))
         else:
             body, is_complete = self.read_rest(), True
+        note_error(status, headers, body)
         return RawAnswer(status, headers, body, is_complete)
 
     def read_chunk(self) -> bytes:
@@ -151,12 +157,20 @@ class RawConnection:
         return body
 
 
+def note_error(status: int, headers: dict[str, str], body: bytes) -> None:
+    """Have the scan for secrets look through an answer that is an error, or a stream that ended with one."""
+    if status >= 400 or b'data: {"error"' in body:
+        SCAN.note(f"answer {status}", body)
+        SCAN.note(f"headers of an answer {status}", str(headers))
+
+
 def post_bytes(
     path: str, body: bytes | dict[str, Any], *, key: str | None = None, headers: tuple[str, ...] = (),
     version: str = "1.1", content_type: str | None = "application/json",
 ) -> bytes:  # fmt: skip
     """A whole POST request."""
     data = json.dumps(body).encode() if isinstance(body, dict) else body
+    SCAN.secrets.add_prompts(data)
     lines = [f"POST {path} HTTP/{version}", "host: 127.0.0.1", f"content-length: {len(data)}"]
     if content_type is not None:
         lines.append(f"content-type: {content_type}")
@@ -189,6 +203,6 @@ def get(port: int, path: str, **options: Any) -> RawAnswer:
     return exchange(port, get_bytes(path, **options))
 
 
-def chat(text: str = "Hello", *, model: str = "fake/chat", **fields: Any) -> dict[str, Any]:
+def chat(text: str = PROMPT, *, model: str = "fake/chat", **fields: Any) -> dict[str, Any]:
     """The body of a chat call."""
     return {"model": model, "messages": [{"role": "user", "content": text}], **fields}

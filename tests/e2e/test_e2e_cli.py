@@ -258,6 +258,7 @@ def test_usage_as_csv_and_table(server):
         "key",
         "model",
         "requests",
+        "currency",
         "prompt_tokens",
         "completion_tokens",
         "cost",

@@ -216,7 +216,7 @@ def test_calls_the_engine_did_not_answer_are_not_charged(relay, engine, key_name
 
 @pytest.mark.parametrize(
     "limit",
-    ["2000", "0/day", "-5/day", "5/fortnight", "5/day@Mars/Olympus", "10 tokens/day", "3 concurrent", ""],
+    ["2000", "0/day", "-5/day", "5/fortnight", "5/day@Mars/Olympus", "10 potatoes/day", "0 concurrent", ""],
 )
 def test_limits_that_make_no_sense_are_refused_with_an_example(relay, limit, key_name):
     """A limit that cannot be understood or enforced is a 400 that helps."""

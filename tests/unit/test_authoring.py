@@ -3,9 +3,11 @@ import functools
 import pytest
 
 from lingpai.authoring import (
+    Batch,
     Context,
     InputError,
     Message,
+    Usage,
     canonical_task,
     default_device,
     definition_of,
@@ -25,7 +27,7 @@ def test_decorating_leaves_the_function_as_it_was():
     definition = definition_of(double)
 
     assert double(2) == 4
-    assert (definition.id, definition.task, definition.concurrency) == ("acme/double", "generic", 1)
+    assert (definition.id, definition.task, definition.concurrency) == ("acme/double", "generic", None)
     assert definition.description == "Twice as much."
 
 
@@ -78,9 +80,76 @@ def test_an_object_is_a_model_once():
         model("a/c")(f)
 
 
-def test_concurrency_is_positive():
-    with pytest.raises(ValueError, match="at least 1"):
-        model("a/b", concurrency=0)
+@pytest.mark.parametrize(
+    ("bounds", "message"),
+    [
+        ({"concurrency": 0}, "concurrency must be at least 1"),
+        ({"max_queue": -1}, "max_queue must be at least 0"),
+        ({"memory_mb": 0}, "memory_mb must be at least 1"),
+        ({"replicas": 0}, "replicas must be at least 1"),
+        ({"replicas": 65}, "replicas must be at most 64"),
+        ({"timeout_s": 0}, "timeout_s must be more than 0"),
+        ({"timeout_s": float("nan")}, "timeout_s must be more than 0"),
+    ],
+)
+def test_bounds_that_make_no_sense_are_refused(bounds, message):
+    with pytest.raises(ValueError, match=message):
+        model("a/b", **bounds)
+
+
+@pytest.mark.parametrize("bounds", [{"concurrency": 1.5}, {"replicas": True}, {"max_queue": "9"}])
+def test_counts_are_whole_numbers(bounds):
+    with pytest.raises(TypeError, match="must be a whole number"):
+        model("a/b", **bounds)
+
+
+@pytest.mark.parametrize(
+    ("given", "batch"), [(None, None), (False, None), (True, Batch()), (Batch(max_size=8), Batch(max_size=8))]
+)
+def test_batches_are_asked_for_with_true_or_in_detail(given, batch):
+    @model("a/b", batch=given)
+    def f(x): ...
+
+    assert definition_of(f).batch == batch
+
+
+def test_what_is_no_batch_is_explained():
+    with pytest.raises(TypeError, match=r"lp\.Batch\(max_size=…, max_wait_ms=…\) or True"):
+        model("a/b", batch=64)
+    with pytest.raises(ValueError, match="max_size"):
+        Batch(max_size=0)
+    with pytest.raises(ValueError, match="max_wait_ms"):
+        Batch(max_wait_ms=-1)
+
+
+class Whole:
+    """As NumPy's integers are."""
+
+    def __index__(self):
+        return 7
+
+
+def test_usage_counts_in_whole_numbers():
+    usage = Usage(prompt_tokens=Whole(), cached_tokens=2)
+
+    assert usage == Usage(prompt_tokens=7, cached_tokens=2)
+    assert type(usage.prompt_tokens) is int
+    assert usage + Usage(completion_tokens=3, reasoning_tokens=1) == Usage(
+        prompt_tokens=7, completion_tokens=3, cached_tokens=2, reasoning_tokens=1
+    )
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"prompt_tokens": -1}, {"cached_tokens": 1}, {"completion_tokens": 1, "reasoning_tokens": 2}]
+)
+def test_usage_that_cannot_be_is_refused(wrong):
+    with pytest.raises(ValueError, match="tokens"):
+        Usage(**wrong)
+
+
+def test_usage_in_fractions_is_refused():
+    with pytest.raises(TypeError):
+        Usage(prompt_tokens=1.5)
 
 
 @pytest.mark.parametrize(

@@ -1,15 +1,46 @@
 """Names across domains: what has been deleted keeps its name, and callers see what their role allows."""
 
+import asyncio
+
 import pytest
 
+from lingpai.catalog.interfaces import Model
+from lingpai.catalog.service import Catalog
 from lingpai.errors import LingpaiError
 from lingpai.identity.peppers import Peppers
-from lingpai.identity.schemas import KeyCreate, UserCreate
+from lingpai.identity.projects import Projects
+from lingpai.identity.schemas import KeyCreate, ProjectCreate, UserCreate
 from lingpai.identity.service import Keys, Users
-from lingpai.names import MOST_SUBJECTS, Names, Subjects
+from lingpai.limit_subjects import ServedModels, Subjects
+from lingpai.names import Names
+from lingpai.prices import parse_price
 from lingpai.principal import Principal
+from lingpai.quotas.book import LimitBook
 from lingpai.quotas.grammar import canonical_limit
+from lingpai.quotas.store import SqlLimitStore
+from lingpai.quotas.subjects import Position, Wanted
 from lingpai.storage.database import Database, sqlite_url
+
+DEFAULT = ("2000/day@Asia/Shanghai",)
+
+
+class QuietBackend:
+    name = "quiet"
+
+
+def catalog_of_two_models() -> Catalog:
+    backend = QuietBackend()
+    shared = {"task": "chat", "backend": backend, "upstream_name": "x"}
+    price = parse_price({"input": "0.5", "output": "1", "currency": "CNY"})
+    catalog = Catalog()
+    catalog.replace(
+        backend,
+        [
+            Model(id="acme/shout", aliases=("shout",), price=price, **shared),
+            Model(id="acme/whisper", **shared),
+        ],
+    )
+    return catalog
 
 
 class World:
@@ -22,15 +53,27 @@ class World:
         shared = {
             "on_change": lambda kind, id_: None,
             "validate_limit": canonical_limit,
-            "default_limits": (),
             "clock": self._tick,
         }
-        self.users = Users(self.database, **shared)
-        self.keys = Keys(self.database, peppers=Peppers({1: b"p" * 32}), **shared)
+        default = {"default_limits": DEFAULT}
+        self.users = Users(self.database, **shared, **default)
+        self.keys = Keys(self.database, peppers=Peppers({1: b"p" * 32}), **shared, **default)
+        self.projects = Projects(self.database, **shared)
         self.users.ensure_admin()
         self.admin = self.users.local_administrator()
         self.names = Names(self.database)
-        self.subjects = Subjects(self.keys, self.users)
+        self.models = ServedModels(catalog_of_two_models())
+        self.book = LimitBook(SqlLimitStore(self.database))
+        self.book.load()
+        self.subjects = Subjects(
+            self.database,
+            keys=self.keys,
+            users=self.users,
+            projects=self.projects,
+            book=self.book,
+            models=self.models,
+            default_limits=DEFAULT,
+        )
 
     def _tick(self):
         self.time += 1
@@ -41,6 +84,15 @@ class World:
 
     def key(self, name, **fields) -> str:
         return self.keys.create(self.admin, KeyCreate(name=name, **fields)).key.id
+
+    def project(self, name, **fields) -> str:
+        return self.projects.create(self.admin, ProjectCreate(name=name, **fields)).id
+
+    def set(self, subject, *limits) -> None:
+        asyncio.run(self.book.replace(subject, limits))
+
+    def page(self, caller, **wanted) -> list:
+        return self.subjects.page(caller, Wanted(**wanted), after=None, most=1000)
 
     def member(self, name, user_id) -> Principal:
         scopes = frozenset({"limits:read", "keys:read", "users:read"})
@@ -120,61 +172,269 @@ def test_user_is_found_by_id_and_by_name(world):
     assert world.names.find_user("none") is None
 
 
+def test_project_is_named_and_found_by_id_and_by_name(world):
+    search = world.project("search")
+
+    assert world.names.project_names([search, "prj_none"]) == {search: "search"}
+    assert world.names.find_project(search, user_id=None) == search
+    assert world.names.find_project("search", user_id=None) == search
+    assert world.names.find_project("none", user_id=None) is None
+
+
+def test_project_is_found_by_its_owner_and_by_who_has_a_key_in_it(world):
+    ada, bob, eve = (world.user(name) for name in ("ada", "bob", "eve"))
+    search = world.project("search", owner="ada")
+    world.key("laptop", user="bob", project="search")
+
+    found = [world.names.find_project("search", user_id=user) for user in (ada, bob, eve)]
+
+    assert found == [search, search, None]
+
+
+# -- models
+
+
+def test_model_is_known_by_id_and_alias_with_the_currency_of_its_price(world):
+    assert world.models.named("shout") == ("acme/shout", "CNY")
+    assert world.models.named("acme/whisper") == ("acme/whisper", "")
+    assert world.models.named("acme/none") is None
+
+
+def test_nearest_models_are_those_that_may_be_seen(world):
+    near = world.models.nearest("acme/shuot", may_see=lambda model: model != "acme/whisper")
+
+    assert near == " Did you mean `acme/shout`?"
+    assert world.models.nearest("acme/shuot", may_see=lambda _: False) == ""
+
+
 # -- subjects of limits
 
 
 def test_subject_is_found_with_its_limits(world):
     world.user("ada", limits=["5/day"])
     laptop = world.key("laptop", user="ada", limits=["10/1s"])
+    search = world.project("search", limits=["8 concurrent"])
 
-    key, user = (
+    key, user, project = (
         world.subjects.find(world.admin, "key", "laptop"),
         world.subjects.find(world.admin, "user", "ada"),
+        world.subjects.find(world.admin, "project", "search"),
     )
 
     assert (key.id, key.label, key.limits) == (laptop, "key `laptop`", ("10/1s",))
-    assert (user.label, user.limits) == ("user `ada`", ("5/day",))
+    assert (user.label, user.limits, user.source) == ("user `ada`", ("5/day",), "set")
+    assert (project.id, project.label, project.limits) == (search, "project `search`", ("8 concurrent",))
+
+
+def test_limits_that_are_the_default_say_so(world):
+    world.user("ada")
+
+    assert world.subjects.find(world.admin, "user", "ada").source == "default"
+
+
+def test_model_is_found_by_alias_and_may_be_still_to_come(world):
+    world.set(("model", "acme/shout"), "5/day")
+
+    known = world.subjects.find(world.admin, "model", "shout")
+    unknown = world.subjects.find(world.admin, "model", "acme/later")
+
+    assert (known.id, known.label, known.limits) == ("acme/shout", "model `acme/shout`", ("5/day",))
+    assert (unknown.id, unknown.limits) == ("acme/later", ())
+
+
+def test_user_on_a_model_is_found_by_both_names(world):
+    ada = world.user("ada")
+    world.set(("user_model", f"{ada} acme/shout"), "5/day")
+    world.set(("user_model", "* acme/shout"), "3/day")
+
+    own = world.subjects.find(world.admin, "user_model", "ada shout")
+    each = world.subjects.find(world.admin, "user_model", "* shout")
+
+    assert (own.id, own.label) == (f"{ada} acme/shout", "user `ada` on model `acme/shout`")
+    assert (own.limits, each.limits) == (("5/day",), ("3/day",))
+    assert (each.is_everybody, each.label) == (True, "each user of model `acme/shout`")
+
+
+def test_clients_are_not_made_yet(world):
+    with pytest.raises(LingpaiError) as caught:
+        world.subjects.find(world.admin, "client", "app")
+
+    assert caught.value.code == "not_found"
 
 
 def test_subject_of_somebody_else_does_not_exist(world):
     bob = world.member("bob", world.user("bob", limits=["5/day"]))
     world.user("ada", limits=["5/day"])
     world.key("laptop", user="ada", limits=["5/day"])
+    world.project("search", owner="ada", limits=["5/day"])
+    world.set(("model", "acme/shout"), "5/day")
+    bob.models = ("acme/whisper",)
 
-    for kind, name in (("user", "ada"), ("key", "laptop")):
+    for kind, name in (
+        ("user", "ada"), ("key", "laptop"), ("project", "search"), ("model", "acme/shout"), ("model", "acme/none"),
+        ("user_model", "ada acme/whisper"),
+    ):  # fmt: skip
         with pytest.raises(LingpaiError) as caught:
             world.subjects.find(bob, kind, name)
         assert caught.value.code == "not_found"
-    assert [subject.name for subject in world.subjects.all(bob)] == ["bob"]
+    assert [subject.name for subject in world.page(bob)] == ["bob"]
 
 
-def test_list_holds_users_then_keys_that_have_limits(world):
-    world.user("free", limits=["none"])
-    world.user("ada", limits=["5/day"])
-    world.key("laptop", user="ada", limits=["10/1s"])
-    world.key("other", user="ada")
+def test_members_see_what_limits_their_own_calls(world):
+    ada, bob = world.user("ada", limits=["none"]), world.user("bob", limits=["none"])
+    for subject in (
+        ("model", "acme/shout"),
+        ("user_model", "* acme/shout"),
+        ("user_model", f"{ada} acme/shout"),
+        ("user_model", f"{bob} acme/shout"),
+    ):
+        world.set(subject, "5/day")
 
-    assert [(subject.kind, subject.name) for subject in world.subjects.all(world.admin)] == [
-        ("user", "ada"),
-        ("key", "laptop"),
+    assert [subject.name for subject in world.page(world.member("bob", bob))] == [
+        "acme/shout",
+        "each user on acme/shout",
+        "bob on acme/shout",
     ]
 
 
-def test_list_is_bounded(world):
-    for number in range(MOST_SUBJECTS + 5):
+def test_list_holds_those_that_have_limits_kind_by_kind(world):
+    world.user("free", limits=["none"])
+    ada = world.user("ada", limits=["5/day"])
+    world.key("laptop", user="ada", limits=["10/1s"])
+    world.key("other", user="ada")
+    world.project("search", limits=["5/day"])
+    world.project("free project")
+    world.set(("user_model", f"{ada} acme/shout"), "5/day")
+    world.set(("model", "acme/shout"), "5/day")
+    world.set(("model", "acme/whisper"))
+
+    assert [(subject.kind, subject.name) for subject in world.page(world.admin)] == [
+        ("user", "ada"),
+        ("key", "laptop"),
+        ("project", "search"),
+        ("model", "acme/shout"),
+        ("user_model", "ada on acme/shout"),
+    ]
+
+
+def test_deleted_keys_are_not_listed(world):
+    world.keys.delete(world.admin, world.key("laptop", limits=["5/day"]))
+
+    assert world.page(world.admin) == []
+
+
+def test_pages_of_any_size_hold_everybody_once(world):
+    ada = world.user("ada", limits=["5/day"])
+    for number in range(5):
+        world.key(f"key-{number}", limits=["5/day"])
+        world.key(f"unlimited-{number}", limits=["none"])
+        world.project(f"project-{number}", limits=["5/day"])
+        world.set(("model", f"acme/model-{number}"), "5/day")
+        world.set(("user_model", f"{ada} acme/model-{number}"), "5/day")
+    everybody = world.page(world.admin)
+
+    for size in (1, 2, 3, 7, 21):
+        found, after = [], None
+        while page := world.subjects.page(world.admin, Wanted(), after=after, most=size):
+            found += page
+            after = Position(page[-1].kind, page[-1].created_at, page[-1].id)
+
+        assert found == everybody
+    assert len(everybody) == 21
+
+
+def test_more_than_two_hundred_are_all_listed(world):
+    for number in range(205):
         world.key(f"key-{number:03}", limits=["5/day"])
 
-    assert len(world.subjects.all(world.admin)) <= MOST_SUBJECTS
+    assert len(world.page(world.admin)) == 205
 
 
-@pytest.mark.parametrize("kind", ["key", "user"])
-def test_limits_are_replaced_and_none_means_unlimited(world, kind):
+@pytest.mark.parametrize(
+    ("wanted", "names"),
+    [
+        ({"key": "laptop"}, ["laptop"]),
+        ({"user": "ada"}, ["ada", "ada on acme/shout", "ada on acme/whisper"]),
+        ({"model": "acme/shout"}, ["acme/shout", "each user on acme/shout", "ada on acme/shout", "bob on acme/shout"]),
+        ({"user": "ada", "model": "acme/shout"}, ["ada", "acme/shout", "each user on acme/shout", "ada on acme/shout"]),
+        ({"project": "search", "key": "laptop"}, ["laptop", "search"]),
+    ],
+)  # fmt: skip
+def test_list_can_be_of_some_only(world, wanted, names):
+    ada, bob = world.user("ada", limits=["5/day"]), world.user("bob", limits=["5/day"])
+    ids = {
+        "ada": ada,
+        "laptop": world.key("laptop", limits=["5/day"]),
+        "search": world.project("search", limits=["5/day"]),
+    }
+    world.key("other", limits=["5/day"])
+    world.set(("model", "acme/shout"), "5/day")
+    world.set(("model", "acme/whisper"), "5/day")
+    for subject in (
+        "* acme/shout",
+        f"{ada} acme/shout",
+        f"{bob} acme/shout",
+        f"{ada} acme/whisper",
+    ):
+        world.set(("user_model", subject), "5/day")
+
+    found = world.page(world.admin, **{kind: ids.get(name, name) for kind, name in wanted.items()})
+
+    assert sorted(subject.name for subject in found) == sorted(names)
+
+
+def test_a_call_counts_against_key_user_and_project(world):
     ada = world.user("ada", limits=["5/day"])
-    laptop = world.key("laptop", user="ada", limits=["5/day"])
-    subject = (kind, laptop if kind == "key" else ada)
+    world.user("bob")
+    search = world.project("search", owner="bob", limits=["7/day"])
+    laptop = world.key("laptop", user="ada", project="search", limits=["10/1s"], models=["acme/*"])
 
-    replaced = world.subjects.replace_limits(world.admin, subject, ("7/hour",))
-    freed = world.subjects.replace_limits(world.admin, subject, ())
+    call = world.subjects.of_call(world.member("ada", ada), "laptop")
 
-    assert (replaced.limits, freed.limits) == (("7/hour",), ())
+    assert [(subject.kind, subject.id, subject.limits) for subject in call.in_order] == [
+        ("key", laptop, ("10/1s",)),
+        ("user", ada, ("5/day",)),
+        ("project", search, ("7/day",)),
+    ]
+    assert (call.may_call("acme/shout"), call.may_call("other/shout")) == (True, False)
+
+
+def test_a_call_through_a_client_counts_against_the_client(world):
+    laptop = world.key("laptop")
+    caller = world.member("admin", world.admin.user_id)
+    caller.key_id, caller.client_id, caller.client_name, caller.client_limits = (
+        laptop,
+        "c1",
+        "app",
+        ("5/day",),
+    )
+
+    client = world.subjects.of_call(caller, laptop).client
+
+    assert (client.kind, client.id, client.name, client.limits) == ("client", "c1", "app", ("5/day",))
+
+
+def test_calls_of_somebody_elses_key_are_nobodys_business(world):
+    world.key("laptop")
+
+    with pytest.raises(LingpaiError) as caught:
+        world.subjects.of_call(world.member("bob", world.user("bob")), "laptop")
+
+    assert caught.value.code == "not_found"
+
+
+@pytest.mark.parametrize("kind", ["key", "user", "project"])
+def test_limits_are_replaced_and_none_means_unlimited(world, kind):
+    ids = {
+        "user": world.user("ada", limits=["5/day"]),
+        "key": world.key("laptop", user="ada", limits=["5/day"]),
+        "project": world.project("search", limits=["5/day"]),
+    }
+    subject = (kind, ids[kind])
+
+    world.subjects.replace_limits(world.admin, subject, ("7/hour",))
+    replaced = world.subjects.find(world.admin, *subject)
+    world.subjects.replace_limits(world.admin, subject, ())
+
+    assert replaced.limits == ("7/hour",)
     assert world.subjects.find(world.admin, *subject).limits == ()

@@ -66,3 +66,10 @@ def test_principal_does_not_show_the_gateways_slot():
     caller.account = "what the gateway worked out"
 
     assert "worked out" not in repr(caller)
+
+
+def test_caller_without_project_or_client_has_none_of_their_limits():
+    caller = principal()
+
+    assert (caller.project_id, caller.project_limits) == ("", ())
+    assert (caller.client_id, caller.client_name, caller.client_limits) == (None, None, ())

@@ -258,7 +258,74 @@ def test_every_setting_can_come_from_the_environment(load):
         for item in fields(kind):
             value = getattr(getattr(defaults, section), item.name)
             if value is not None:
-                text = ",".join(value) if isinstance(value, tuple) else str(value)
+                text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
                 environment[f"LINGPAI__{section}__{item.name}".upper()] = text
 
     assert load(environment=environment) == defaults
+
+
+# -- prices, limits and tokenizers of models
+
+
+def models(load, text):
+    return load('[[models]]\ntarget = "http://x/v1"\n' + text).models[0]
+
+
+def test_prices_and_limits_of_models_are_read(load):
+    entry = models(
+        load,
+        'price = {input = "0.5", output = 1.5, currency = "CNY"}\nprices = {"a/b" = {request = "0.01"}}\n'
+        'limits = ["100k tokens / day"]\nmodel_limits = {"a/b" = ["8 concurrent wait: 30s"]}\n'
+        'user_limits = ["5 USD/month"]\nmodel_user_limits = {"a/b" = []}\ndefault_max_tokens = 512\n',
+    )
+
+    assert entry.price == {"input": "0.5", "output": 1.5, "currency": "CNY"}
+    assert entry.limits == ("100000 tokens/day",)
+    assert entry.model_limits == {"a/b": ("8 concurrent wait 30s",)}
+    assert (entry.user_limits, entry.model_user_limits) == (("5 USD/month",), {"a/b": ()})
+    assert entry.default_max_tokens == 512
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ('price = {input = "-1"}', "`models[0].price`: `input`"),
+        ("price = {input = 1e-9}", "`models[0].price`: `input`"),
+        ("price = {output = nan}", "`models[0].price`: `output`"),
+        ('price = {inputs = "1"}', "`models[0].price`: Unknown key `inputs`"),
+        ('price = {currency = "EUR"}', "`models[0].price`: `currency`"),
+        ('price = "1"', "`models[0].price`"),
+        ('prices = {m = {input = "x"}}', "`models[0].prices.m`: `input`"),
+        ('limits = ["5/fortnight"]', "`models[0].limits`"),
+        ('model_limits = {m = ["nonsense"]}', "`models[0].model_limits.m`"),
+        ('user_limits = ["-1/day"]', "`models[0].user_limits`"),
+        ('model_user_limits = {m = ["x"]}', "`models[0].model_user_limits.m`"),
+        ("default_max_tokens = 0", "`models[0].default_max_tokens`"),
+        ("default_max_tokens = 10000001", "`models[0].default_max_tokens`"),
+        ('tokenizer = "nowhere.json"', "`models[0].tokenizer`: There is no file"),
+        ('tokenizers = {m = "nowhere.json"}', "`models[0].tokenizers.m`: There is no file"),
+    ],
+)
+def test_what_is_wrong_with_a_model_is_named_by_its_key(load, text, key):
+    message = problem(load, f'[[models]]\ntarget = "http://x/v1"\n{text}\n')
+
+    assert message.startswith(key)
+
+
+def test_tokenizer_is_found_beside_the_settings(load, tmp_path):
+    (tmp_path / "t").mkdir()
+    (tmp_path / "t" / "tokenizer.json").write_text("{}")
+
+    entry = models(load, 'tokenizer = "t/tokenizer.json"\ntokenizers = {m = "t/tokenizer.json"}\n')
+
+    assert entry.tokenizer == str(tmp_path / "t" / "tokenizer.json")
+    assert entry.tokenizers == {"m": entry.tokenizer}
+
+
+def test_tables_inside_a_section_are_read_and_checked_by_key(load):
+    text = '[[events.webhooks]]\nurl = "https://h/p"\nsecret_env = "S"\n'
+
+    assert load(text).events.webhooks[0].url == "https://h/p"
+    assert "`events.webhooks[0].tipes`" in problem(load, text + 'tipes = ["x"]\n')
+    assert "`events.webhooks[0].secret_env` is missing" in problem(load, '[[events.webhooks]]\nurl = "x"\n')
+    assert "write [[events.webhooks]]" in problem(load, '[events]\nwebhooks = "https://h/p"\n')

@@ -9,7 +9,7 @@ import pytest
 from lingpai import targets as module
 from lingpai.catalog.service import Catalog
 from lingpai.settings import ModelSettings
-from lingpai.targets import Fleet, TargetError
+from lingpai.targets import CatalogLimits, Fleet, TargetError
 from tests.fakes.scripted_server import scripted_server
 
 
@@ -311,3 +311,74 @@ def test_fleet_is_loading_until_the_last_target_is_there_or_has_failed(play):
         return loading, world.fleet.is_loading
 
     assert play(test) == (True, False)
+
+
+# -- prices, limits and tokenizers
+
+
+def test_models_carry_what_the_operator_says_of_all_and_of_single_ones(play):
+    """By the target's name for a model or by ours; what is said of one goes before what is said of all."""
+
+    async def test(world):
+        origin = await world.origin("a", "b")
+        await world.add(
+            origin.address,
+            rename={"b": "acme/b"},
+            price={"input": "1"},
+            prices={"b": {"input": "2", "currency": "CNY"}},
+            limits=("5/day",),
+            model_limits={"acme/b": ("7/day",)},
+            user_limits=("1/day",),
+            model_user_limits={"a": ()},
+            default_max_tokens=99,
+        )
+        return world.catalog
+
+    catalog = play(test)
+    a, b = catalog.find("a"), catalog.find("acme/b")
+
+    assert (a.price.as_written()["input"], a.limits, a.user_limits) == ("1", ("5/day",), ())
+    assert (b.price.as_written()["input"], b.price.currency) == ("2", "CNY")
+    assert (b.limits, b.user_limits) == (("7/day",), ("1/day",))
+    assert (a.default_max_tokens, b.default_max_tokens, a.tokenizer) == (99, 99, None)
+
+    limits = CatalogLimits(catalog)
+    assert limits.find("acme/b") == (("7/day",), ("1/day",))
+    assert limits.find("unknown") == ((), ())
+    assert limits.model_ids() == ["a", "acme/b"]
+
+
+def test_tokenizers_are_read_when_a_target_is_added(play):
+    read = []
+
+    async def test(world):
+        world.fleet._load_tokenizer = lambda path: read.append(path) or f"tokenizer {path.name}"
+        origin = await world.origin("a", "b")
+        await world.add(origin.address, tokenizer="/t/all.json", tokenizers={"b": "/t/b.json"})
+        return [model.tokenizer for model in world.catalog.models()]
+
+    assert play(test) == ["tokenizer all.json", "tokenizer b.json"]
+    assert len(read) == 2
+
+
+def test_tokenizer_that_cannot_be_read_is_said_when_the_target_is_added(play, tmp_path):
+    async def test(world):
+        origin = await world.origin("a")
+        return await world.refusal(origin.address, tokenizer=str(tmp_path / "none.json")), world.ids
+
+    message, ids = play(test)
+
+    assert "none.json" in message
+    assert ids == []
+
+
+@pytest.mark.parametrize("key", ["prices", "model_limits", "model_user_limits", "tokenizers"])
+def test_name_without_a_model_is_warned_of(play, caplog, key):
+    async def test(world):
+        world.fleet._load_tokenizer = str
+        origin = await world.origin("qwen3")
+        await world.add(origin.address, **{key: {"qwen4": {} if key == "prices" else "x"}})
+
+    play(test)
+
+    assert f"`{key}` names no model: qwen4." in caplog.text

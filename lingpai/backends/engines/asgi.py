@@ -6,20 +6,23 @@ the call is cancelled. Whatever goes wrong is answered in OpenAI's shape; traceb
 
 import asyncio
 import re
-import sys
 import traceback
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any, Final
 
 from lingpai.authoring import InputError
+from lingpai.backends.engines.audio import speech, transcriptions
 from lingpai.backends.engines.calls import ModelCodeError
 from lingpai.backends.engines.embedding import embeddings
+from lingpai.backends.engines.images import generations
 from lingpai.backends.engines.inference import inference, predict
 from lingpai.backends.engines.models import Models
 from lingpai.backends.engines.replies import Reply, Send
-from lingpai.backends.engines.requests import Request, read_object
+from lingpai.backends.engines.requests import Request, read_request
+from lingpai.backends.engines.rerank import rerank
 from lingpai.backends.engines.text import chat_completions, completions
-from lingpai.backends.engines.user_errors import authors_traceback
+from lingpai.backends.engines.told_usage import begin_request
+from lingpai.backends.engines.user_errors import authors_traceback, reason
 from lingpai.backends.engines.values import ResultError
 from lingpai.errors import LingpaiError
 
@@ -27,21 +30,26 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Endpoint = Callable[[Request, Reply], Awaitable[None]]
 
 ENDPOINTS: Final[Mapping[str, Endpoint]] = {
+    "/v1/audio/speech": speech,
+    "/v1/audio/transcriptions": transcriptions,
     "/v1/chat/completions": chat_completions,
     "/v1/completions": completions,
     "/v1/embeddings": embeddings,
+    "/v1/images/generations": generations,
     "/v1/inference": inference,
     "/v1/predict": predict,
+    "/v1/rerank": rerank,
 }
 
 _REQUEST_ID: Final = re.compile(rb"[\w.-]{1,128}", re.ASCII)
 
 
 class WorkerApp:
-    """Serves `models`."""
+    """Serves `models`; `report` takes what the operator should know of failed calls, as text of whole lines."""
 
-    def __init__(self, models: Models) -> None:
+    def __init__(self, models: Models, *, report: Callable[[str], None]) -> None:
         self._models = models
+        self._report_text = report
 
     async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
         reply = Reply(send)
@@ -59,7 +67,7 @@ class WorkerApp:
             if task is None or task.cancelling():
                 raise
             # Not we were cancelled: the author's code let the cancellation of something of its own escape.
-            _report(scope, "its code was cancelled from within")
+            self._report(scope, "its code was cancelled from within")
             await reply.error(_model_error())
         except LingpaiError as error:
             await reply.error(error)
@@ -67,13 +75,13 @@ class WorkerApp:
             await reply.error(LingpaiError("invalid_request", error.message, error.param))
         except ModelCodeError as error:
             cause = error.__cause__ or error
-            _report(scope, authors_traceback(cause))
+            self._report(scope, _shared(cause) if error.is_repeated else authors_traceback(cause))
             await reply.error(_model_error(type(cause).__name__))
         except ResultError as error:
-            _report(scope, f"it {error}")
+            self._report(scope, f"it {error}")
             await reply.error(_model_error())
         except Exception:  # noqa: BLE001  the outermost edge: a fault of ours must not reach the caller as text
-            _report(scope, traceback.format_exc())
+            self._report(scope, traceback.format_exc())
             await reply.error(
                 LingpaiError("internal_error", "The worker failed. The operator's log says how.")
             )
@@ -88,7 +96,14 @@ class WorkerApp:
             raise LingpaiError("not_found", f"A worker has nothing at {path}.")
         if method != "POST":
             raise LingpaiError("method_not_allowed", f"Use POST for {path}.", headers={"allow": "POST"})
-        await endpoint(Request(read_object(body), self._models, is_strict=_is_strict(scope)), reply)
+        begin_request()
+        await endpoint(read_request(body, scope["headers"], self._models), reply)
+
+    def _report(self, scope: Mapping[str, Any], what: str) -> None:
+        # Not through logging, which is the author's to set up. The supervisor reads the level, and takes indented
+        # lines for what continues the first one.
+        text = f"ERROR call {_request_id(scope)} to {scope['path']} failed: {what}"
+        self._report_text(text.rstrip().replace("\n", "\n  ") + "\n")
 
 
 class _CancelWhenCallerLeaves:
@@ -143,14 +158,5 @@ def _request_id(scope: Mapping[str, Any]) -> str:
     return value.decode() if _REQUEST_ID.fullmatch(value) else "-"
 
 
-def _report(scope: Mapping[str, Any], what: str) -> None:
-    # Not through logging, which is the author's to set up. The supervisor reads the level, and takes indented lines
-    # for what continues the first one.
-    text = f"ERROR call {_request_id(scope)} to {scope['path']} failed: {what}"
-    sys.stderr.write(text.rstrip().replace("\n", "\n  ") + "\n")
-    sys.stderr.flush()
-
-
-def _is_strict(scope: Mapping[str, Any]) -> bool:
-    """The gateway says so with every call, so that one setting rules all workers."""
-    return any(name == b"x-lingpai-strict-params" for name, _ in scope["headers"])
+def _shared(cause: BaseException) -> str:
+    return f"its batch failed, as told above: {reason(cause)}"

@@ -13,11 +13,15 @@ from typing import Any, Final
 import msgspec
 
 from lingpai.authoring import Message
+from lingpai.backends.engines.media_values import Hook, media_schema, without_fetching
 from lingpai.backends.engines.user_errors import TargetError
 from lingpai.errors import LingpaiError, did_you_mean
+from lingpai.media import File
 
 LENGTH_NAMES: Final = ("max_tokens", "max_completion_tokens", "max_new_tokens", "max_length")
 """The names under which clients say how long an answer may be. A function that knows one gets any of them."""
+
+_LONGEST_SCHEMA: Final = 160
 
 _POSITIONAL: Final = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
@@ -43,6 +47,8 @@ class CallSignature:
     parameters: Mapping[str, Parameter]
     takes_anything: bool
     """Whether the function has ``**kwargs`` and so gets every parameter as it came."""
+    payload_name: str = ""
+    """What the author calls the payload."""
 
     @property
     def takes_messages(self) -> bool:
@@ -71,34 +77,47 @@ def read_signature(function: Callable[..., Any], model_id: str) -> CallSignature
     }
     payload = _supported(hints.get(found[0].name, Any), f"`{model_id}`, payload `{found[0].name}`")
     anything = any(item.kind is inspect.Parameter.VAR_KEYWORD for item in found)
-    return CallSignature(payload, parameters, anything)
+    return CallSignature(payload, parameters, anything, found[0].name)
 
 
-def convert_payload(signature: CallSignature, value: Any, *, field: str) -> Any:
+def convert_payload(
+    signature: CallSignature, value: Any, *, field: str, hook: Hook = without_fetching
+) -> Any:
     """`value` as the function's annotation wants it. Raises LingpaiError naming `field` when it does not fit."""
-    return convert(value, signature.payload, field=field)
+    return convert(value, signature.payload, field=field, hook=hook)
 
 
-def convert(value: Any, wanted: Any, *, field: str, strict: bool = True) -> Any:
+def convert(
+    value: Any, wanted: Any, *, field: str, strict: bool = True, hook: Hook = without_fetching
+) -> Any:
     """`value` as type `wanted`; the error says which part of `field` was expected to be what."""
     if wanted is Any:
         return value
+    if wanted is bytes:  # the file itself, not only base64 of it
+        return convert(value, File, field=field, hook=hook).bytes
     try:
-        return msgspec.convert(value, wanted, strict=strict)
+        return msgspec.convert(value, wanted, strict=strict, dec_hook=hook)
     except msgspec.ValidationError as error:
         raise _unfit(error, field) from error
 
 
-def bind_parameters(signature: CallSignature, given: Mapping[str, Any]) -> BoundParameters:
-    """Arguments from a body that may hold fields the function does not know; those are listed as dropped."""
+def bind_parameters(
+    signature: CallSignature, given: Mapping[str, Any], *, within: str = "", hook: Hook = without_fetching
+) -> BoundParameters:
+    """Arguments from a body that may hold fields the function does not know; those are listed as dropped.
+
+    Errors name a parameter with its schema, as a field `within` the body (``"parameters."``).
+    """
     arguments, used = {}, set()
     for parameter in signature.parameters.values():
         source = _source(parameter.name, given)
         if source is not None:
             used.add(source)
-            arguments[parameter.name] = convert(given[source], parameter.type, field=source, strict=False)
+            arguments[parameter.name] = _argument(parameter, given[source], field=within + source, hook=hook)
         elif parameter.is_required:
-            raise LingpaiError("invalid_request", f"`{parameter.name}` is missing.", parameter.name)
+            field = within + parameter.name
+            message = f"`{field}` is missing. Its schema: {_short_schema(parameter)}"
+            raise LingpaiError("invalid_request", message, field)
     left = {name: value for name, value in given.items() if name not in used and value is not None}
     if signature.takes_anything:
         return BoundParameters({**left, **arguments})
@@ -106,24 +125,26 @@ def bind_parameters(signature: CallSignature, given: Mapping[str, Any]) -> Bound
 
 
 def bind_known_parameters(
-    signature: CallSignature, given: Mapping[str, Any], model_id: str
+    signature: CallSignature, given: Mapping[str, Any], model_id: str, *, hook: Hook = without_fetching
 ) -> BoundParameters:
-    """As `bind_parameters`, but a name the function does not know is refused, with the nearest that it does."""
-    bound = bind_parameters(signature, given)
-    if bound.dropped:
-        wrong = bound.dropped[0]
-        near = did_you_mean(wrong, signature.parameters)
-        known = ", ".join(f"`{name}`" for name in signature.parameters) or "none"
-        message = f"`{model_id}` has no parameter `{wrong}`.{near} It takes: {known}."
-        raise LingpaiError("invalid_request", message, f"parameters.{wrong}")
-    return bound
+    """As `bind_parameters`, but a name the function does not know is refused, with the nearest that it does.
+
+    The parameters are the body's field ``parameters``.
+    """
+    known = set(signature.parameters)
+    if not known.isdisjoint(LENGTH_NAMES):
+        known.update(LENGTH_NAMES)
+    unknown = [name for name, value in given.items() if name not in known and value is not None]
+    if unknown and not signature.takes_anything:
+        raise _no_such_parameter(signature, unknown[0], model_id)
+    return bind_parameters(signature, given, within="parameters.", hook=hook)
 
 
 def parameters_schema(signature: CallSignature) -> dict[str, Any]:
     """A JSON schema of the parameters, for lists of models and documentation."""
     parameters = list(signature.parameters.values())
     schemas, shared = msgspec.json.schema_components(
-        [item.type for item in parameters], ref_template="#/$defs/{name}"
+        [item.type for item in parameters], schema_hook=media_schema, ref_template="#/$defs/{name}"
     )
     properties = {
         item.name: _with_default(schema, item.default)
@@ -164,12 +185,14 @@ def _supported(wanted: Any, where: str) -> Any:
     if wanted is object or wanted is inspect.Parameter.empty:
         return Any
     try:
-        msgspec.json.schema(wanted)
+        msgspec.json.schema(wanted, schema_hook=media_schema)
+        msgspec.json.Decoder(wanted)  # knows of unions that cannot be told apart
     except (TypeError, RecursionError) as error:
         reason = str(error).rpartition("\n")[2]
         raise TargetError(
             f"{where}: JSON cannot be turned into this annotation ({reason}). Use str, int, float, bool, list, dict, "
-            f"lp.Message, a dataclass, a TypedDict or a msgspec.Struct, or none for the raw JSON value."
+            f"lp.Message, lp.Image, lp.Audio, lp.File, a dataclass, a TypedDict or a msgspec.Struct, or none for the "
+            f"raw JSON value."
         ) from error
     return wanted
 
@@ -180,9 +203,30 @@ def _source(name: str, given: Mapping[str, Any]) -> str | None:
     return next((each for each in names if given.get(each) is not None), None)
 
 
+def _argument(parameter: Parameter, value: Any, *, field: str, hook: Hook) -> Any:
+    try:
+        return convert(value, parameter.type, field=field, strict=False, hook=hook)
+    except LingpaiError as error:
+        message = f"{error.message} Its schema: {_short_schema(parameter)}"
+        raise LingpaiError(error.code, message, error.param) from error
+
+
+def _short_schema(parameter: Parameter) -> str:
+    schema = msgspec.json.schema(parameter.type, schema_hook=media_schema)
+    text = msgspec.json.encode(_with_default(schema, parameter.default)).decode()
+    return text if len(text) <= _LONGEST_SCHEMA else text[:_LONGEST_SCHEMA] + " …"
+
+
+def _no_such_parameter(signature: CallSignature, wrong: str, model_id: str) -> LingpaiError:
+    near = did_you_mean(wrong, signature.parameters)
+    known = ", ".join(f"`{name}`" for name in signature.parameters) or "none"
+    message = f"`{model_id}` has no parameter `{wrong[:100]}`.{near} It takes: {known}."
+    return LingpaiError("invalid_request", message, f"parameters.{wrong[:100]}")
+
+
 def _unfit(error: msgspec.ValidationError, field: str) -> LingpaiError:
     reason, _, path = str(error).partition(" - at `$")
-    place = field + path.rstrip("`")
+    place = (field + path.rstrip("`")).removeprefix(".")
     reason = re.sub(r"^[A-Z]", lambda first: first[0].lower(), reason)
     return LingpaiError("invalid_request", f"`{place}`: {reason}.", place)
 

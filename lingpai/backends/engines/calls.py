@@ -1,86 +1,222 @@
 """Running an author's function, whatever kind it is, as an asynchronous stream of pieces or as one value.
 
-- asynchronous functions and generators run on the event loop; leaving cancels them where they wait
+- asynchronous functions and generators run on the event loop; leaving, or a time-out, cancels them where they wait
 - synchronous ones run in a pool of `concurrency` threads, and further calls queue. A generator stays in one thread
   for its whole life (autograd modes and database connections belong to a thread) and is closed at its next `yield`
-  once the caller has left; a plain function that runs already cannot be stopped, so it ends for nobody
+  once nobody waits; a plain function that runs already cannot be stopped, so it ends for nobody, and keeps its thread
+  until then. One that goes on long after its time-out is told to `on_overrun`: only a new process gets rid of it
 """
 
 import asyncio
+import contextlib
 import inspect
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
-from lingpai.authoring import InputError
+from lingpai.authoring import InputError, Usage
+from lingpai.backends.engines.gate import Gate
+from lingpai.backends.engines.told_usage import note, split_result, usage_object
+from lingpai.errors import LingpaiError
 
 PIECES_AHEAD: Final = 64
 """How far a thread's generator may run ahead of the caller who reads it."""
 
+OVERRUN_GRACE_S: Final = 10.0
+"""How long after its time-out a call may still hold its place before it counts as stuck."""
+
 _END: Final = object()
+
+OnOverrun = Callable[[str, float], None]
+"""Told the model and the seconds after which a call of it is stuck."""
 
 
 class ModelCodeError(Exception):
-    """The author's code raised something other than InputError; `__cause__` is what."""
+    """The author's code raised something other than InputError; `__cause__` is what.
+
+    `is_repeated` when another call was told of the same failure, so that one traceback in the log is enough.
+    """
+
+    is_repeated = False
+
+
+class Runner(Protocol):
+    """A function that can be called. All three raise InputError as the author raised it, ModelCodeError for every other
+    exception of theirs, and LingpaiError `backend_unavailable` (the queue is full) and `backend_timeout`.
+    """
+
+    @property
+    def streams(self) -> bool:
+        """Whether the function yields its answer piece by piece."""
+
+    def pieces(self, payload: Any, arguments: Mapping[str, Any]) -> AsyncGenerator[Any]:
+        """What the function yields, or the one thing it returns. Close the iterator to stop the function.
+
+        A usage that it tells comes out as ``{"text": "", "usage": {…}}``.
+        """
+
+    async def value(self, payload: Any, arguments: Mapping[str, Any]) -> Any:
+        """What the function returns; of a generator, its strings joined, or the list of what it yields.
+
+        A usage beside it is noted (`told_usage`) and left out.
+        """
+
+    async def values(
+        self, payloads: Sequence[Any], arguments: Mapping[str, Any], *, field: str | None = None
+    ) -> list[Any]:
+        """The value of each of `payloads`, in order; together where the function takes batches.
+
+        An InputError that names no parameter gets ``field[3]`` when payload 3 of several was at fault.
+        """
+
+    def close(self) -> None:
+        """Take no further calls; those in threads are not waited for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bounds:
+    """How much a function takes on. `concurrency` None is one thread, or no bound for an asynchronous function."""
+
+    concurrency: int | None = None
+    max_queue: int = 256
+    timeout_s: float | None = None
+    on_overrun: OnOverrun = lambda _name, _seconds: None
 
 
 class FunctionRunner:
-    """Calls one function. `concurrency` bounds the synchronous calls that run at once."""
+    """Calls one function once per payload (a `Runner`)."""
 
-    def __init__(self, function: Callable[..., Any], *, concurrency: int, name: str) -> None:
+    def __init__(self, function: Callable[..., Any], *, bounds: Bounds, name: str) -> None:
         self._function = function
+        self._name = name
+        self._bounds = bounds
         self._generates_in_thread = inspect.isgeneratorfunction(function)
         self._is_async = inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
-        self._threads = ThreadPoolExecutor(concurrency, thread_name_prefix=name)
+        threads = bounds.concurrency or 1
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix=name)
+        size = bounds.concurrency if self._is_async else threads
+        self._gate = Gate(size, most_waiting=bounds.max_queue, name=name)
 
     @property
     def streams(self) -> bool:
         return self._generates_in_thread or inspect.isasyncgenfunction(self._function)
 
     async def pieces(self, payload: Any, arguments: Mapping[str, Any]) -> AsyncGenerator[Any]:
-        """What the function yields, or the one thing it returns. Close the iterator to stop the function.
-
-        Raises InputError as the author raised it and ModelCodeError for every other exception of theirs.
-        """
-        result = await self._start(payload, arguments)
-        if isinstance(result, AsyncIterator):
-            async with aclosing(_guarded(result)) as pieces:
-                async for piece in pieces:
-                    yield piece
-        else:
-            yield result
+        turn = await self._turn()
+        try:
+            result = await self._start(turn, partial(self._function, payload, **arguments))
+            if isinstance(result, AsyncIterator):
+                async with aclosing(_guarded(result)) as pieces:
+                    while (piece := await turn.wait(anext(pieces, _END))) is not _END:
+                        yield _told(piece) if isinstance(piece, Usage) else piece
+            else:
+                value, usage = split_result(result)
+                yield value
+                if usage is not None:
+                    yield _told(usage)
+        finally:
+            turn.release()
 
     async def value(self, payload: Any, arguments: Mapping[str, Any]) -> Any:
-        """What the function returns; of a generator, its strings joined, or the list of what it yields."""
-        result = await self._start(payload, arguments)
-        if not isinstance(result, AsyncIterator):
-            return result
-        async with aclosing(_guarded(result)) as pieces:
-            items = [piece async for piece in pieces]
-        return "".join(items) if all(isinstance(item, str) for item in items) else items
+        value, usage = split_result(await self.result(payload, arguments))
+        note(usage)
+        return value
+
+    async def values(
+        self, payloads: Sequence[Any], arguments: Mapping[str, Any], *, field: str | None = None
+    ) -> list[Any]:
+        values = []
+        for number, payload in enumerate(payloads):
+            try:
+                values.append(await self.value(payload, arguments))
+            except InputError as error:
+                raise located(error, field, number, len(payloads)) from error
+        return values
+
+    async def result(self, payload: Any, arguments: Mapping[str, Any]) -> Any:
+        """As `value`, with the usage beside it where the function told one."""
+        turn = await self._turn()
+        try:
+            result = await self._start(turn, partial(self._function, payload, **arguments))
+            if not isinstance(result, AsyncIterator):
+                return result
+            async with aclosing(_guarded(result)) as pieces:
+                return _joined(await turn.wait(_collect(pieces)))
+        finally:
+            turn.release()
 
     def close(self) -> None:
-        """Take no further calls; those in threads are not waited for."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    async def _start(self, payload: Any, arguments: Mapping[str, Any]) -> Any:
-        """A value, or an asynchronous iterator where the function generates."""
-        call = partial(self._function, payload, **arguments)
-        if self._generates_in_thread:
-            return self._generate(call)
-        if self._is_async:
-            result = _guard(call)
-        else:
-            result = await asyncio.get_running_loop().run_in_executor(self._threads, _guard, call)
-        if inspect.isawaitable(result):
-            result = await _guard_awaitable(result)
-        return self._generate(lambda: result) if inspect.isgenerator(result) else result
+    async def _turn(self) -> "Turn":
+        await self._gate.enter()
+        return Turn(self._gate, self._name, self._bounds)
 
-    def _generate(self, make: Callable[[], Iterable[Any]]) -> AsyncGenerator[Any]:
-        return _ThreadStream(make).read(self._threads)
+    async def _start(self, turn: "Turn", call: Callable[[], Any]) -> Any:
+        """A value, or an asynchronous iterator where the function generates."""
+        if self._generates_in_thread:
+            return self._generate(turn, call)
+        result = _guard(call) if self._is_async else await turn.wait(turn.run(self._threads, call))
+        if inspect.isawaitable(result):
+            result = await turn.wait(_guard_awaitable(result))
+        return self._generate(turn, lambda: result) if inspect.isgenerator(result) else result
+
+    def _generate(self, turn: "Turn", make: Callable[[], Iterable[Any]]) -> AsyncGenerator[Any]:
+        return _ThreadStream(make).read(turn, self._threads)
+
+
+class Turn:
+    """One call's place in the gate, held until its code has really ended, and its time-out."""
+
+    __slots__ = ("_began", "_bounds", "_deadline", "_gate", "_holds", "_loop", "_name", "_overrun")
+
+    def __init__(self, gate: Gate, name: str, bounds: Bounds) -> None:
+        self._gate, self._name, self._bounds = gate, name, bounds
+        self._loop = asyncio.get_running_loop()
+        self._began = self._loop.time()
+        self._holds = 1
+        self._deadline: float | None = None
+        self._overrun: asyncio.TimerHandle | None = None
+        if bounds.timeout_s is not None:
+            self._deadline = self._began + bounds.timeout_s
+            patience = bounds.timeout_s + OVERRUN_GRACE_S
+            self._overrun = self._loop.call_later(patience, bounds.on_overrun, name, patience)
+
+    async def wait(self, awaitable: Awaitable[Any]) -> Any:
+        """The awaitable's result. Raises LingpaiError `backend_timeout` when the call's time is up before."""
+        if self._deadline is None:
+            return await awaitable
+        try:
+            async with asyncio.timeout_at(self._deadline):
+                return await awaitable
+        except TimeoutError:  # of ours: what the author's code raises comes as ModelCodeError
+            raise LingpaiError(
+                "backend_timeout", f"`{self._name}` did not answer within {self._bounds.timeout_s:g} s."
+            ) from None
+
+    def run(self, threads: ThreadPoolExecutor, call: Callable[[], Any]) -> "asyncio.Future[Any]":
+        """Run the author's code in a thread, which keeps the place until it is done, whoever has left by then."""
+        self._holds += 1
+        job = threads.submit(_guard, call)
+        job.add_done_callback(lambda _: self._release_from_thread())
+        return asyncio.wrap_future(job)
+
+    def release(self) -> None:
+        """The caller is done."""
+        self._holds -= 1
+        if self._holds:
+            return
+        if self._overrun is not None:
+            self._overrun.cancel()
+        self._gate.leave(self._loop.time() - self._began)
+
+    def _release_from_thread(self) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: the process ends
+            self._loop.call_soon_threadsafe(self.release)
 
 
 class _ThreadStream:
@@ -93,8 +229,8 @@ class _ThreadStream:
         self._space = threading.Semaphore(PIECES_AHEAD)
         self._stopped = False
 
-    async def read(self, threads: ThreadPoolExecutor) -> AsyncGenerator[Any]:
-        done = self._loop.run_in_executor(threads, _guard, self._produce)
+    async def read(self, turn: Turn, threads: ThreadPoolExecutor) -> AsyncGenerator[Any]:
+        done = turn.run(threads, self._produce)
         done.add_done_callback(lambda _: self._items.put_nowait(_END))
         try:
             while (item := await self._items.get()) is not _END:
@@ -118,6 +254,28 @@ class _ThreadStream:
         finally:
             if inspect.isgenerator(generator):
                 generator.close()
+
+
+def located(error: InputError, field: str | None, number: int, count: int) -> InputError:
+    """`error`, saying which of `count` payloads it is about when it does not name a parameter itself."""
+    if error.param is not None or field is None:
+        return error
+    return InputError(error.message, param=f"{field}[{number}]" if count > 1 else field)
+
+
+async def _collect(pieces: AsyncIterator[Any]) -> list[Any]:
+    return [piece async for piece in pieces]
+
+
+def _joined(items: list[Any]) -> Any:
+    usage = next((item for item in reversed(items) if isinstance(item, Usage)), None)
+    values = [item for item in items if not isinstance(item, Usage)]
+    value = "".join(values) if all(isinstance(item, str) for item in values) else values
+    return value if usage is None else (value, usage)
+
+
+def _told(usage: Usage) -> dict[str, Any]:
+    return {"text": "", "usage": usage_object(usage)}
 
 
 def _guard(call: Callable[[], Any]) -> Any:

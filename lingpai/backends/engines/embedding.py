@@ -11,6 +11,7 @@ from lingpai.backends.engines.estimate import estimate_texts
 from lingpai.backends.engines.models import LoadedModel
 from lingpai.backends.engines.replies import Reply
 from lingpai.backends.engines.requests import Request
+from lingpai.backends.engines.told_usage import told_usage
 from lingpai.backends.engines.values import ResultError, encode, vectors
 from lingpai.errors import LingpaiError
 
@@ -50,9 +51,12 @@ async def embeddings(request: Request, reply: Reply) -> None:
 async def embed(
     model: LoadedModel, items: Items, arguments: Mapping[str, Any], *, field: str
 ) -> list[list[float]]:
-    """One vector per item. A function annotated with `str` is called once per text, others with all of them."""
-    if model.signature.payload is str:
-        rows = [await _embed_one(model, item, arguments, field=field) for item in items]
+    """One vector per item. A function annotated with `str` is called once per text, others with all of them; one with
+    batch= gets its texts together with other callers'.
+    """
+    if model.takes_batches or model.signature.payload is str:
+        payloads = [_payload(model, item, field=field) for item in items]
+        rows: Any = await model.runner.values(payloads, arguments, field=field)
     else:
         payload = _payload(model, items, field=field)
         rows = await model.runner.value(payload, arguments)
@@ -77,7 +81,10 @@ def read_items(value: Any, *, field: str) -> Items:
 
 
 def usage_of(items: Items) -> dict[str, Any]:
-    """Tokens that were given are counted, those of texts estimated."""
+    """What the function told, else the tokens that were given; those of texts are estimated."""
+    told = told_usage()
+    if told is not None:
+        return told
     if isinstance(items[0], list):
         count = sum(len(item) for item in items)
         return {"prompt_tokens": count, "completion_tokens": 0, "total_tokens": count}
@@ -94,10 +101,6 @@ def to_base64(row: Sequence[float]) -> str:
     if sys.byteorder == "big":
         numbers.byteswap()
     return base64.b64encode(numbers.tobytes()).decode()
-
-
-async def _embed_one(model: LoadedModel, item: Any, arguments: Mapping[str, Any], *, field: str) -> Any:
-    return await model.runner.value(_payload(model, item, field=field), arguments)
 
 
 def _payload(model: LoadedModel, value: Any, *, field: str) -> Any:

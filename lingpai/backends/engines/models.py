@@ -2,14 +2,16 @@
 
 import inspect
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final, get_args, get_origin
 
 from lingpai.authoring import Context, ModelDefinition, default_device
+from lingpai.backends.engines.batching import BatchRunner
 from lingpai.backends.engines.binding import CallSignature, parameters_schema, read_signature
-from lingpai.backends.engines.calls import FunctionRunner
+from lingpai.backends.engines.calls import Bounds, FunctionRunner, OnOverrun, Runner
+from lingpai.backends.engines.tasks import input_schema, output_schema
 from lingpai.backends.engines.user_errors import TargetError, failure
 from lingpai.errors import LingpaiError, did_you_mean
 
@@ -23,7 +25,8 @@ class LoadedModel:
 
     definition: ModelDefinition
     signature: CallSignature
-    runner: FunctionRunner
+    """How one call looks: with `batch=`, the payload is one item of the function's list."""
+    runner: Runner
 
     @property
     def id(self) -> str:
@@ -32,6 +35,11 @@ class LoadedModel:
     @property
     def task(self) -> str:
         return self.definition.task
+
+    @property
+    def takes_batches(self) -> bool:
+        """Whether calls are put together, so that the payloads of one request had better be made at once."""
+        return self.definition.batch is not None
 
     @property
     def takes_messages(self) -> bool:
@@ -47,8 +55,13 @@ class LoadedModel:
             "task": self.task,
             "description": self.definition.description,
             "aliases": list(self.definition.aliases),
+            "input": input_schema(self.signature, self.task),
             "parameters": parameters_schema(self.signature),
+            "output": output_schema(self.task),
             "streams": self.runner.streams,
+            "timeout_s": self.definition.timeout_s,
+            "memory_mb": self.definition.memory_mb,
+            "replicas": self.definition.replicas,
         }
 
 
@@ -72,13 +85,47 @@ class Models:
         return model
 
 
-async def load_model(definition: ModelDefinition, cache_root: Path) -> LoadedModel:
+async def load_model(
+    definition: ModelDefinition, cache_root: Path, *, on_overrun: OnOverrun = lambda _name, _seconds: None
+) -> LoadedModel:
     """Instantiate and load what has to be; raises TargetError with the author's traceback when that fails."""
     function = await _callable(definition, cache_root)
     signature = read_signature(function, definition.id)
+    if definition.batch is not None:
+        signature = replace(signature, payload=_item_type(signature.payload, definition))
     definition = replace(definition, task=_settled_task(definition.task, signature))
-    runner = FunctionRunner(function, concurrency=definition.concurrency, name=definition.id)
-    return LoadedModel(definition, signature, runner)
+    return LoadedModel(definition, signature, _runner(function, definition, on_overrun))
+
+
+def _runner(function: Callable[..., Any], definition: ModelDefinition, on_overrun: OnOverrun) -> Runner:
+    bounds = Bounds(
+        concurrency=definition.concurrency,
+        max_queue=definition.max_queue,
+        timeout_s=definition.timeout_s,
+        on_overrun=on_overrun,
+    )
+    if definition.batch is None:
+        return FunctionRunner(function, bounds=bounds, name=definition.id)
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise TargetError(
+            f"`{definition.id}` yields, but a function with batch= returns one list of results."
+        )
+    return BatchRunner(function, definition.batch, bounds=bounds, name=definition.id)
+
+
+def _item_type(payload: Any, definition: ModelDefinition) -> Any:
+    """What one call of a batch carries, from the annotation of the list."""
+    if get_origin(payload) is Annotated:
+        payload = get_args(payload)[0]
+    if payload is Any or payload is list:
+        return str if definition.task == "embedding" else Any
+    origin = get_origin(payload)
+    if isinstance(origin, type) and issubclass(list, origin) and issubclass(origin, Sequence):
+        return get_args(payload)[0]
+    raise TargetError(
+        f"`{definition.id}` has batch=, so its first parameter must be annotated as a list of payloads, for instance "
+        f"list[str], or not at all."
+    )
 
 
 def _settled_task(task: str, signature: CallSignature) -> str:

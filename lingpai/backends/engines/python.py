@@ -1,11 +1,7 @@
 """The worker process: ``python -P -m lingpai.backends.engines.python --socket PATH --status-fd N TARGET``.
 
 Loads the target's models, then serves them over HTTP/1.1 on a Unix socket until SIGTERM. What happens meanwhile is
-told on the status descriptor, one JSON object per line:
-
-- ``{"event": "loading", "model": "acme/embed"}`` before each model
-- ``{"event": "ready", "models": [{"id", "task", "description", "aliases", "parameters", "streams"}]}`` once
-- ``{"event": "error", "message": "…", "details": "…"}`` when the target cannot be served; the process ends
+told on the status descriptor (`status.py`).
 
 Standard output and error belong to the author's code.
 """
@@ -21,16 +17,18 @@ import socket
 import stat
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-import msgspec
 import uvicorn
 import uvloop
 
 from lingpai.backends.engines.asgi import WorkerApp
 from lingpai.backends.engines.lifeline import die_with_parent
 from lingpai.backends.engines.models import LoadedModel, Models, load_model
+from lingpai.backends.engines.sources import source_files
+from lingpai.backends.engines.status import Status
 from lingpai.backends.engines.targets import load_target
 from lingpai.backends.engines.user_errors import TargetError
 
@@ -40,20 +38,11 @@ KEEP_ALIVE_S: Final = 24 * 3600
 GRACE_S: Final = 4
 """How long calls may go on after SIGTERM; a second less than the supervisor waits before it kills."""
 
+DRAIN_DELAY_S: Final = 0.2
+"""A worker that shall drain takes what is in its socket already: a call that was sent just before."""
 
-class Status:
-    """The line to the supervisor."""
-
-    def __init__(self, descriptor: int) -> None:
-        os.set_inheritable(descriptor, False)
-        self._descriptor = descriptor
-
-    def tell(self, event: str, **details: Any) -> None:
-        """Send one event. A supervisor that is gone is not an error: the lifeline ends this process."""
-        line = memoryview(msgspec.json.encode({"event": event, **details}) + b"\n")
-        with contextlib.suppress(BrokenPipeError):
-            while line:
-                line = line[os.write(self._descriptor, line) :]
+OOM_SCORE_ADJUSTMENT: Final = "300"
+"""When the system runs out of memory, a worker shall go before the server (proc(5), oom_score_adj)."""
 
 
 class RecordFormatter(logging.Formatter):
@@ -67,7 +56,7 @@ class RecordFormatter(logging.Formatter):
 class WorkerServer(uvicorn.Server):
     """uvicorn without its signal handling (a signal would be raised again after the end) and with a word at start."""
 
-    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None]) -> None:
+    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], object]) -> None:
         super().__init__(config)
         self._on_ready = on_ready
 
@@ -80,8 +69,27 @@ class WorkerServer(uvicorn.Server):
         await super().startup(sockets)
         self._on_ready()
 
+    def drain(self, seconds: float) -> None:
+        """Take no further calls, and end when those that run are done, or after `seconds`."""
+        self.config.timeout_graceful_shutdown = round(seconds)
+        asyncio.get_running_loop().call_later(DRAIN_DELAY_S, self._stop)
+
     def _stop(self) -> None:
         self.should_exit = True
+
+
+class ErrorOutput:
+    """Standard error as it was at the start, whatever the author's code closes or puts in its place."""
+
+    def __init__(self) -> None:
+        self._descriptor = os.dup(2)
+
+    def write(self, text: str) -> None:
+        """Write all of `text`, if anybody reads it."""
+        left = memoryview(text.encode("utf-8", "backslashreplace"))
+        with contextlib.suppress(OSError):
+            while left:
+                left = left[os.write(self._descriptor, left) :]
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -89,36 +97,57 @@ def main(arguments: list[str] | None = None) -> None:
     options = _options(arguments)
     die_with_parent(options.parent or os.getppid())
     _prepare_output()
+    _go_before_the_server()
     status = Status(options.status_fd)
+    status.tell("started", pid=os.getpid())
     code = 0
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_serve(options, status))
+            runner.run(_serve(options, status, ErrorOutput()))
     except TargetError as error:
-        status.tell("error", message=error.message, details=error.details)
+        files = source_files(options.target, error)
+        status.tell("error", message=error.message, details=error.details, files=files)
         code = 1
     # A thread that is still inside an author's function would hold up an ordinary exit.
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(
+            OSError, ValueError, AttributeError
+        ):  # closed, broken or replaced by the author
+            stream.flush()
     os._exit(code)
 
 
-async def _serve(options: argparse.Namespace, status: Status) -> None:
-    definitions = load_target(options.target)
+async def _serve(options: argparse.Namespace, status: Status, errors: ErrorOutput) -> None:
     loaded: list[LoadedModel] = []
-    for definition in definitions:
+    for definition in load_target(options.target):
         status.tell("loading", model=definition.id)
-        loaded.append(await load_model(definition, options.cache))
+        loaded.append(await load_model(definition, options.cache, on_overrun=partial(_tell_overrun, status)))
     descriptions = [model.description() for model in loaded]
-    server = WorkerServer(_server_config(Models(loaded)), lambda: status.tell("ready", models=descriptions))
+    files = source_files(options.target)
+    server = WorkerServer(
+        _server_config(WorkerApp(Models(loaded), report=errors.write)),
+        lambda: status.tell("ready", models=descriptions, files=files),
+    )
+    status.listen(lambda command: _obey(command, server))
+    beat = asyncio.create_task(status.beat(options.target))
     await server.serve([_listen(options.socket)])
+    beat.cancel()
     for model in loaded:
         model.runner.close()
 
 
-def _server_config(models: Models) -> uvicorn.Config:
+def _tell_overrun(status: Status, model: str, seconds: float) -> None:
+    status.tell("overrun", model=model, seconds=seconds)
+
+
+def _obey(command: dict[str, Any], server: WorkerServer) -> None:
+    if command.get("command") == "drain":
+        server.drain(command["seconds"])
+
+
+def _server_config(app: WorkerApp) -> uvicorn.Config:
     return uvicorn.Config(
-        WorkerApp(models),
+        app,
         http="httptools",
         loop="none",
         ws="none",
@@ -131,6 +160,11 @@ def _server_config(models: Models) -> uvicorn.Config:
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=GRACE_S,
     )
+
+
+def _go_before_the_server() -> None:
+    with contextlib.suppress(OSError):  # not Linux, or not allowed
+        Path("/proc/self/oom_score_adj").write_text(OOM_SCORE_ADJUSTMENT)
 
 
 def _listen(path: Path) -> socket.socket:

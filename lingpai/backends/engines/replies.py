@@ -30,8 +30,12 @@ class Reply:
 
     async def json(self, body: bytes, *, status: int = 200, headers: Headers = ()) -> None:
         """The whole answer at once."""
+        await self.file(body, "application/json", status=status, headers=headers)
+
+    async def file(self, body: bytes, media_type: str, *, status: int = 200, headers: Headers = ()) -> None:
+        """The whole answer at once, of any media type."""
         length = str(len(body)).encode()
-        own = ((b"content-type", b"application/json"), (b"content-length", length))
+        own = ((b"content-type", media_type.encode()), (b"content-length", length))
         await self._start(status, [*own, *headers])
         await self._end(body)
 

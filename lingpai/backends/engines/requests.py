@@ -1,17 +1,24 @@
-"""One request as the endpoints see it: the JSON object that came, and the model it names."""
+"""One request as the endpoints see it: the fields of the JSON object or form that came, and the model it names."""
 
 import re
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
-from typing import Any, Final
+from dataclasses import dataclass, replace
+from typing import Any, Final, TypeVar
 
 import msgspec
 
+from lingpai.backends.engines.binding import convert
+from lingpai.backends.engines.fetching import Fetcher
 from lingpai.backends.engines.models import LoadedModel, Models
 from lingpai.errors import LingpaiError
+from lingpai.media import File
+from lingpai.wire.multipart import Form, Part, is_form, read_form
+from lingpai.wire.openai import Request as OpenAIRequest
 
 DEEPEST: Final = 100
 """How deep a body may nest. Deeper ones serve nothing but to exhaust the interpreter's stack."""
+
+Checked = TypeVar("Checked", bound=OpenAIRequest)
 
 _PARAMETER_NAME: Final = re.compile(r"[\w.-]{1,64}", re.ASCII)
 
@@ -24,10 +31,23 @@ class Request:
     models: Models
     is_strict: bool = False
     """Whether parameters without effect are refused rather than named in a header."""
+    is_form: bool = False
+    """Whether the fields came as a form: files are `lp.File`, all else is text."""
+    fetcher: Fetcher = Fetcher()  # noqa: RUF009  frozen, and the same for all
 
     def model(self) -> LoadedModel:
         """The model that the body names. Raises LingpaiError."""
         return self.models.find(self.fields.get("model"))
+
+    def model_for(self, task: str) -> LoadedModel:
+        """The model that the body names, if it is one for `task`. Raises LingpaiError."""
+        model = self.model()
+        if model.task != task:
+            message = (
+                f"`{model.id}` is a model for {model.task}, not for {task}. Call the inference endpoint."
+            )
+            raise LingpaiError("unsupported_task", message, "model")
+        return model
 
     @property
     def model_name(self) -> str:
@@ -40,6 +60,19 @@ class Request:
         if name not in self.fields:
             raise LingpaiError("invalid_request", f"`{name}` is missing.", name)
         return self.fields[name]
+
+    def converted(self, kind: type[Checked]) -> Checked:
+        """The fields as `kind`, checked. Raises LingpaiError naming the one that does not fit."""
+        asked: Checked = convert(self.fields, kind, field="")
+        asked.check()
+        return asked
+
+    def text(self, name: str) -> str | None:
+        """A text; absent and null are None."""
+        value = self.fields.get(name)
+        if value is None or isinstance(value, str):
+            return value
+        raise LingpaiError("invalid_request", f"`{name}` must be a text.", name)
 
     def flag(self, name: str) -> bool:
         """A boolean; absent and null are false."""
@@ -72,6 +105,42 @@ class Request:
     def others(self, taken: Collection[str]) -> dict[str, Any]:
         """The fields that are none of `taken`."""
         return {name: value for name, value in self.fields.items() if name not in taken}
+
+
+def read_request(body: bytes, headers: Iterable[tuple[bytes, bytes]], models: Models) -> Request:
+    """The request in `body`, JSON or a form, with what the gateway says in `headers`. Raises LingpaiError.
+
+    The gateway speaks with every call, so that one setting rules all workers.
+    """
+    told = dict(headers)
+    content_type = told.get(b"content-type", b"")
+    comes_as_form = is_form(content_type)
+    fetcher = Fetcher(is_enabled=told.get(b"x-lingpai-fetch-media") != b"off")
+    fields = _form_fields(read_form(body, content_type)) if comes_as_form else read_object(body)
+    request = Request(fields, models, is_strict=b"x-lingpai-strict-params" in told)
+    return replace(request, is_form=comes_as_form, fetcher=fetcher)
+
+
+def _form_fields(form: Form) -> dict[str, Any]:
+    fields: dict[str, Any] = {}
+    for part in form.parts:
+        if part.name.endswith("[]"):
+            fields.setdefault(part.name.removesuffix("[]"), []).append(_form_value(part))
+        else:
+            fields[part.name] = _form_value(part)
+    return fields
+
+
+def _form_value(part: Part) -> Any:
+    if part.filename is not None:
+        return File(part.data, media_type=_known(part.media_type), name=part.filename)
+    # The one field that is an object in JSON: a form holds it as text.
+    return read_object(part.data) if part.name == "parameters" else part.data.decode()
+
+
+def _known(media_type: str | None) -> str | None:
+    # What a client sends that does not know; the first bytes often do.
+    return None if media_type == "application/octet-stream" else media_type
 
 
 def read_object(body: bytes) -> dict[str, Any]:

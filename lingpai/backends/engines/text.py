@@ -16,6 +16,12 @@ from lingpai.backends.engines.values import ResultError, plain
 from lingpai.errors import LingpaiError
 
 _FINISH_REASONS: Final = frozenset({"stop", "length", "content_filter"})
+_TEXT_NAMES: Final = ("text", "generated_text", "summary_text", "translation_text")
+"""Ours, and those of Hugging Face's pipelines."""
+_DETAILS: Final = (
+    ("prompt_tokens_details", "cached_tokens"),
+    ("completion_tokens_details", "reasoning_tokens"),
+)
 _CONTROL_FIELDS: Final = frozenset({"model", "messages", "prompt", "stream", "stream_options"})
 
 
@@ -40,6 +46,8 @@ class TextRun:
 
     def add(self, piece: Any) -> str:
         """Take what the function yielded or returned; the text in it. Raises ResultError."""
+        if isinstance(piece, list) and len(piece) == 1:
+            piece = piece[0]  # a Hugging Face pipeline's batch of one
         if isinstance(piece, Mapping):
             piece = self._unwrap(piece)
         if not isinstance(piece, str):
@@ -59,7 +67,7 @@ class TextRun:
         self.finish_reason = reason or self.finish_reason
         if piece.get("usage") is not None:
             self.reported = _reported_usage(piece["usage"])
-        return piece.get("text", "")
+        return next((piece[name] for name in _TEXT_NAMES if name in piece), "")
 
 
 async def chat_completions(request: Request, reply: Reply) -> None:
@@ -127,7 +135,14 @@ def usage_of(runs: Sequence[TextRun]) -> dict[str, Any]:
     counts = [run.reported or _estimated_usage(run) for run in runs]
     prompt = sum(count["prompt_tokens"] for count in counts)
     completion = sum(count["completion_tokens"] for count in counts)
-    usage = {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+    usage: dict[str, Any] = {
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "total_tokens": prompt + completion,
+    }
+    for details, name in _DETAILS:
+        if part := sum(count.get(name, 0) for count in counts):
+            usage[details] = {name: part}
     return usage if all(run.reported for run in runs) else {**usage, "estimated": True}
 
 
@@ -205,4 +220,8 @@ def _reported_usage(usage: Any) -> dict[str, int]:
     counts = {name: plain(usage.get(name)) for name in names} if isinstance(usage, Mapping) else {}
     if not counts or not all(type(count) is int and count >= 0 for count in counts.values()):
         raise ResultError("gave a usage without whole numbers `prompt_tokens` and `completion_tokens`.")
+    for details, name in _DETAILS:
+        part = usage[details].get(name) if isinstance(usage.get(details), Mapping) else None
+        if type(part) is int and part > 0:
+            counts[name] = part
     return counts

@@ -81,7 +81,10 @@ def test_a_parameter_that_does_not_fit_is_named_with_its_type():
 
     error = refusal(bind_parameters, signature(function), {"times": "many"})
 
-    assert (error.message, error.param) == ("`times`: expected `int`, got `str`.", "times")
+    assert (error.message, error.param) == (
+        '`times`: expected `int`, got `str`. Its schema: {"type":"integer","default":1}',
+        "times",
+    )
 
 
 def test_a_required_parameter_is_asked_for():

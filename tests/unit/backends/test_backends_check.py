@@ -12,6 +12,8 @@ from lingpai.gateway.gateway import Link
 from lingpai.lane.upstream import Origin, UpstreamPool
 from lingpai.model_operations import TargetOperations
 
+HEAD = b"host: worker\r\ncontent-type: application/json\r\n"
+
 APP = """
 import lingpai.authoring as lp
 
@@ -48,7 +50,7 @@ def check(write_app, short_dir):
             Origin(host="localhost", port=0, socket_path=str(worker.socket_path)),
             loop=asyncio.get_running_loop(),
         )
-        gateway = SimpleNamespace(link=lambda _: Link(pool, b"host: worker\r\n", b"/v1"))
+        gateway = SimpleNamespace(link=lambda _: Link(pool, HEAD, HEAD, b"/v1"))
         task = next(model.task for model in worker.models if model.id == name)
         try:
             operations = TargetOperations(None, None, gateway)

@@ -158,7 +158,7 @@ def test_the_embedding_takes_dimensions_within_bounds(worker):
 
     refused = worker.post("/v1/embeddings", model=model, input="a", dimensions=8)
     assert refused.status_code == 400
-    assert refused.json()["error"]["message"] == "`dimensions`: expected `int` >= 16."
+    assert refused.json()["error"]["message"].startswith("`dimensions`: expected `int` >= 16. Its schema: {")
 
 
 def test_sentiment_classifies_a_batch(worker):

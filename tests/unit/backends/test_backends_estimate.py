@@ -10,7 +10,7 @@ from lingpai.backends.engines.estimate import estimate_texts, estimate_tokens, s
         ("   \n", 0),
         ("hello", 1),
         ("hello world", 2),
-        ("internationalization", 4),
+        ("internationalization", 3),
         ("你好，世界", 5),
         ("こんにちは", 5),
         ("hi!", 2),

@@ -45,16 +45,30 @@ def test_what_json_cannot_hold_is_refused(value):
         encode(value)
 
 
-def test_labels_keep_a_lists_order_and_sort_a_mapping():
-    pairs = [{"label": "a", "score": 0.1}, {"label": "b", "score": np.float64(0.9)}]
+@pytest.mark.parametrize(
+    "value",
+    [
+        [{"label": "a", "score": 0.1}, {"label": "b", "score": np.float64(0.9)}],
+        ({"label": "a", "score": 0.1}, {"label": "b", "score": 0.9}),
+        {"a": np.float32(0.1), "b": 0.9},
+        {"sequence": "x", "labels": ["b", "a"], "scores": np.array([0.9, 0.1])},
+        [[{"label": "b", "score": 0.9}, {"label": "a", "score": 0.1}]],
+    ],
+)
+def test_labels_come_sorted_from_every_form(value):
+    found = labels(value)
 
-    assert labels(pairs) == pairs
-    assert [each["label"] for each in labels({"a": 0.1, "b": 0.9})] == ["b", "a"]
+    assert [each["label"] for each in found] == ["b", "a"]
+    assert [each["score"] for each in found] == pytest.approx([0.9, 0.1])
+
+
+def test_one_label_is_a_list_of_one():
     assert labels({"label": "a", "score": 1}) == [{"label": "a", "score": 1}]
 
 
 @pytest.mark.parametrize(
-    "value", ["good", 3, [1], [{"label": "a"}], {"a": "high"}, [{"label": "a", "score": True}]]
+    "value",
+    ["good", 3, [1], [{"label": "a"}], {"a": "high"}, {"labels": ["a"]}, [{"label": "a", "score": True}]],
 )
 def test_what_is_no_classification_is_refused(value):
     with pytest.raises(ResultError):

@@ -8,15 +8,17 @@ import stat
 import subprocess
 import sys
 import time
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx2
 import pytest
 import uvloop
 
-from lingpai.backends import worker as worker_module
-from lingpai.backends.worker import BackOff, Worker, WorkerStartError, describe_exit
+from lingpai.backends import worker_launch, worker_replica
+from lingpai.backends.worker import Worker, WorkerStartError
+from lingpai.backends.worker_launch import describe_exit
+from lingpai.backends.worker_replica import BackOff
+from tests.unit.backends.worker_stories import is_running, started, tell, wait_until
 
 LOG = logging.getLogger("lingpai.backends")
 
@@ -56,35 +58,6 @@ def make_worker(short_dir, states):
         )
 
     return make
-
-
-@asynccontextmanager
-async def started(worker):
-    await worker.start()
-    try:
-        yield worker
-    finally:
-        await worker.stop()
-
-
-async def tell(worker, command):
-    transport = httpx2.AsyncHTTPTransport(uds=str(worker.socket_path))
-    async with httpx2.AsyncClient(transport=transport, base_url="http://worker") as client:
-        return (await client.post("/v1/predict", json={"input_data": command})).json()
-
-
-async def wait_until(condition, seconds=15.0):
-    async with asyncio.timeout(seconds):
-        while not condition():
-            await asyncio.sleep(0.01)
-
-
-def is_running(pid):
-    """A process that is neither gone nor waiting for its parent to notice."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in ("Z", "X")
-    except (FileNotFoundError, ProcessLookupError):
-        return False
 
 
 def test_a_worker_serves_what_its_target_holds(make_worker, app, states):
@@ -159,7 +132,7 @@ def test_a_crashed_worker_is_restarted(make_worker, app, states, caplog):
 def test_a_worker_that_cannot_come_back_is_tried_again_later_and_later(
     make_worker, write_app, caplog, monkeypatch
 ):
-    monkeypatch.setattr(worker_module, "FIRST_DELAY_S", 0.02)
+    monkeypatch.setattr(worker_replica, "FIRST_DELAY_S", 0.02)
     target = write_app("breaking.py", APP)
 
     async def story():
@@ -238,8 +211,8 @@ def test_a_module_missing_in_load_is_named_as_one_missing_on_import_is(make_work
 
 
 def test_a_slow_load_shows_progress(make_worker, write_app, monkeypatch):
-    monkeypatch.setattr(worker_module, "PROGRESS_AFTER_S", 0.1)
-    monkeypatch.setattr(worker_module, "PROGRESS_EVERY_S", 0.05)
+    monkeypatch.setattr(worker_launch, "PROGRESS_AFTER_S", 0.1)
+    monkeypatch.setattr(worker_launch, "PROGRESS_EVERY_S", 0.05)
     text = """
     import asyncio
     import lingpai.authoring as lp
@@ -272,6 +245,23 @@ def test_stop_ends_a_busy_worker_and_what_it_started(make_worker, app, monkeypat
             await worker.stop()
             await asyncio.gather(call, return_exceptions=True)
             await wait_until(lambda: not is_running(pid) and not is_running(child))
+
+    asyncio.run(story())
+
+
+def test_a_killed_guardian_takes_its_worker_along_and_both_come_back(make_worker, app):
+    async def story():
+        async with started(make_worker(app)) as worker:
+            first, child = worker.pid, await tell(worker, "child")
+            guardian = int(Path(f"/proc/{first}/stat").read_text().rpartition(")")[2].split()[1])
+            assert guardian != os.getpid()
+
+            os.kill(guardian, signal.SIGKILL)
+
+            await wait_until(lambda: worker.state == "restarting")
+            await wait_until(lambda: not is_running(first) and not is_running(child))
+            await wait_until(lambda: worker.state == "ready")
+            assert await tell(worker, "pid") == worker.pid != first
 
     asyncio.run(story())
 

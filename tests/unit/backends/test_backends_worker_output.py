@@ -2,7 +2,16 @@ import logging
 
 import pytest
 
-from lingpai.backends.worker_output import LONGEST_LINE, LevelReader, LineSplitter, escaped
+from lingpai.backends.worker_output import (
+    BURST,
+    LONGEST_LINE,
+    NOTICE_EVERY_S,
+    RATE,
+    LevelReader,
+    LineSplitter,
+    WorkerOutput,
+    escaped,
+)
 
 
 def test_lines_come_out_when_they_end():
@@ -101,3 +110,70 @@ def test_a_traceback_continues_the_record_before_up_to_its_exception():
 
 def test_a_printed_traceback_is_info():
     assert levels("Traceback (most recent call last):", "  File", "KeyError: 1") == ["INFO"] * 3
+
+
+class Clock:
+    """Time that passes when the test says so."""
+
+    def __init__(self):
+        self.now = 1000.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+LINE = b"x" * 999 + b"\n"
+
+
+def texts(lines):
+    return [text for _, text in lines]
+
+
+def test_a_burst_of_output_is_logged_and_what_goes_on_and_on_is_left_out(clock):
+    output = WorkerOutput(clock)
+
+    logged = [line for _ in range(5000) for line in texts(output.feed(LINE))]
+
+    assert 900 * 1000 < sum(map(len, logged)) < BURST
+    assert logged[-1] == "… it prints more than 64 kB a second; what is too much is left out"
+    assert output.is_too_much
+
+
+def test_when_the_flood_is_over_it_is_told_how_much_was_left_out(clock):
+    output = WorkerOutput(clock)
+    output.feed(LINE * 2000)
+    output.feed(b"left out\nand the begin")
+    clock.now += 3 * BURST / RATE
+
+    assert texts(output.feed(b"ning of a line\nwhole\n")) == ["… 22 bytes of output were left out", "whole"]
+    assert not output.is_too_much
+
+
+def test_a_flood_that_does_not_end_is_told_of_now_and_then(clock):
+    output = WorkerOutput(clock)
+    notices = 0
+    for _ in range(300):
+        clock.now += 0.1
+        notices += sum("prints more" in text for text in texts(output.feed(LINE * 1000)))
+
+    assert notices == 30 / NOTICE_EVERY_S
+
+
+def test_what_was_left_out_at_the_end_is_told_too(clock):
+    output = WorkerOutput(clock)
+    output.feed(LINE * 2000)
+    output.feed(b"last words")
+
+    assert texts(output.end()) == ["… 10 bytes of output were left out"]
+
+
+def test_the_last_lines_are_kept(clock):
+    output = WorkerOutput(clock)
+    output.feed(b"".join(b"%d\n" % number for number in range(100)))
+
+    assert list(output.last_lines) == [str(number) for number in range(80, 100)]

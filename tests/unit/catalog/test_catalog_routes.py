@@ -6,8 +6,10 @@ from fastapi.testclient import TestClient
 
 from lingpai.catalog.interfaces import Model
 from lingpai.catalog.routes import client_routes, management_routes
+from lingpai.catalog.schemas import model_page
 from lingpai.catalog.service import Catalog
 from lingpai.identity.scopes import ALL_SCOPES
+from lingpai.prices import parse_price
 from lingpai.principal import Principal
 from lingpai.web.errors import install_error_handlers
 
@@ -194,3 +196,16 @@ def test_bad_target_is_refused_before_anything_is_tried(ask, targets, json):
 
     assert (status, body["error"]["code"]) == (400, "invalid_request")
     assert targets.asked == []
+
+
+def test_page_of_a_model_shows_its_price_and_limits():
+    price = parse_price({"input": "0.5", "output": "1.5", "request": "0.01", "currency": "CNY"})
+    priced = model("a/b", price=price, limits=("5/day",), user_limits=("1/day",), default_max_tokens=99)
+
+    page = model_page(priced)
+
+    assert page["price"] == {
+        "input": "0.5", "output": "1.5", "cached_input": "0.5", "request": "0.01", "currency": "CNY",
+    }  # fmt: skip
+    assert (page["limits"], page["user_limits"]) == (["5/day"], ["1/day"])
+    assert (page["default_max_tokens"], page["has_tokenizer"]) == (99, False)

@@ -8,7 +8,8 @@ import pytest
 PAGES = [
     (), ("serve",), ("keys",), ("keys", "create"), ("keys", "list"), ("keys", "delete"), ("users",),
     ("users", "create"), ("models",), ("models", "add"), ("models", "check"), ("limits",), ("limits", "set"),
-    ("limits", "list"), ("usage",), ("run",), ("chat",), ("doctor",),
+    ("limits", "list"), ("limits", "explain"), ("usage",), ("usage", "rebuild"), ("requests",), ("requests", "list"),
+    ("requests", "export"), ("projects",), ("projects", "create"), ("events",), ("events", "list"), ("run",), ("chat",), ("doctor",),
 ]  # fmt: skip
 
 ON_A_TERMINAL = """

@@ -4,10 +4,24 @@ import asyncio
 import json
 
 import pytest
-from gateway_fakes import FakeFront, FakeJournal, FakeKeys, FakeLimiter, FakeLink, model, principal
+from gateway_fakes import (
+    FakeBook,
+    FakeCounter,
+    FakeFront,
+    FakeJobs,
+    FakeJournal,
+    FakeKeys,
+    FakeLimiter,
+    FakeLink,
+    FakeMeter,
+    model,
+    principal,
+)
+from gateway_limits import loader, real_limiter
 
 from lingpai.catalog.service import Catalog
 from lingpai.gateway.authenticate import Account, Authenticator
+from lingpai.gateway.call_limits import CallLimits
 from lingpai.gateway.gateway import Gateway
 from lingpai.gateway.settings import GatewaySettings
 from lingpai.jobs.runner import JobRunner
@@ -19,12 +33,17 @@ KEY = b"sk-lp-known"
 class Stage:
     """A gateway, what stands around it, and calls on it."""
 
-    def __init__(self, loop, **settings):
+    def __init__(self, loop, *, limiter=None, load_meters=None, **settings):
         self.keys = FakeKeys()
         self.journal = FakeJournal()
-        self.limiter = FakeLimiter()
+        self.limiter = FakeLimiter() if limiter is None else limiter
+        self.book = FakeBook()
+        self.let_go = []
+        self.counter = FakeCounter()
+        self.meter = FakeMeter()
         self.link = FakeLink()
         self.is_loading = False
+        jobs = FakeJobs(loop)
         self.gateway = Gateway(
             settings=GatewaySettings(**settings),
             loop=loop,
@@ -35,8 +54,17 @@ class Stage:
             journal=self.journal,
             metrics=CallMetrics(),
             is_loading=lambda: self.is_loading,
+            call_limits=CallLimits(
+                self.book,
+                load_meters,
+                let_go=self.let_go.append,
+                generation=lambda: self.keys.generation,
+                jobs=jobs,
+            ),
+            counter=self.counter,
+            jobs=jobs,
         )
-        self.allow(principal(), meters=("meter",))
+        self.allow(principal(), meters=(self.meter,))
 
     def allow(self, caller, *, meters=(), key=KEY):
         caller.account = Account(caller, meters)
@@ -47,6 +75,12 @@ class Stage:
         for each in models:
             self.gateway.catalog.replace(each.backend, models)
             self.gateway._links[each.backend.name] = self.link
+
+    def serve_only(self, *models):
+        """The same, after all that was served until now is gone."""
+        for each in self.gateway.catalog.models():
+            self.gateway.catalog.remove(each.backend)
+        self.serve(*models)
 
     def open(self, path=b"/v1/chat/completions", *, front=None, key=KEY, headers=()):
         """The call of a request whose head has come."""
@@ -127,6 +161,16 @@ def _error_of():
 @pytest.fixture
 def front():
     return FakeFront()
+
+
+@pytest.fixture
+def limited(make_stage):
+    """A stage with the real engine of limits, and one chat model on it."""
+    limiter = real_limiter()
+    stage = make_stage(limiter=limiter, load_meters=loader(limiter).load)
+    stage.allow(principal())
+    stage.serve(model())
+    return stage
 
 
 @pytest.fixture

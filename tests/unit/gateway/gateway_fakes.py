@@ -25,6 +25,9 @@ class FakeFront:
     def write(self, data):
         self.sent += data
 
+    def slow_down(self):
+        self.told_to_slow_down = True
+
     def finish(self, *, keep_alive):
         self.call = None
         self.ended.append("keep" if keep_alive else "close")
@@ -88,6 +91,10 @@ class FakeLink:
         receiver.upstream = self.upstream
         self.sent.append((path, body))
 
+    def send_typed(self, path, body, receiver, request_id, *, media_type):
+        self.send(path, body, receiver, request_id)
+        self.media_type = media_type
+
 
 class FakeJournal:
     """A journal that writes at once, cannot write, or waits until it is told."""
@@ -112,6 +119,18 @@ class FakeJournal:
         return record
 
 
+class FakeMeter:
+    """A limit of requests that always has room."""
+
+    unit, index = "requests", 0
+
+    def room(self, now):
+        return True
+
+    def take(self, now):
+        pass
+
+
 class FakeLimiter:
     """Counts what is taken and given back; refuses when told."""
 
@@ -120,18 +139,48 @@ class FakeLimiter:
         self.given_back = []
         self.refusal = None
 
-    def admit(self, meters, now):
+    def admit(self, limits, now):
         if self.refusal is None:
-            self.taken.append((meters, now))
+            self.taken.append((limits.meters, now))
         return self.refusal
 
-    def give_back(self, meters, admitted_at):
-        self.given_back.append((meters, admitted_at))
+    def give_back(self, limits, admitted_at, reserved):
+        self.given_back.append((limits.meters, admitted_at))
 
     @property
     def held(self) -> int:
         """Requests that are charged."""
         return len(self.taken) - len(self.given_back)
+
+
+class FakeBook:
+    """The limits of models: none, unless the test gives some."""
+
+    def __init__(self):
+        self.version = 0
+        self.entries = ()
+
+    def for_call(self, user_id, model_id, *, user_name=""):
+        return self.entries
+
+
+class FakeCounter:
+    """Counts a token per character, in no thread; None when it is told to fail."""
+
+    fails = False
+
+    async def count(self, tokenizer, *texts):
+        return None if self.fails else [sum(map(len, read())) for read in texts]
+
+
+class FakeJobs:
+    """Starts tasks on a loop that does not run yet: tests call from outside of it."""
+
+    def __init__(self, loop):
+        self._loop = loop
+
+    def start(self, name, work):
+        return self._loop.create_task(work, name=name)
 
 
 class FakeBackend:
@@ -141,6 +190,7 @@ class FakeBackend:
         self.name, self.kind, self.state = name, kind, state
         self.host, self.port, self.is_tls, self.socket_path = "127.0.0.1", 8000, False, None
         self.path_prefix, self.headers, self.retry_after = "/v1", {}, 2.4
+        self.replicas, self.is_replicated = (), False
 
 
 class FakeKeys:

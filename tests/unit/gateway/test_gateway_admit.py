@@ -9,6 +9,7 @@ from lingpai.lane.upstream import Failure
 class Refusal:
     code = "insufficient_quota"
     message = "2000/day is spent."
+    wait_s = 0
 
     def headers(self, now):
         return b"retry-after: 60\r\nx-should-retry: false\r\n"
@@ -25,7 +26,7 @@ def test_record_carries_the_very_time_the_limits_were_asked_at(served, front, an
     answer(served.call(front=front), GOOD)
 
     ((meters, asked_at),) = served.limiter.taken
-    assert meters == ("meter",)
+    assert meters == (served.meter,)
     assert served.journal.record.started_at == asked_at
 
 

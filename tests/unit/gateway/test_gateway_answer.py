@@ -58,7 +58,16 @@ def test_pages_of_allowed_origins_may_read_an_answer(origins, origin, allowed):
         assert (b"vary: origin" in lines) == (allowed != b"*")
 
 
-@pytest.mark.parametrize(("status", "code"), [(400, "invalid_request"), (431, "headers_too_large")])
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        (400, "invalid_request"),
+        (413, "request_too_large"),
+        (429, "rate_limit_exceeded"),
+        (431, "headers_too_large"),
+        (503, "server_busy"),
+    ],
+)
 def test_answer_to_what_is_no_http_is_an_error_like_any_other(status, code):
     head, _, body = malformed(status, "Send less.").partition(b"\r\n\r\n")
 
@@ -66,4 +75,5 @@ def test_answer_to_what_is_no_http_is_an_error_like_any_other(status, code):
     assert head.startswith(STATUS_LINE[status].strip())
     assert (error["code"], error["message"]) == (code, "Send less.")
     assert b"connection: close" in head
+    assert (b"retry-after: 1" in head) == (status in (429, 503))
     assert b"content-length: %d" % len(body) in head

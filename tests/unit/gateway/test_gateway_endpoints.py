@@ -8,13 +8,21 @@ from lingpai.gateway.endpoints import (
     EMBEDDINGS,
     ENDPOINTS,
     GENERATE,
+    IMAGES,
     INFERENCE,
     PREDICT,
+    RERANK,
+    SPEECH,
+    TRANSCRIPTIONS,
     find_endpoint,
 )
 
 
-@pytest.mark.parametrize("endpoint", [CHAT, COMPLETIONS, EMBEDDINGS], ids=lambda endpoint: endpoint.name)
+@pytest.mark.parametrize(
+    "endpoint",
+    [CHAT, COMPLETIONS, EMBEDDINGS, RERANK, TRANSCRIPTIONS, SPEECH, IMAGES],
+    ids=lambda endpoint: endpoint.name,
+)
 @pytest.mark.parametrize(
     "form",
     ["/v1{}", "/v1{}/", "{}", "/v1/v1{}", "/v1/v1/v1{}", "//v1{}", "/v1/{}", "/v1{}?a=b", "/v1{}/?a=b&c",
@@ -33,6 +41,8 @@ def test_openais_addresses_are_found_in_every_form_they_are_pasted(endpoint, for
         (b"/predict/", PREDICT),
         (b"/predict?x", PREDICT),
         (b"/api/v1/generate", GENERATE),
+        (b"/v2/rerank", RERANK),
+        (b"/v2/rerank/?x", RERANK),
     ],
 )
 def test_plain_calls_are_found(url, endpoint):
@@ -106,6 +116,6 @@ def test_odd_bytes_in_a_path_are_no_error(bytes_):
 
 
 def test_names_and_addresses_are_unique():
-    assert (
-        len({endpoint.name for endpoint in ENDPOINTS}) == len({endpoint.path for endpoint in ENDPOINTS}) == 6
-    )
+    names, paths = ({getattr(each, key) for each in ENDPOINTS} for key in ("name", "path"))
+
+    assert len(names) == len(paths) == len(ENDPOINTS)

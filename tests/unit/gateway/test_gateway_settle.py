@@ -28,8 +28,12 @@ def test_record_of_a_complete_call(served, front, answer):
     ("usage", "counted"),
     [
         ({"prompt_tokens": 1, "estimated": True}, "estimated"),
-        (None, "none"),
-        ({"prompt_tokens": "x"}, "none"),
+        (None, "estimated"),
+        ({"prompt_tokens": "x"}, "estimated"),
+        ({"prompt_tokens": -5, "completion_tokens": 3}, "estimated"),
+        ({"prompt_tokens": 10**10}, "estimated"),
+        ({"prompt_tokens": 0, "completion_tokens": 0}, "estimated"),
+        ({"prompt_tokens": 0, "completion_tokens": 1}, "reported"),
     ],
 )
 def test_record_says_how_tokens_were_counted(served, front, answer, usage, counted):
@@ -153,7 +157,8 @@ def test_body_that_grows_too_large_is_refused_once(make_stage, front, error_of):
     call.body_complete()
 
     assert error_of(front)["code"] == "request_too_large"
-    assert (front.ended, stage.journal.records) == (["linger"], [])
+    assert front.ended == ["linger"]
+    assert (stage.journal.record.end_reason, stage.journal.record.status) == ("refused", 413)
 
 
 def test_body_of_exactly_the_limit_is_read(make_stage, front):

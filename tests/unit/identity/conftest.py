@@ -8,6 +8,7 @@ import pytest
 from identity_fakes import DEFAULT_LIMITS, Changes, Clock, validate_limit
 
 from lingpai.identity.peppers import Peppers
+from lingpai.identity.projects import Projects
 from lingpai.identity.schemas import UserCreate
 from lingpai.identity.scopes import ALL_SCOPES, SCOPES_OF_ROLE
 from lingpai.identity.service import Keys, Users
@@ -71,6 +72,11 @@ def keys(database: Database, changes: Changes, clock: Clock, peppers: Peppers, u
         default_limits=DEFAULT_LIMITS,
         clock=clock,
     )
+
+
+@pytest.fixture
+def projects(database: Database, changes: Changes, clock: Clock, users: Users) -> Projects:
+    return Projects(database, on_change=changes, validate_limit=validate_limit, clock=clock)
 
 
 @pytest.fixture

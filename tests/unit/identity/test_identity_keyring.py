@@ -10,6 +10,7 @@ import pytest
 from lingpai.identity import keyring as keyring_module
 from lingpai.identity.interfaces import CreatedKey, KeyUse
 from lingpai.identity.keyring import Keyring
+from lingpai.identity.known_ids import KnownIds, SqlIds
 from lingpai.identity.peppers import Peppers
 from lingpai.identity.schemas import KeyCreate, KeyUpdate, UserCreate, UserUpdate
 from lingpai.identity.service import Keys, Users
@@ -373,3 +374,90 @@ def test_every_change_starts_a_new_generation() -> None:
     seen.append(keyring.generation)
 
     assert seen == [0, 0, 1, 2]
+
+
+# -- floods
+
+
+@pytest.fixture
+def filled_keyring(database: Database, peppers: Peppers, keys: Keys, admin: Principal) -> Keyring:
+    """A keyring that knows all ids; one key was made before."""
+    keys.create(admin, KeyCreate(name="before"))
+    known_ids = KnownIds()
+    known_ids.fill(SqlIds(database))
+    return Keyring(SqlCredentialStore(database), peppers, known_ids=known_ids)
+
+
+def with_another_secret(token: bytes, number: int = 0) -> bytes:
+    body = f"{token[:18].decode()}{number:043d}"
+    return (body + keyring_checksum(body)).encode()
+
+
+def test_well_formed_key_with_an_unknown_id_is_garbage_without_a_look_up(filled_keyring: Keyring) -> None:
+    """The checksum is public, so a flood may well have right ones."""
+    tokens = [mint_credential("sk-lp-").token.encode() for _ in range(1000)]
+
+    assert all(filled_keyring.is_known_garbage(token) for token in tokens)
+    assert filled_keyring.look_ups == 0
+
+
+def test_key_made_later_is_no_garbage(filled_keyring: Keyring, keys: Keys, admin: Principal) -> None:
+    created = keys.create(admin, KeyCreate(name="later"))
+
+    filled_keyring.forget_key(created.key.id)  # as the change event does
+
+    assert not filled_keyring.is_known_garbage(token_of(created))
+    assert filled_keyring.load(token_of(created)) is not None
+
+
+def test_wrong_secrets_for_a_real_id_cost_one_look_up(
+    filled_keyring: Keyring, keys: Keys, admin: Principal
+) -> None:
+    created = keys.create(admin, KeyCreate(name="a"))
+    filled_keyring.forget_key(created.key.id)
+    looked_up = 0
+    for number in range(100):
+        token = with_another_secret(token_of(created), number)
+        if not filled_keyring.is_known_garbage(token):
+            looked_up += 1
+            filled_keyring.remember(token, filled_keyring.load(token))
+
+    assert (looked_up, filled_keyring.look_ups) == (1, 1)
+
+
+def test_owner_is_not_locked_out_by_those_who_try_secrets(
+    filled_keyring: Keyring, keys: Keys, admin: Principal
+) -> None:
+    created = keys.create(admin, KeyCreate(name="a"))
+    filled_keyring.forget_key(created.key.id)
+    for number in range(50):
+        token = with_another_secret(token_of(created), number)
+        filled_keyring.remember(token, filled_keyring.load(token))
+
+    assert not filled_keyring.is_known_garbage(token_of(created))
+    assert filled_keyring.load(token_of(created)) is not None
+
+
+def test_stored_secret_is_not_trusted_after_any_change(
+    filled_keyring: Keyring, keys: Keys, admin: Principal
+) -> None:
+    """A rotated key has its old id and a new secret; what was read before must not call that one wrong."""
+    created = keys.create(admin, KeyCreate(name="a"))
+    filled_keyring.forget_key(created.key.id)
+    wrong = with_another_secret(token_of(created))
+    filled_keyring.load(wrong)
+    assert filled_keyring.is_known_garbage(wrong)
+
+    filled_keyring.forget_user("usr_any")
+
+    assert not filled_keyring.is_known_garbage(wrong)
+
+
+def test_stored_secrets_do_not_fill_the_memory(database: Database, peppers: Peppers) -> None:
+    keyring = Keyring(SqlCredentialStore(database), peppers, garbage_capacity=10)
+
+    for _ in range(100):
+        keyring.load(mint_credential("sk-lp-").token.encode())
+
+    assert len(keyring._stored) <= 10
+    assert keyring.look_ups == 100

@@ -17,7 +17,7 @@ def refusal(caught: pytest.ExceptionInfo[LingpaiError]) -> tuple[str, str | None
     "name", ["laptop", "CI für Ölförderung", "令牌", "a", "x" * 64, "a.b", "me@home", "🙂"]
 )
 def test_key_names_are_free_text(name: str) -> None:
-    assert restrictions.checked_key_name(name) == name
+    assert restrictions.checked_name(name) == name
 
 
 @pytest.mark.parametrize(
@@ -27,7 +27,7 @@ def test_key_names_are_free_text(name: str) -> None:
 )  # fmt: skip
 def test_key_names_that_could_deceive_or_break_something_are_refused(name: str) -> None:
     with pytest.raises(LingpaiError) as caught:
-        restrictions.checked_key_name(name)
+        restrictions.checked_name(name)
 
     assert refusal(caught) == ("invalid_request", "name")
 

@@ -1,4 +1,4 @@
-"""The management API of keys and users, as its callers see it."""
+"""The management API of keys, projects and users, as its callers see it."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -10,7 +10,8 @@ from fastapi.routing import iter_route_contexts
 from starlette.testclient import TestClient
 
 from lingpai.errors import LingpaiError
-from lingpai.identity.routes import key_routes, user_routes
+from lingpai.identity.projects import Projects
+from lingpai.identity.routes import key_routes, project_routes, user_routes
 from lingpai.identity.service import Keys, Users
 from lingpai.principal import Principal
 from lingpai.web.auth import declared_scope
@@ -18,7 +19,7 @@ from lingpai.web.errors import install_error_handlers
 
 Member = Callable[..., Principal]
 KEY_FIELDS = {
-    "id", "name", "user", "scopes", "models", "limits", "allowed_ips", "expires_at", "created_at",
+    "id", "name", "user", "project", "scopes", "models", "limits", "allowed_ips", "expires_at", "created_at",
     "disabled", "last_used_at", "last_used_ip", "hint",
 }  # fmt: skip
 
@@ -29,10 +30,11 @@ def callers(admin: Principal, member: Member) -> dict[str, Principal]:
 
 
 @pytest.fixture
-def app(keys: Keys, users: Users, callers: dict[str, Principal]) -> FastAPI:
+def app(keys: Keys, users: Users, projects: Projects, callers: dict[str, Principal]) -> FastAPI:
     app = FastAPI()
     install_error_handlers(app)
     app.include_router(key_routes(keys))
+    app.include_router(project_routes(projects))
     app.include_router(user_routes(users))
 
     async def authenticate(request: Request) -> Principal:
@@ -212,6 +214,9 @@ def test_second_tenant_gets_the_same_answers_for_existing_and_unknown_things(cli
             client.get(f"/api/v1/keys?user={user}", headers=eve),
             client.post("/api/v1/keys", json={"name": "x", "user": user}, headers=eve),
             client.get(f"/api/v1/users/{user}", headers=eve),
+            client.get(f"/api/v1/projects/{user}", headers=eve),
+            client.get(f"/api/v1/keys?project={user}", headers=eve),
+            client.post("/api/v1/keys", json={"name": "x", "project": user}, headers=eve),
         ]
         return [
             (answer.status_code, answer.text.replace(key, "KEY").replace(user, "USER")) for answer in found
@@ -255,6 +260,54 @@ def test_users_are_made_listed_shown_and_changed(client: TestClient) -> None:
     }
 
 
+def test_projects_are_made_listed_shown_and_changed(client: TestClient) -> None:
+    made = client.post("/api/v1/projects", json={"name": "search", "owner": "bob", "limits": ["9/day"]})
+
+    assert made.status_code == 201
+    assert made.json() == {
+        "id": made.json()["id"], "name": "search", "owner": "bob", "personal": False, "limits": ["9/day"],
+        "created_at": "2026-11-18T11:06:40Z",
+    }  # fmt: skip
+    assert client.get(f"/api/v1/projects/{made.json()['id']}").json() == made.json()
+    changed = client.patch("/api/v1/projects/search", json={"name": "find", "limits": []}).json()
+    assert (changed["name"], changed["limits"]) == ("find", [])
+    listed = client.get("/api/v1/projects", headers={"x-caller": "bob"}).json()["data"]
+    assert {(project["name"], project["personal"]) for project in listed} == {("bob", True), ("find", False)}
+
+
+def test_pages_lead_through_all_projects(client: TestClient) -> None:
+    first = client.get("/api/v1/projects?limit=2").json()
+    second = client.get(f"/api/v1/projects?limit=2&cursor={first['next_cursor']}").json()
+
+    assert {project["name"] for project in first["data"] + second["data"]} == {"admin", "bob", "eve"}
+    assert second["next_cursor"] is None
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({}, "name"),
+        ({"name": "a/b"}, "name"),
+        ({"name": "a", "id": "prj_1"}, "id"),
+        ({"name": "a", "is_personal": True}, "is_personal"),
+        ({"name": "a", "limits": ["lots"]}, "limits"),
+        ({"name": "a", "owner": 5}, "owner"),
+    ],
+)
+def test_wrong_projects_are_refused(client: TestClient, body: dict[str, Any], param: str) -> None:
+    assert refusal(client.post("/api/v1/projects", json=body)) == (400, "invalid_request", param)
+
+
+def test_members_reach_no_route_that_changes_projects(client: TestClient) -> None:
+    bob = {"x-caller": "bob"}
+
+    for answer in (
+        client.post("/api/v1/projects", json={"name": "x"}, headers=bob),
+        client.patch("/api/v1/projects/bob", json={"limits": []}, headers=bob),
+    ):
+        assert refusal(answer)[:2] == (403, "insufficient_scope")
+
+
 @pytest.mark.parametrize(
     "body", [{"name": "a", "id": "usr_1"}, {"name": "a b"}, {"name": "a", "role": "root"}, {"name": None}]
 )
@@ -265,7 +318,7 @@ def test_wrong_users_are_refused(client: TestClient, body: dict[str, Any]) -> No
 def test_every_route_declares_a_scope_of_its_own_resource(app: FastAPI) -> None:
     routes = [route for route in iter_route_contexts(app.routes) if str(route.path).startswith("/api/")]
 
-    assert len(routes) == 9
+    assert len(routes) == 13
     for route in routes:
         resource = str(route.path).split("/")[3]
         action = "read" if route.methods == {"GET"} else "write"

@@ -16,10 +16,12 @@ def test_key_calls_models_and_nothing_else_by_default() -> None:
     assert DEFAULT_SCOPES == ("model:inference",)
 
 
-def test_member_holds_nothing_that_changes_models_users_or_limits() -> None:
+def test_member_holds_nothing_that_changes_what_is_not_theirs() -> None:
     assert ALL_SCOPES - effective_scopes(ALL_SCOPES, "member") == {
+        "events:write",
         "limits:write",
         "models:write",
+        "projects:write",
         "users:write",
     }
 

@@ -87,6 +87,8 @@ class App:
             more = message.get("more_body", False)
         if scope["path"] == "/slow":
             await self.go_on.wait()
+        if scope["path"] == "/offence":
+            scope["state"]["is_offence"] = True
         answer = f"asgi:{scope['method']} {scope['path']} ".encode() + body
         headers = [(b"content-length", str(len(answer)).encode())]
         await send({"type": "http.response.start", "status": 200, "headers": headers})

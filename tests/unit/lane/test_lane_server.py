@@ -7,6 +7,8 @@ import stat
 import pytest
 from front_harness import post
 
+from lingpai.lane.doorman import Bounds
+
 # -- the server
 
 
@@ -80,3 +82,50 @@ def test_draining_closes_idle_connections_and_accepts_no_new_ones(run, lane):
             return rests
 
     assert run(test()) == [b"", b""]
+
+
+def test_draining_waits_for_last_events_that_take_their_time(run, lane):
+    """Under load the record of a stopped stream, and so its last event, may take a moment."""
+
+    async def test():
+        async with lane() as running:
+            caller = await running.caller()
+            await caller.send(post(b"/call/wait"))
+            call = await running.call()
+            await call.complete.wait()
+            loop = asyncio.get_running_loop()
+            call.stop = lambda: loop.call_later(0.3, call.answer, b"late")
+            await running.server.drain()
+            return await caller.answer(), call.front.call
+
+    assert run(test()) == ((200, b"late"), None)
+
+
+def test_draining_closes_half_sent_heads_at_once(run, lane):
+    """Slow connections do not hold the stop up."""
+
+    async def test():
+        async with lane() as running:
+            callers = [await running.caller() for _ in range(20)]
+            for caller in callers:
+                await caller.send(b"POST /call HTTP/1.1\r\nx-slow: ")
+            await asyncio.sleep(0.02)
+            running.server.reconfigure(keep_alive_s=600, stop_timeout_s=60, bounds=Bounds())
+            await running.server.drain()
+            return [await each.rest() for each in callers]
+
+    assert run(test()) == [b""] * 20
+
+
+# -- settings that change
+
+
+def test_bounds_and_times_change_while_running(run, lane):
+    async def test():
+        async with lane() as running:
+            running.server.reconfigure(keep_alive_s=7, stop_timeout_s=3, bounds=Bounds(connections=1))
+            first, second = await running.caller(), await running.caller()
+            await second.send(post())
+            return await first.rest(), await second.answer(), running.server._server.config.timeout_keep_alive
+
+    assert run(test()) == (b"", (200, b"call:"), 7)

@@ -10,9 +10,12 @@ import subprocess
 import sys
 import time
 from contextlib import closing
+from zlib import crc32
 
+import msgspec
 import pytest
 
+from lingpai.metering.framing import pack_frame_header, unpack_header
 from lingpai.metering.journal import Journal
 from lingpai.metering.segments import list_segments
 from lingpai.metering.settings import MeteringSettings
@@ -21,8 +24,10 @@ from lingpai.metering.settings import MeteringSettings
 class Child:
     """An ingester and the pipes to it."""
 
-    def __init__(self, directory, database_path) -> None:
-        command = [sys.executable, "-m", "lingpai.metering.ingester", str(directory), str(database_path)]
+    def __init__(self, directory, database_path, setting="") -> None:
+        code = f"import sys; from lingpai.metering import ingester, loader; loader.{setting}; sys.exit(ingester.main())"
+        program = ["-c", code] if setting else ["-m", "lingpai.metering.ingester"]
+        command = [sys.executable, *program, str(directory), str(database_path)]
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0
         )
@@ -57,8 +62,8 @@ class Child:
 def start(journal_directory, database, database_path):
     children = []
 
-    def start_one() -> Child:
-        children.append(Child(journal_directory, database_path))
+    def start_one(setting="") -> Child:
+        children.append(Child(journal_directory, database_path, setting))
         return children[-1]
 
     yield start_one
@@ -116,8 +121,8 @@ def test_when_the_server_dies_it_loads_what_is_there_and_ends(start, write_segme
     assert loaded() == ["a", "b"]
 
 
-def test_a_torn_tail_is_reported_and_the_rest_is_loaded(start, write_segment, records, loaded):
-    """Once a new server has begun a new segment."""
+def test_a_torn_tail_is_reported_and_the_rest_is_loaded(start, write_segment, records, loaded, database_path):
+    """Once a new server has begun a new segment; the database knows of it as well, once."""
     torn = write_segment(records("a", "b"))
     torn.write_bytes(torn.read_bytes()[:-3])
     write_segment(records("c"))
@@ -126,7 +131,63 @@ def test_a_torn_tail_is_reported_and_the_rest_is_loaded(start, write_segment, re
     child.wait_for_words("is damaged")
 
     assert child.finish() == 0
+    assert start().finish() == 0
     assert loaded() == ["a", "c"]
+    with closing(sqlite3.connect(database_path)) as connection:
+        ((segment, description),) = connection.execute("SELECT segment, description FROM usage_damage")
+    assert segment == int(torn.stem)
+    assert "is damaged" in description
+
+
+def test_segments_that_a_killed_ingester_left_are_deleted(
+    start, write_segment, records, loaded, journal_directory
+):
+    """It had loaded them and was killed before it could."""
+    first = write_segment(records("a"))
+    kept = first.read_bytes()
+    newest = write_segment(records("b"))
+    assert start().finish() == 0
+    first.write_bytes(kept)
+
+    assert start().finish() == 0
+
+    assert list_segments(journal_directory) == [int(newest.stem)]
+    assert loaded() == ["a", "b"]
+
+
+def test_a_segment_that_cannot_be_read_is_told_and_tried_at_the_next_start(
+    start, write_segment, records, loaded, journal_directory
+):
+    """A disk may come back; nothing is skipped that was not read."""
+    path = write_segment(records("a"))
+    whole = path.read_bytes()
+    path.unlink()
+    path.mkdir()
+    child = start()
+    child.wait_for_words("Is a directory")
+    assert child.process.wait(10) == 1
+
+    path.rmdir()
+    path.write_bytes(whole)
+
+    assert start().finish() == 0
+    assert loaded() == ["a"]
+
+
+def test_records_of_the_release_before_are_loaded(
+    start, write_segment, journal_directory, loaded, make_record
+):
+    """They were in the journal while the server was upgraded: their new fields have their defaults."""
+    path = write_segment([])
+    fields = list(msgspec.structs.astuple(make_record(request_id="old")))[:20]
+    payload = msgspec.msgpack.encode(fields)
+    salt = unpack_header(path.read_bytes())
+    with path.open("ab") as file:
+        file.write(pack_frame_header(len(payload), crc32(payload, salt)) + payload)
+
+    assert start().finish() == 0
+
+    assert loaded() == ["old"]
 
 
 def test_signals_meant_for_the_server_do_not_end_it(start, write_segment, records, loaded):
@@ -181,18 +242,22 @@ def test_a_database_that_does_not_work_is_tried_again(start, write_segment, reco
 
 
 def test_a_locked_database_is_waited_for(start, write_segment, records, loaded, database_path):
-    """Another writer may take its time."""
-    newest = write_segment(records("a"))
+    """Another writer may take its time, longer than a statement waits; what is killed meanwhile has loaded nothing."""
+    newest = write_segment(records("a", "b"))
     with closing(sqlite3.connect(database_path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         child = start()
         child.wait_for((0, 0))
         time.sleep(0.1)
+        child.kill()
+        assert loaded() == []
+        child = start("_BUSY_TIMEOUT_S = 0.05")
+        child.wait_for_words("database is locked")
         other.execute("ROLLBACK")
 
     child.wait_for(end_of(newest))
 
-    assert loaded() == ["a"]
+    assert loaded() == ["a", "b"]
 
 
 def test_killed_at_any_moment_every_record_arrives_exactly_once(
@@ -212,9 +277,9 @@ def test_killed_at_any_moment_every_record_arrives_exactly_once(
     async def scenario():
         settings = MeteringSettings(fsync="never", segment_bytes=40_000)
         journal = Journal(journal_directory, asyncio.get_running_loop(), settings)
-        for _ in range(6):
+        for _ in range(20):
             child = start()
-            await write_some(journal, time.monotonic() + random.uniform(0.08, 0.3))
+            await write_some(journal, time.monotonic() + random.uniform(0.02, 0.25))
             child.kill()
         journal.close()
         return journal.position

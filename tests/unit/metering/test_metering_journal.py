@@ -189,10 +189,11 @@ def test_a_record_that_cannot_be_written_is_refused_without_harm_to_others(
     assert recorded(journal_directory) == ["a", "b"]
 
 
-def test_a_full_disk_refuses_the_records_and_recovers_with_the_next_write(
-    run, disk, make_record, journal_directory, caplog
+def test_a_full_disk_refuses_the_records_and_later_ones_are_recorded_again(
+    run, disk, make_record, journal_directory, monkeypatch
 ):
-    """`then(False)`, `healthy` False, nothing torn in the file; later records are recorded again."""
+    """`then(False)`, `healthy` False until a probe has worked, nothing torn in the file."""
+    monkeypatch.setattr(journal_module, "_PROBE_INTERVAL_S", 0.01)
     answers = []
 
     async def scenario(journal):
@@ -203,13 +204,13 @@ def test_a_full_disk_refuses_the_records_and_recovers_with_the_next_write(
         disk.room = None
         journal.append(make_record(request_id="b"), answers.append)
         await turns()
-        assert journal.healthy
+        assert not journal.healthy  # one record that fits is no room yet
+        await until(lambda: journal.healthy)
 
     run(scenario)
 
     assert answers == [False, True]
     assert recorded(journal_directory) == ["b"]
-    assert ["No space left" in caplog.messages[0], "again" in caplog.messages[1]] == [True, True]
 
 
 def test_records_that_fit_before_the_disk_was_full_count_and_the_torn_one_is_cut_off(
@@ -277,7 +278,7 @@ def test_a_segment_that_cannot_be_truncated_is_left_behind(
     assert len(damage) == 1
 
 
-def test_health_comes_back_by_itself(run, disk, make_record, journal_directory, monkeypatch):
+def test_health_comes_back_by_itself(run, disk, make_record, caplog, monkeypatch):
     """A server that turns every call away would otherwise never find out that there is room again."""
     monkeypatch.setattr(journal_module, "_PROBE_INTERVAL_S", 0.01)
 
@@ -292,7 +293,123 @@ def test_health_comes_back_by_itself(run, disk, make_record, journal_directory, 
 
     run(scenario)
 
-    assert not (journal_directory / "probe").exists()
+    assert ["No space left" in caplog.messages[0], "again" in caplog.messages[1]] == [True, True]
+
+
+@pytest.mark.parametrize("fsync", ["always", "interval"])
+def test_a_disk_that_writes_but_does_not_sync_is_not_healthy_in_between(
+    run, disk, make_record, monkeypatch, fsync
+):
+    """Writing into the page cache works on a broken disk; only a probe that was synced says that it is whole."""
+    monkeypatch.setattr(journal_module, "_PROBE_INTERVAL_S", 0.005)
+    monkeypatch.setattr(journal_module, "_SYNC_INTERVAL_S", 0.005)
+    answers = []
+
+    async def scenario(journal):
+        disk.broken = True
+        journal.append(make_record(), answers.append)
+        await until(lambda: not journal.healthy)
+        for _ in range(20):
+            journal.append(make_record(), answers.append)
+            await asyncio.sleep(0.005)
+            assert not journal.healthy
+        disk.broken = False
+        await until(lambda: journal.healthy)
+        journal.append(make_record(), answers.append)
+        await until(lambda: len(answers) == 22)
+
+    run(scenario, fsync=fsync)
+
+    assert answers == ([False] * 21 if fsync == "always" else [True] * 21) + [True]
+
+
+def test_a_probe_that_hangs_does_not_hold_the_loop_and_close_waits_for_it(
+    run, disk, make_record, monkeypatch
+):
+    """A broken disk may take its time to say so."""
+    monkeypatch.setattr(journal_module, "_PROBE_INTERVAL_S", 0.001)
+
+    async def scenario(journal):
+        disk.broken = True
+        journal.append(make_record(), lambda ok: None)
+        await until(lambda: not journal.healthy)
+        disk.may_sync.clear()
+        await asyncio.sleep(0.02)
+        assert not journal.healthy
+
+    run(scenario, fsync="always")
+
+
+def test_when_the_folder_cannot_be_opened_the_segment_in_use_stays_the_newest(
+    run, disk, make_record, journal_directory, monkeypatch
+):
+    """Out of descriptors. A newer segment would lead the reader away from the one that is written to."""
+    real_open = os.open
+
+    def no_more_descriptors(path, flags, *rest):
+        if flags & os.O_DIRECTORY:
+            raise OSError(errno.EMFILE, "Too many open files")
+        return real_open(path, flags, *rest)
+
+    async def scenario(journal):
+        monkeypatch.setattr(journal_module.os, "open", no_more_descriptors)
+        for number in range(10):
+            journal.append(make_record(request_id=str(number)), lambda ok: None)
+            await turns()
+        assert len(list_segments(journal_directory)) == 1
+        monkeypatch.undo()
+        journal.append(make_record(request_id="10"), lambda ok: None)
+        await turns()
+
+    run(scenario, fsync="interval", segment_bytes=200)
+
+    assert recorded(journal_directory) == [str(number) for number in range(11)]
+
+
+def test_a_torn_segment_without_a_successor_takes_nothing(
+    run, disk, make_record, journal_directory, monkeypatch
+):
+    """Not even when writing works again: what comes behind a torn frame could be lost with it."""
+    monkeypatch.setattr(journal_module, "_PROBE_INTERVAL_S", 0.005)
+    answers = []
+
+    def no_truncate(descriptor, size):
+        raise OSError(errno.EIO, "Input/output error")
+
+    def no_segment(directory, salt):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    async def scenario(journal):
+        monkeypatch.setattr(journal_module.os, "ftruncate", no_truncate)
+        disk.room = 30
+        journal.append(make_record(request_id="a"), answers.append)
+        await turns()
+        disk.room = None
+        with monkeypatch.context() as full:
+            full.setattr(journal_module, "create_segment", no_segment)
+            journal.append(make_record(request_id="b"), answers.append)
+            await asyncio.sleep(0.05)
+            assert not journal.healthy
+        await until(lambda: journal.healthy)
+        journal.append(make_record(request_id="c"), answers.append)
+        await turns()
+
+    run(scenario)
+
+    assert answers == [False, False, True]
+
+
+def test_what_a_killed_process_began_is_removed(run, journal_directory):
+    """A segment without a name and a probe hold nothing."""
+    for name in ("000000000000001.new", "probe"):
+        (journal_directory / name).write_bytes(b"LPUS")
+
+    async def scenario(journal):
+        assert journal.written == 0
+
+    run(scenario)
+
+    assert [path.suffix for path in journal_directory.iterdir()] == [".journal"]
 
 
 def test_a_full_segment_is_followed_by_a_new_one(run, make_record, journal_directory):

@@ -9,7 +9,7 @@ from sqlalchemy import select
 from lingpai.metering import loader as loader_module
 from lingpai.metering.loader import SqliteLoader
 from lingpai.metering.segments import START
-from lingpai.metering.tables import usage_records, usage_rollups
+from lingpai.metering.tables import usage_damage, usage_marks, usage_records, usage_rollups
 
 
 @pytest.fixture
@@ -89,6 +89,70 @@ def test_what_counts_as_request_error_and_refusal(loader, make_record, tables, c
 
     row = tables.rows(usage_rollups)[0]
     assert (row["requests"], row["errors"], row["refused"]) == expected
+
+
+def test_money_is_summed_for_each_currency(loader, make_record, tables):
+    """And costs nothing where the model has no price."""
+    loader.load([make_record(), make_record(charged_cost=500)], (1, 1))
+    loader.load(
+        [make_record(currency="CNY", cost=7, charged_cost=0), make_record(currency="", cost=0)], (1, 2)
+    )
+
+    row = tables.rows(usage_rollups)[0]
+    assert (row["cost_usd"], row["charged_usd"], row["cost_cny"], row["charged_cny"]) == (3000, 2000, 7, 0)
+    assert row["charged_tokens"] == 120
+
+
+def test_a_price_gone_wrong_stops_counting_before_it_overflows(loader, make_record, tables):
+    """SQLite would go on in floating point, and Python's whole numbers would not fit."""
+    most = make_record(cost=10**18, charged_cost=10**18)
+    for number in range(3):
+        loader.load([most] * 20, (1, number + 1))
+
+    assert tables.rows(usage_rollups)[0]["cost_usd"] == 10**18
+
+
+def test_projects_are_summed_apart(loader, make_record, tables):
+    """One key's calls may be in two, when it was moved."""
+    loader.load([make_record(), make_record(project_id="prj_other")], (1, 1))
+
+    assert [row["project_id"] for row in tables.rows(usage_rollups)] == ["prj_ada", "prj_other"]
+
+
+def test_marks_say_where_the_records_of_a_bucket_are(loader, make_record, tables):
+    """Also of those that arrive late: long after their bucket was reported."""
+    at = 1_800_000_000.0
+
+    def load(*offsets):
+        loader.load([make_record(started_at=at + offset) for offset in offsets], (1, 1))
+
+    load(0, 1, 900, 899, 901)
+    load(1800)
+    load(5, 1801)
+
+    marks = {row["bucket_start"] - at: (row["first_id"], row["last_id"]) for row in tables.rows(usage_marks)}
+    assert marks == {0: (1, 7), 900: (3, 5), 1800: (6, 8)}
+
+
+def test_a_late_record_is_added_to_its_own_bucket(loader, make_record, tables):
+    """A stream that ran for hours counts where it was admitted, as the limits count it."""
+    at = 1_800_000_000.0
+    loader.load([make_record(started_at=at), make_record(started_at=at + 90_000)], (1, 1))
+    loader.load([make_record(started_at=at + 1, duration_ms=9e7)], (1, 2))
+
+    assert {row["bucket_start"]: row["requests"] for row in tables.rows(usage_rollups)} == {
+        at: 2,
+        at + 90_000: 1,
+    }
+
+
+def test_damage_is_noted_with_the_position(loader, tables):
+    """A load without records is possible: there may have been nothing but damage."""
+    loader.load([], (7, 100), damage=[(1.5, 7, "segment 7 is damaged")])
+
+    assert loader.position() == (7, 100)
+    (row,) = tables.rows(usage_damage)
+    assert (row["found_at"], row["segment"], row["description"]) == (1.5, 7, "segment 7 is damaged")
 
 
 def test_a_failed_load_leaves_nothing_and_can_be_repeated(loader, make_record, tables, monkeypatch):

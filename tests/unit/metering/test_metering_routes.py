@@ -1,78 +1,50 @@
 """``GET /api/v1/usage``: names, own usage only, honest about what may be missing."""
 
-import time
+import json
 
 import pytest
-from fastapi import FastAPI
-from fastapi.testclient import TestClient
 
-from lingpai.metering.loader import SqliteLoader
 from lingpai.metering.routes import usage_routes
 from lingpai.metering.service import UsageReport
 from lingpai.metering.store import SqlUsageStore
 from lingpai.principal import Principal
-from lingpai.web.errors import install_error_handlers
 
+NOW = 1_800_000_060.0
 ADMIN = Principal("usr_root", "admin", "admin", scopes=frozenset({"usage:read"}))
 BOB = Principal("usr_bob", "bob", "member", key_id="bobs", scopes=frozenset({"usage:read"}))
 
 
-class Names:
-    """Two users with one key each; one more key is in the records only."""
-
-    def __init__(self):
-        self.keys = {"4fK3aaaaaaaa": ("laptop", "usr_ada"), "bobs": ("batch", "usr_bob")}
-        self.users = {"usr_ada": "ada", "usr_bob": "bob"}
-
-    def key_names(self, key_ids):
-        return {key_id: self.keys[key_id][0] for key_id in key_ids if key_id in self.keys}
-
-    def user_names(self, user_ids):
-        return {user_id: self.users[user_id] for user_id in user_ids if user_id in self.users}
-
-    def find_key(self, text, *, user_id):
-        found = [
-            id_
-            for id_, (name, owner) in self.keys.items()
-            if text in (id_, name) and user_id in (None, owner)
-        ]
-        return found[0] if found else None
-
-    def find_user(self, text):
-        return next((id_ for id_, name in self.users.items() if text in (id_, name)), None)
-
-
 @pytest.fixture
-def get(database, database_path, make_record):
-    """Asks as an administrator unless told otherwise; the answer's status and body."""
-    now = time.time()
-    records = [
-        make_record(started_at=now),
-        make_record(started_at=now, key_id="bobs", user_id="usr_bob"),
-        make_record(started_at=now, key_id="bobs", user_id="usr_bob", status=500),
-        make_record(started_at=now, key_id=None),
-        make_record(started_at=now, key_id="gone"),
-    ]
-    loader = SqliteLoader(database_path)
-    loader.load(records, (1, 1))
-    loader.close()
+def get_raw(database, load, names, ask):
+    """Asks as an administrator unless told otherwise; the raw answer."""
+    bob = {"key_id": "bobs", "user_id": "usr_bob", "project_id": "prj_bob"}
+    load(
+        {},
+        bob | {"currency": "CNY"},
+        bob | {"status": 500, "currency": "", "cost": 0, "charged_cost": 0},
+        {"key_id": None, "project_id": ""},
+        {"key_id": "gone"},
+    )
 
-    def ask(caller=ADMIN, *, arrives=True, **parameters):
-        async def authenticate(request):
-            return caller
-
+    def get(path, caller=ADMIN, *, arrives=True, **parameters):
         async def wait():
             return arrives
 
-        app = FastAPI()
-        install_error_handlers(app)
-        app.state.authenticate = authenticate
-        app.include_router(usage_routes(UsageReport(SqlUsageStore(database)), wait, Names()))
-        with TestClient(app) as client:
-            answer = client.get("/api/v1/usage", params=parameters)
+        report = UsageReport(SqlUsageStore(database), clock=lambda: NOW, max_rows=4)
+        return ask(usage_routes(report, wait, names), caller, path, **parameters)
+
+    return get
+
+
+@pytest.fixture
+def get(get_raw):
+    """The same for the report; its status and body."""
+
+    def ask_report(caller=ADMIN, **parameters):
+        answer = get_raw("/api/v1/usage", caller, **parameters)
         return answer.status_code, answer.json()
 
-    return ask
+    return ask_report
 
 
 def test_a_total_has_the_numbers_and_no_groups(get):
@@ -81,7 +53,21 @@ def test_a_total_has_the_numbers_and_no_groups(get):
 
     assert status == 200
     assert body["data"] == [
-        {"requests": 5, "prompt_tokens": 50, "completion_tokens": 100, "cost": 0.0, "errors": 1, "refused": 0}
+        {
+            "requests": 5,
+            "prompt_tokens": 50,
+            "completion_tokens": 100,
+            "cost": None,
+            "errors": 1,
+            "refused": 0,
+            "currency": None,
+            "costs": {"USD": "0.0000045", "CNY": "0.0000015"},
+            "cached_tokens": 5,
+            "reasoning_tokens": 10,
+            "charged": 5,
+            "charged_tokens": 150,
+            "charged_costs": {"USD": "0.0000045", "CNY": "0.0000015"},
+        }
     ]
     assert (body["tz"], body["by"]) == ("UTC", [])
     assert body["since"].endswith("Z")
@@ -140,3 +126,72 @@ def test_bad_parameters_are_named(get, parameters):
     assert status == 400
     assert body["error"]["code"] == "invalid_request"
     assert body["error"]["param"] == next(iter(parameters))
+
+
+def test_the_cost_is_a_number_in_its_currency(get):
+    """Of the exact decimal, which stands beside it; nothing without a price; none that mixes currencies."""
+    costs = {
+        row["user"]: (row["cost"], row["currency"])
+        for row in get(by="user", model="lingpai/eliza")[1]["data"]
+    }
+
+    assert costs == {"ada": (0.0000045, "USD"), "bob": (0.0000015, "CNY")}
+    assert get(model="other")[1]["data"][0]["cost"] == 0
+
+
+def test_projects_group_and_filter_as_keys_do(get):
+    """By name; a call without a project has none; another's does not exist."""
+    rows = get(by="project")[1]["data"]
+
+    assert [(row["project"], row["project_id"], row["requests"]) for row in rows] == [
+        ("ada", "prj_ada", 2),
+        ("=bob", "prj_bob", 2),
+        (None, None, 1),
+    ]
+    assert get(project="ada")[1]["data"][0]["requests"] == 2
+    assert get(BOB, project="prj_bob")[1]["data"][0]["requests"] == 2
+    assert get(BOB, project="ada")[0] == get(project="none")[0] == 404
+
+
+def test_a_report_that_is_too_long_is_refused_and_not_cut(get, load):
+    """Its reader would take a part for the whole."""
+    assert get(by="key,user")[0] == 200
+    load({"key_id": "fifth"})
+
+    status, body = get(by="key,user")
+
+    assert (status, body["error"]["param"]) == (400, "by")
+    assert "/api/v1/usage/export" in body["error"]["message"]
+
+
+def test_an_export_has_no_bound(get_raw, load):
+    """The rows of the report, with exact money."""
+    load(*({"key_id": f"key{number}"} for number in range(1200)))
+
+    answer = get_raw("/api/v1/usage/export", by="key,day", format="jsonl")
+
+    rows = [json.loads(line) for line in answer.text.splitlines()]
+    assert len(rows) == 1204
+    assert rows[0] | {"day": "2027-01-15"} == rows[0]
+    assert (rows[0]["cost_usd"], rows[0]["cost_cny"]) == ("0", "0.0000015")
+    assert answer.headers["cache-control"] == "no-store"
+
+
+def test_an_export_can_be_opened_in_a_spreadsheet(get_raw):
+    """A header, no formulas, and a byte order mark where it is wanted."""
+    answer = get_raw("/api/v1/usage/export", by="project", bom="true")
+
+    lines = answer.content.decode("utf-8-sig").split("\r\n")
+    assert answer.content.startswith(b"\xef\xbb\xbfproject,project_id,requests,errors,refused,charged,")
+    assert lines[2].startswith("'=bob,prj_bob,2,1,0,2,")
+    assert answer.headers["content-type"].startswith("text/csv; charset=utf-8")
+    assert answer.headers["content-disposition"] == 'attachment; filename="lingpai-usage.csv"'
+
+
+def test_an_export_shows_a_member_their_own_only(get_raw):
+    """And nobody less than what was answered."""
+    own = get_raw("/api/v1/usage/export", BOB, by="user", format="jsonl").text.splitlines()
+
+    assert [json.loads(line)["user"] for line in own] == ["bob"]
+    assert get_raw("/api/v1/usage/export", arrives=False).status_code == 503
+    assert get_raw("/api/v1/usage/export", format="xlsx").status_code == 400

@@ -5,7 +5,6 @@ from datetime import datetime
 import pytest
 
 from lingpai.errors import LingpaiError
-from lingpai.metering.loader import SqliteLoader
 from lingpai.metering.service import UsageQuestion, UsageReport, parse_groups
 from lingpai.metering.store import SqlUsageStore
 
@@ -18,13 +17,9 @@ NOW = utc("2026-11-20T08:07:00")
 
 
 @pytest.fixture
-def load(database, database_path, make_record):
-    """Loads one record for each dictionary of changes."""
-    loader = SqliteLoader(database_path)
-    yield lambda *changes: loader.load(
-        [make_record(**({"started_at": NOW} | each)) for each in changes], (1, 1)
-    )
-    loader.close()
+def load(load):
+    """Loads one record of now for each dictionary of changes."""
+    return lambda *changes: load(*({"started_at": NOW} | each for each in changes))
 
 
 @pytest.fixture

@@ -1,10 +1,12 @@
 """What quotas ask of the usage tables."""
 
-import pytest
-from sqlalchemy import event
+import re
 
-from lingpai.metering.loader import SqliteLoader
+import pytest
+from sqlalchemy import delete, event, insert
+
 from lingpai.metering.store import SqlUsageStore, UsageFilter
+from lingpai.metering.tables import usage_records, usage_retention
 
 AT = 1_800_000_000.0  # the start of a bucket
 KEY = ("key", "4fK3aaaaaaaa")
@@ -16,58 +18,116 @@ def store(database):
     return SqlUsageStore(database)
 
 
-@pytest.fixture
-def load(database, database_path, make_record):
-    """Loads one record for each dictionary of changes."""
-    loader = SqliteLoader(database_path)
-    yield lambda *changes: loader.load([make_record(**each) for each in changes], (1, 1))
-    loader.close()
+SUBJECTS = [
+    KEY,
+    USER,
+    ("project", "prj_ada"),
+    ("model", "lingpai/eliza"),
+    ("user_model", "usr_ada lingpai/eliza"),
+    ("client", "app"),
+]
+UNITS = {"requests": 1, "tokens": 30, "USD": 1500}
 
 
-@pytest.mark.parametrize("subject", [KEY, USER])
+@pytest.mark.parametrize("subject", SUBJECTS)
 @pytest.mark.parametrize("since", [AT, AT + 0.5, AT + 60, AT + 899.5, AT + 900, AT + 901.25, AT + 5000])
-def test_requests_are_counted_from_the_very_moment(store, load, subject, since):
-    """Within a bucket as exactly as at its start."""
+def test_charges_are_counted_from_the_very_moment(store, load, subject, since):
+    """Within a bucket as exactly as at its start, in every unit and for every subject."""
     times = [AT - 1, AT, AT + 0.5, AT + 60, AT + 899.5, AT + 900, AT + 901, AT + 901.25, AT + 1800, AT + 5000]
-    load(*({"started_at": time} for time in times))
+    load(*({"started_at": time, "client_id": "app"} for time in times))
 
-    assert store.requests_since(subject, since) == sum(time >= since for time in times)
-    assert store.request_times_since(subject, since) == [time for time in times if time >= since]
+    for unit, amount in UNITS.items():
+        assert store.charged_since(subject, unit, since) == amount * sum(time >= since for time in times)
+        expected = [(time, amount) for time in times if time >= since]
+        assert store.charges_since(subject, unit, since) == expected
 
 
-def test_only_charged_requests_count(store, load):
-    """A refused call and one that was given back took nothing."""
-    load({"charged": 0}, {"charged": 0, "end_reason": "refused"}, {"charged": 1}, {"charged": 2})
+def test_only_what_was_charged_counts(store, load):
+    """A refused call and one that was given back took nothing; a call may have been charged less than it used."""
+    nothing = {"charged": 0, "charged_tokens": 0, "charged_cost": 0}
+    load(
+        nothing,
+        nothing | {"end_reason": "refused"},
+        {},
+        {"charged": 2, "charged_tokens": 5, "charged_cost": 7},
+    )
 
     for subject in (KEY, USER):
-        assert store.requests_since(subject, AT) == store.requests_since(subject, AT - 1) == 3
-        assert store.request_times_since(subject, AT) == [AT] * 3
+        for since in (AT, AT - 1):
+            charged = [store.charged_since(subject, unit, since) for unit in UNITS]
+            assert charged == [3, 35, 1507]
+        assert store.charges_since(subject, "requests", AT) == [(AT, 1), (AT, 2)]
+        assert store.charges_since(subject, "tokens", AT) == [(AT, 30), (AT, 5)]
 
 
-def test_a_key_counts_alone_and_a_user_with_all_keys(store, load):
+def test_currencies_are_counted_apart(store, load):
+    """A limit in one knows nothing of the other."""
+    load({}, {"currency": "CNY", "charged_cost": 9}, {"currency": "", "cost": 0, "charged_cost": 0})
+
+    for since in (AT, AT - 1):
+        assert store.charged_since(KEY, "USD", since) == 1500
+        assert store.charged_since(KEY, "CNY", since) == 9
+    assert store.charges_since(KEY, "CNY", AT) == [(AT, 9)]
+
+
+def test_money_adds_up_beyond_64_bits(store, load):
+    """A backend that lies about its tokens cannot make the sum fail."""
+    load(*({"started_at": AT + 900 * number, "cost": 10**18, "charged_cost": 10**18} for number in range(30)))
+
+    assert store.charged_since(KEY, "USD", AT) == 30 * 10**18
+    row = next(iter(store.totals(UsageFilter(since=int(AT), until=int(AT) + 100_000), [])))
+    assert (row.cost_usd_units, row.cost_usd) == (30 * 10**9, 0)
+
+
+def test_a_key_counts_alone_and_others_with_all_their_keys(store, load):
     """Also with calls that had no key; nobody counts another's."""
     load(
         {"started_at": AT},
-        {"started_at": AT + 2, "key_id": "second"},
+        {"started_at": AT + 2, "key_id": "second", "model": "other"},
         {"started_at": AT + 1, "key_id": None},
         {"started_at": AT, "key_id": None, "user_id": "usr_bob"},
-        {"started_at": AT, "key_id": "bobs", "user_id": "usr_bob"},
+        {"started_at": AT, "key_id": "bobs", "user_id": "usr_bob", "project_id": "prj_bob"},
     )
 
     for since in (AT, AT - 60):
-        assert store.requests_since(KEY, since) == 1
-        assert store.requests_since(USER, since) == 3
-    assert store.request_times_since(USER, AT) == [AT, AT + 1, AT + 2]
-    assert store.request_times_since(KEY, AT) == [AT]
+        counts = [store.charged_since(subject, "requests", since) for subject in SUBJECTS]
+        assert counts == [1, 3, 4, 4, 2, 0]
+    assert store.charges_since(USER, "requests", AT) == [(AT, 1), (AT + 1, 1), (AT + 2, 1)]
+    assert store.charges_since(KEY, "requests", AT) == [(AT, 1)]
+    assert store.charges_since(SUBJECTS[4], "requests", AT) == [(AT, 1), (AT + 1, 1)]
+
+
+def test_where_records_are_gone_the_charges_of_a_bucket_come_at_its_end(store, load, database):
+    """Late rather than early: a limit made from them lets nothing through that it should not."""
+    load({"started_at": AT + 1}, {"started_at": AT + 2}, {"started_at": AT + 901}, {"started_at": AT + 1801})
+    with database.write() as connection:
+        connection.execute(insert(usage_retention).values(id=1, kept_since=int(AT) + 1800))
+        connection.execute(delete(usage_records).where(usage_records.c.started_at < AT + 900))
+
+    charges = store.charges_since(KEY, "tokens", AT + 1.5)
+
+    assert charges == [(AT + 900, 60), (AT + 1800, 30), (AT + 1801, 30)]
+    assert store.charges_since(KEY, "tokens", AT + 1800) == [(AT + 1801, 30)]
+    assert store.charged_since(KEY, "requests", AT) == 4
 
 
 def test_an_unknown_subject_used_nothing(store):
     """A new key starts with a full quota."""
-    assert store.requests_since(("key", "new"), AT) == 0
-    assert store.request_times_since(("user", "new"), AT) == []
+    for kind in ("key", "client", "user", "project", "model"):
+        assert store.charged_since((kind, "new"), "USD", AT) == 0
+        assert store.charges_since((kind, "new"), "tokens", AT) == []
 
 
-@pytest.mark.parametrize("subject", [KEY, USER])
+def test_questions_can_be_asked_once_before_anybody_waits(store, load):
+    """Whatever is in the tables; nothing changes."""
+    load({}, {"key_id": None})
+
+    store.prepare()
+
+    assert store.charged_since(KEY, "requests", AT) == 1
+
+
+@pytest.mark.parametrize("subject", SUBJECTS)
 def test_no_question_walks_through_a_whole_table(store, database, subject):
     """They are asked when a key is first used, and the tables hold everything ever used."""
     plans = []
@@ -79,12 +139,14 @@ def test_no_question_walks_through_a_whole_table(store, database, subject):
                 row[3] for row in cursor.connection.execute(f"EXPLAIN QUERY PLAN {statement}", parameters)
             )
 
-    store.requests_since(subject, AT + 1)
-    store.request_times_since(subject, AT + 1)
+    for unit in UNITS:
+        store.charged_since(subject, unit, AT + 1)
+        store.charges_since(subject, unit, AT + 1)
     list(store.totals(UsageFilter(since=0, until=900), ["model"]))
 
-    assert [plan for plan in plans if plan.startswith("SCAN") and "usage" in plan] == []
-    assert any("ix_usage_records_charged_calls_of_key" in plan for plan in plans)
+    assert [plan for plan in plans if re.match("SCAN .*usage_(records|rollups)", plan)] == []
+    if subject[0] != "client":  # whose records are looked for by the time's ids
+        assert any("ix_usage_records_charged_calls_of_key" in plan for plan in plans)
 
 
 def test_totals_of_nothing_are_no_row(store):

@@ -90,13 +90,31 @@ def test_what_the_ingester_says_is_logged(run, write_segment, make_record, caplo
 
     async def scenario(ingester):
         assert await ingester.wait_for(end_of(newest), 10)
-        assert ingester.skipped == 1
+        assert (ingester.skipped, ingester.loaded) == (1, 1)
 
     run(scenario)
 
     assert [record.name for record in caplog.records if "is damaged" in record.message] == [
         "lingpai.metering"
     ]
+
+
+def test_figures_go_on_after_the_ingester_was_killed(run, write_segment, make_record, monkeypatch):
+    """A counter that jumps back would be a fall in every chart."""
+    monkeypatch.setattr(supervisor_module, "_FIRST_DELAY_S", 0.01)
+
+    def write_damaged():
+        path = write_segment([make_record(), make_record()])
+        path.write_bytes(path.read_bytes()[:-3])
+        return write_segment([])
+
+    async def scenario(ingester):
+        assert await ingester.wait_for(end_of(await asyncio.to_thread(write_damaged)), 10)
+        os.kill(await child_of(ingester), signal.SIGKILL)
+        assert await ingester.wait_for(end_of(await asyncio.to_thread(write_damaged)), 10)
+        assert (ingester.skipped, ingester.loaded) == (2, 2)
+
+    run(scenario)
 
 
 def test_stop_loads_what_is_there_first(

@@ -2,8 +2,9 @@
 
 from fractions import Fraction
 
+from lingpai.quotas.amounts import UNITS, Amounts, Unit
 from lingpai.quotas.interfaces import Subject
-from lingpai.quotas.limiter import MemoryLimiter
+from lingpai.quotas.limiter import LimitSet, MemoryLimiter, limit_set
 from lingpai.quotas.meter import Meter
 
 # 2026-11-20 08:00 in UTC, a Friday; 16:00 in Shanghai
@@ -25,17 +26,26 @@ class VirtualClock:
 
 
 class RecordedHistory:
-    """A usage history in memory: `times` are everybody's, unless a subject has its own in `of`."""
+    """A usage history in memory: `times` are everybody's requests, unless a subject has its own in `of`.
+
+    `charges` are what everybody was charged in other units: when, and how much of each.
+    """
 
     def __init__(self, times: list[float] | None = None) -> None:
         self.times = times if times is not None else []
         self.of: dict[Subject, list[float]] = {}
+        self.charges: list[tuple[float, Amounts]] = []
 
-    def requests_since(self, subject: Subject, since: float) -> int:
-        return len(self.request_times_since(subject, since))
+    def charged_since(self, subject: Subject, unit: Unit, since: float) -> int:
+        return sum(amount for _, amount in self.charges_since(subject, unit, since))
 
-    def request_times_since(self, subject: Subject, since: float) -> list[float]:
-        return sorted(time for time in self.of.get(subject, self.times) if time >= since)
+    def charges_since(self, subject: Subject, unit: Unit, since: float) -> list[tuple[float, int]]:
+        index = UNITS.index(unit)
+        requests = self.of.get(subject, self.times) if unit == "requests" else []
+        charges = [(time, 1) for time in requests] + [
+            (time, amounts[index]) for time, amounts in self.charges
+        ]
+        return sorted(charge for charge in charges if charge[0] >= since)
 
 
 class SlowRate:
@@ -67,6 +77,10 @@ def _reading(now: float) -> Fraction:
 
 def attach(limiter: MemoryLimiter, subject: Subject, *limits: str, label: str = "") -> tuple[Meter, ...]:
     return limiter.attach(subject, limits, limiter.read_history(subject, limits), label=label)
+
+
+def attach_set(limiter: MemoryLimiter, subject: Subject, *limits: str) -> LimitSet:
+    return limit_set(attach(limiter, subject, *limits))
 
 
 def fresh_meters(

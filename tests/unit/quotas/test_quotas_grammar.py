@@ -4,7 +4,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from lingpai.quotas.grammar import MAX_AMOUNT, canonical_limit, parse_limit
+from lingpai.quotas.grammar import MAX_AMOUNT, Limit, canonical_limit, parse_limit
 from lingpai.quotas.windows import CalendarWindow, Duration
 
 
@@ -24,6 +24,21 @@ from lingpai.quotas.windows import CalendarWindow, Duration
         ("7/24h", "7/1d"),
         ("7/90m", "7/90m"),
         (f"{MAX_AMOUNT}/366d", f"{MAX_AMOUNT}/366d"),
+        ("2000 tokens/day", "2000 tokens/day"),
+        ("1 Token / 1m", "1 tokens/1m"),
+        ("100k tokens/day", "100000 tokens/day"),
+        ("1.5M tokens/day", "1500000 tokens/day"),
+        ("5 USD/month@UTC", "5 USD/month"),
+        ("5.00 usd / month @ asia/shanghai", "5 USD/month@Asia/Shanghai"),
+        ("0.50 USD/1h", "0.5 USD/1h"),
+        ("0.000000001 CNY/day", "0.000000001 CNY/day"),
+        ("999999999 CNY/day", "999999999 CNY/day"),
+        ("8 concurrent", "8 concurrent"),
+        ("8 Concurrent Requests", "8 concurrent"),
+        ("10/1s wait 5s", "10/1s wait 5s"),
+        ("10/1s (wait: 60 s)", "10/1s wait 1m"),
+        ("8 concurrent wait=30s", "8 concurrent wait 30s"),
+        ("5/day@Asia/Shanghai(wait 90s)", "5/day@Asia/Shanghai wait 90s"),
         ("007/day@America/Argentina/Buenos_Aires", "7/day@America/Argentina/Buenos_Aires"),
     ],
 )
@@ -59,11 +74,21 @@ def test_spellings_have_one_canonical_form(text, canonical):
         ("5/day@right/UTC", "There is no time zone"),
         ("5/day@localtime", "There is no time zone"),
         ("5/day@UTC+8", "There is no time zone"),
-        ("5 bananas/day", "limits count requests"),
-        ("100 tokens/day", "only request limits are enforced by this version"),
-        ("2.50 USD / month", "only request limits are enforced by this version"),
-        ("10 cny/day", "only request limits are enforced by this version"),
-        ("3 concurrent", "only request limits are enforced by this version"),
+        ("5 bananas/day", "limits count requests, tokens, USD or CNY"),
+        ("1.5 tokens/day", "whole number"),
+        ("1.0005k tokens/day", "whole number"),
+        ("1.5 concurrent", "whole number"),
+        ("1.2.3 USD/day", "at most 9 decimals"),
+        ("1. USD/day", "at most 9 decimals"),
+        ("0.0000000001 USD/day", "at most 9 decimals"),
+        ("0 USD/day", "more than 0"),
+        ("0 concurrent", "at least 1"),
+        ("1000000000 CNY/month", "too large; the most is 999999999."),
+        ("5 concurrent/day", "gives a window to concurrent requests"),
+        ("10/1s wait 0s", "between 1s and 10m"),
+        ("10/1s wait 11m", "between 1s and 10m"),
+        ("10/1s (wait 5 bananas)", "between 1s and 10m"),
+        ("10/1s (wait 5s", "for example"),
     ],
 )
 def test_a_bad_limit_is_refused_with_a_sentence_that_helps(text, hint):
@@ -85,6 +110,14 @@ def test_a_limit_says_what_it_is_in_words():
     assert parse_limit("2000/day@Asia/Shanghai").words == "2000 requests per day"
     assert parse_limit("1/1s").words == "1 request per second"
     assert parse_limit("600/10m").words == "600 requests per 10 minutes"
+    assert parse_limit("1 token/1m").words == "1 token per minute"
+    assert parse_limit("0.25 USD/day").words == "0.25 USD per day"
+    assert parse_limit("8 concurrent wait 5s").words == "8 concurrent requests"
+
+
+def test_money_is_a_whole_number_of_billionths_so_that_no_sum_is_rounded():
+    assert parse_limit("0.1 USD/day") == Limit(100_000_000, CalendarWindow("day"), "USD")
+    assert parse_limit("3 concurrent wait 5s") == Limit(3, None, "concurrent", 5)
 
 
 def test_windows_are_shared_objects_so_that_many_keys_cost_little():
@@ -111,6 +144,11 @@ _pieces = st.sampled_from(
         "10m",
         "hour",
         "concurrent",
+        "USD",
+        "0.5",
+        "k",
+        " wait ",
+        "(wait 5s)",
         "Asia/Shanghai",
         "UTC",
         "utc",

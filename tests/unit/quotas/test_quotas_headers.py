@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from quota_doubles import NOON_ISH, USER, admitted_at_once, fresh_meters
 
+from lingpai.quotas.grammar import MAX_AMOUNT
 from lingpai.quotas.headers import rate_limit_headers, reset_text
 
 
@@ -88,6 +89,48 @@ def test_a_lowered_limit_never_shows_less_than_nothing():
     assert fields(rate_limit_headers([meter], NOON_ISH))["x-ratelimit-remaining-requests"] == "0"
 
 
+def test_tokens_have_openais_fields_of_their_own_and_the_tightest_limit_of_each_unit_is_shown():
+    meters = fresh_meters("10/day", "1000 tokens/day", "1000 tokens/minute")
+    meters[0].take(NOON_ISH)
+    meters[1].reserve(NOON_ISH, 400)
+    meters[2].reserve(NOON_ISH, 700)
+
+    shown = fields(rate_limit_headers(meters, NOON_ISH))
+
+    assert shown == {
+        "x-ratelimit-limit-requests": "10",
+        "x-ratelimit-remaining-requests": "9",
+        "x-ratelimit-reset-requests": "16h0m0s",
+        "x-ratelimit-limit-tokens": "1000",
+        "x-ratelimit-remaining-tokens": "300",
+        "x-ratelimit-reset-tokens": "1m0s",
+        "ratelimit-policy": '"key-day";q=10;w=86400, "key-day-tokens";q=1000;w=86400;lingpai-unit="tokens", '
+        '"key-minute-tokens";q=1000;w=60;lingpai-unit="tokens"',
+        "ratelimit": '"key-day";r=9;t=57600, "key-day-tokens";r=600;t=57600, "key-minute-tokens";r=300;t=60',
+    }
+
+
+def test_money_is_counted_in_millionths_rounded_down_and_concurrent_calls_have_no_time():
+    meters = fresh_meters("0.5 USD/day", "8 concurrent")
+    meters[0].reserve(NOON_ISH, 1)
+    meters[1].take(NOON_ISH)
+
+    assert fields(rate_limit_headers(meters, NOON_ISH)) == {
+        "ratelimit-policy": '"key-day-usd";q=500000;w=86400;lingpai-unit="0.000001 USD", '
+        '"key-concurrent";q=8;qu="concurrent-requests"',
+        "ratelimit": '"key-day-usd";r=499999;t=57600, "key-concurrent";r=7',
+    }
+
+
+@pytest.mark.parametrize("limit", [f"{MAX_AMOUNT}/day", f"{MAX_AMOUNT} tokens/1d", "999999999 USD/month"])
+def test_no_number_is_longer_than_structured_fields_allow(limit):
+    shown = fields(rate_limit_headers(fresh_meters(limit), NOON_ISH))
+
+    assert all(
+        len(number) <= 15 for number in re.findall(r"\d+", shown["ratelimit"] + shown["ratelimit-policy"])
+    )
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [
@@ -113,7 +156,7 @@ _ITEM = re.compile(r'"[a-z0-9@/_+-]+";r=\d+;t=\d+')
 
 @given(
     st.sampled_from(
-        ["5/day@America/Argentina/Buenos_Aires", "5/minute", "3/1s", "7/1m", "1000000000000000/366d"]
+        ["5/day@America/Argentina/Buenos_Aires", "5/minute", "3/1s", "7/1m", "999999999999999/366d"]
     ),
     st.integers(0, 8),
     st.floats(0, 200_000),

@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from quota_doubles import KEY, NOON_ISH, RecordedHistory, SlowRate, VirtualClock, attach
 
 from lingpai.quotas import history as history_module
+from lingpai.quotas.amounts import Amounts
 from lingpai.quotas.limiter import MemoryLimiter
 
 
@@ -94,3 +95,28 @@ def test_requests_from_the_future_block_for_a_period_at_most():
 
     assert meter.remaining(NOON_ISH) == 0
     assert meter.resets_at(NOON_ISH) == NOON_ISH + 10
+
+
+def test_each_unit_is_rebuilt_from_what_was_charged_of_it():
+    history = RecordedHistory()
+    history.charges = [(NOON_ISH - 4000, Amounts(tokens=700)), (NOON_ISH - 2, Amounts(tokens=50, usd=9))]
+
+    meters = attach(
+        MemoryLimiter(history, VirtualClock(NOON_ISH)),
+        KEY,
+        "9/day",
+        "900 tokens/day",
+        "90 tokens/9s",
+        "1 USD/day",
+    )
+
+    assert [meter.used_at(NOON_ISH) for meter in meters] == [2, 750, 30, 9]
+    assert [meter.reserved for meter in meters] == [0, 0, 0, 0]
+
+
+def test_a_snapshot_needs_nothing_for_concurrent_calls():
+    limiter = MemoryLimiter(RecordedHistory(), VirtualClock(NOON_ISH))
+
+    [meter] = limiter.attach(KEY, ("3 concurrent",))
+
+    assert meter.remaining(NOON_ISH) == 3

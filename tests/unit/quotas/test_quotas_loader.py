@@ -6,7 +6,8 @@ import pytest
 from quota_doubles import KEY, NOON_ISH, RecordedHistory, VirtualClock
 
 from lingpai.errors import LingpaiError
-from lingpai.quotas.limiter import SNAPSHOT_LIFE_S, MemoryLimiter
+from lingpai.quotas.amounts import ONE, Amounts
+from lingpai.quotas.limiter import SNAPSHOT_LIFE_S, MemoryLimiter, limit_set
 from lingpai.quotas.loader import MeterLoader, StaleLimitsError
 
 
@@ -49,7 +50,7 @@ def test_a_reload_waits_for_everything_recorded_before_the_meter_was_forgotten()
     journal = Journal()
     meters = journal.load("5/day")
     for _ in range(3):
-        assert journal.limiter.admit(meters, journal.clock()) is None
+        assert journal.limiter.admit(limit_set(meters), journal.clock()) is None
         journal.written.append(journal.clock())
     del meters
     journal.limiter.evict_idle(journal.clock.advance(60), 60)
@@ -132,11 +133,11 @@ def test_new_meters_count_the_calls_that_are_under_way():
         journal.limiter,
         mark=lambda: len(journal.written),
         reached=journal.reached,
-        under_way=lambda subject: [NOON_ISH - 1, NOON_ISH - 2],
+        under_way=lambda subject: [(NOON_ISH - 1, Amounts(tokens=70)), (NOON_ISH - 2, ONE)],
     )
     journal.written = [NOON_ISH - 3]
     journal.loader.limits_changed(KEY)
 
-    day, rate = journal.load("5/day", "5/10m")
+    day, rate, tokens = journal.load("5/day", "5/10m", "100 tokens/day")
 
-    assert (day.used, rate.used_at(NOON_ISH)) == (3, 3)
+    assert (day.used, rate.used_at(NOON_ISH), tokens.used) == (3, 3, 70)

@@ -3,6 +3,7 @@
 import pytest
 from quota_doubles import NOON_ISH, admitted_at_once, fresh_meters
 
+from lingpai.quotas.amounts import Amounts
 from lingpai.quotas.refusal import Refusal, about, local_time
 
 
@@ -106,3 +107,94 @@ def test_instants_are_told_on_the_limits_wall_clock_with_its_offset():
     assert local_time(NOON_ISH, "Asia/Kathmandu") == "2026-11-20 13:45 (Asia/Kathmandu, UTC+05:45)"
     assert local_time(NOON_ISH + 7, "UTC") == "2026-11-20 08:00:07 (UTC)"
     assert local_time(NOON_ISH, "America/St_Johns") == "2026-11-20 04:30 (America/St_Johns, UTC-03:30)"
+
+
+def refused_tokens(limit: str, *, settled: int, reserved: int, wanted: int) -> Refusal:
+    """By a limit on tokens of which so much is used for good, and so much by a call under way."""
+    [meter] = fresh_meters(limit, label="key `ci`")
+    meter.reserve(NOON_ISH, settled)
+    meter.settle(NOON_ISH, settled, settled, NOON_ISH)
+    meter.reserve(NOON_ISH, reserved)
+    return Refusal.of([meter], NOON_ISH, Amounts(tokens=wanted))
+
+
+def test_a_spent_token_quota_names_what_is_used_reserved_left_and_wanted():
+    refusal = refused_tokens("100000 tokens/day", settled=98_000, reserved=1500, wanted=2600)
+
+    assert refusal.message == (
+        "The limit of 100000 tokens per day for key `ci` has no room for this call: 98000 used, 1500 reserved by calls "
+        "under way, 500 left, and it needs at least 2600 tokens. "
+        "It resets at 2026-11-21 00:00 (UTC), in about 16 hours. "
+        "Wait for the reset, or ask the operator for a higher limit; `GET /v1/key` shows what is left."
+    )
+    assert (refusal.code, refusal.used, refusal.reserved, refusal.wanted) == (
+        "insufficient_quota",
+        99_500,
+        1500,
+        2600,
+    )
+
+
+def test_what_only_calls_under_way_hold_is_free_soon_and_no_spent_quota():
+    refusal = refused_tokens("100000 tokens/day", settled=10_000, reserved=89_000, wanted=2600)
+
+    assert (refusal.code, refusal.retry_after, refusal.is_held) == ("rate_limit_exceeded", 1.0, True)
+    assert refusal.headers(NOON_ISH) == b"retry-after: 1\r\nretry-after-ms: 1000\r\n"
+    assert "The calls under way give back what they do not use when they end. Retry" in refusal.message
+
+
+def test_a_call_that_wants_more_than_the_limit_ever_gives_is_told_to_want_less():
+    refusal = refused_tokens("1000 tokens/minute", settled=0, reserved=0, wanted=1200)
+
+    assert refusal.message == (
+        "The limit of 1000 tokens per minute for key `ci` can never admit this call: it needs at least 1200 tokens. "
+        "Lower `max_tokens` or shorten the input, or ask the operator for a higher limit; retrying does not help."
+    )
+    assert refusal.code == "rate_limit_exceeded"
+    assert refusal.headers(NOON_ISH).endswith(b"x-should-retry: false\r\n")
+
+
+def test_a_rate_of_tokens_says_how_fast_it_refills_and_when_there_is_enough():
+    refusal = refused_tokens("1000 tokens/10s", settled=1000, reserved=0, wanted=500)
+
+    assert refusal.retry_after == 5
+    assert "It refills by 1000 tokens per 10 seconds; there is room again in 5 seconds." in refusal.message
+
+
+def test_money_is_told_in_decimals():
+    [meter] = fresh_meters("0.5 USD/month", label="project `web`")
+    meter.reserve(NOON_ISH, 500_000_000)
+    meter.settle(NOON_ISH, 500_000_000, 499_999_999, NOON_ISH)
+
+    message = Refusal.of([meter], NOON_ISH, Amounts(usd=1_250_000)).message
+
+    assert message.startswith(
+        "The limit of 0.5 USD per month for project `web` has no room for this call: 0.499999999 used, "
+        "0 reserved by calls under way, 0.000000001 left, and it needs at least 0.00125 USD."
+    )
+
+
+def test_too_many_calls_at_once_are_told_how_many_are_under_way():
+    refusal = refusal_by("2 concurrent")
+
+    assert refusal.message == (
+        "The limit of 2 concurrent requests for key `ci` is reached: 2 calls are under way. "
+        "There is room again as soon as one of them ends. Send fewer calls at the same time and retry after the time in "
+        "`Retry-After`, or ask the operator for a higher limit."
+    )
+    assert refusal.headers(NOON_ISH) == b"retry-after: 1\r\nretry-after-ms: 1000\r\n"
+
+
+def test_a_spent_quota_is_told_before_one_that_is_held_and_an_impossible_wish_before_both():
+    held, spent, small = (
+        fresh_meters(limit)[0] for limit in ("1000 tokens/month", "1000 tokens/hour", "10 tokens/minute")
+    )
+    held.reserve(NOON_ISH, 1000)
+    spent.reserve(NOON_ISH, 1000)
+    spent.settle(NOON_ISH, 1000, 1000, NOON_ISH)
+
+    first = Refusal.of([held, spent], NOON_ISH, Amounts(tokens=20))
+    second = Refusal.of([held, spent, small], NOON_ISH, Amounts(tokens=20))
+
+    assert (first.meter, first.refusing) == (spent, (held, spent))
+    assert second.meter is small

@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from lingpai.ids import mint_credential
-from lingpai.telemetry.logs import mask, set_up_logging
+from lingpai.telemetry.logs import current_request, mask, set_up_logging
 
 MINTED = [mint_credential(prefix).token for prefix in ("sk-lp-", "at-lp-", "rt-lp-", "cs-lp-")]
 KEYS = st.sampled_from(MINTED)
@@ -178,3 +178,94 @@ def test_setting_up_replaces_the_handlers_there_were():
     set_up_twice = logged("a", level="info") + logged("b", level="info")
 
     assert len(set_up_twice.splitlines()) == 2
+
+
+# -- fields and the request id
+
+
+@pytest.mark.parametrize("format_", ["text", "json"])
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        "a\nERROR forged",
+        'a" status=200 key="admin',
+        "\x1b]0;title\x07",
+        "\x9b31m",
+        "\u202egnp.exe",
+        "\u2028",
+        "\ud800",
+        "",
+        "x=y",
+    ],
+)
+def test_hostile_field_stays_one_value_in_one_line(hostile, format_):
+    written = logged("call", extra={"fields": {"model": hostile, "status": 429}}, format_=format_)
+
+    assert len(written.splitlines()) == 1
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028-\u202e\ud800-\udfff]", written)
+    if format_ == "json":
+        assert json.loads(written)["model"] == hostile
+        assert json.loads(written)["status"] == 429
+    else:
+        (value,) = re.findall(r' model=("(?:[^"\\]|\\.)*"|[^\s"=]+) status=429\n$', written)
+        assert value.startswith('"')
+
+
+def test_plain_field_needs_no_quotes():
+    assert logged("call", extra={"fields": {"ms": 1.5, "model": "acme/写"}}).endswith(
+        "call ms=1.5 model=acme/写\n"
+    )
+
+
+@pytest.mark.parametrize("format_", ["text", "json"])
+def test_fields_are_masked(format_):
+    key = mint_credential("sk-lp-").token
+
+    written = logged("call", extra={"fields": {"name": f"my {key}"}}, format_=format_)
+
+    assert key[18:40] not in written
+
+
+def test_field_cannot_replace_what_every_line_has():
+    entry = json.loads(logged("call", extra={"fields": {"level": "none", "time": "x"}}, format_="json"))
+
+    assert entry["level"] == "info"
+    assert entry["time"] != "x"
+
+
+@pytest.mark.parametrize("how", ["extra", "context"])
+def test_request_id_is_on_the_line(how):
+    token = current_request.set("req_1" if how == "context" else "")
+    try:
+        extra = {"request_id": "req_1"} if how == "extra" else None
+        text, entry = logged("it broke", extra=extra), logged("it broke", extra=extra, format_="json")
+    finally:
+        current_request.reset(token)
+
+    assert text.endswith("it broke (req_1)\n")
+    assert json.loads(entry)["request_id"] == "req_1"
+
+
+def test_request_id_that_the_message_names_is_not_repeated():
+    assert logged("call req_1 failed", extra={"request_id": "req_1"}).count("req_1") == 1
+
+
+def test_line_about_no_request_has_no_id():
+    assert "request_id" not in json.loads(logged("started", format_="json"))
+
+
+# -- what cannot be written
+
+
+def test_line_that_cannot_be_made_shows_nothing_of_its_arguments():
+    key = mint_credential("sk-lp-").token
+
+    written = logged("%d calls", key)
+
+    assert "could not be written" in written
+    assert key[18:40] not in written
+
+
+@pytest.mark.parametrize("format_", ["text", "json"])
+def test_endless_message_is_cut(format_):
+    assert len(logged("x" * 1_000_000, format_=format_)) < 70_000

@@ -100,3 +100,10 @@ def test_asking_twice_counts_nothing_twice():
     metrics.record("predict", "m", 200, 0.1)
 
     assert render(metrics) == render(metrics)
+
+
+def test_counter_shows_what_somebody_else_counts():
+    metrics = CallMetrics()
+    metrics.counter("lingpai_key_lookups", "Keys looked up.", lambda: 3)
+
+    assert samples(metrics, "lingpai_key_lookups_total") == {(): 3.0}

@@ -1,5 +1,6 @@
 """A backend's error becomes one of ours: whose fault it is decides the status, and nothing internal is told."""
 
+import gzip
 import json
 
 import pytest
@@ -151,6 +152,31 @@ def test_retry_after_is_passed_on_or_made_up(status):
 
 def test_no_retry_after_is_made_up_where_a_retry_is_useless():
     assert translated(400)[2] == {}
+
+
+# -- what is no text for people
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        gzip.compress(b'{"error": {"message": "no"}}'),
+        b"\x89PNG\r\n\x1a\n",
+        b"<html><h1>Bad</h1></html>",
+        b"a\x1b[2Jb",
+    ],
+    ids=["gzip", "image", "page", "terminal"],
+)
+def test_body_that_is_no_text_is_not_handed_on(body):
+    status, error, _ = translated(422, body)
+
+    assert (status, error["message"]) == (422, "The backend refused the request with status 422.")
+
+
+def test_long_text_may_be_cut_inside_of_a_character():
+    _, error, _ = translated(400, "令".encode() * 3000)
+
+    assert set(error["message"]) == {"令"}
 
 
 # -- always

@@ -118,6 +118,18 @@ def test_piece_that_ends_at_a_border_is_the_very_object_that_came():
     assert EventCutter().feed(piece) is piece
 
 
+def test_long_event_in_small_pieces_is_not_searched_again_and_again():
+    """Eight megabytes in pieces of a hundred bytes: going over all of it each time would take minutes."""
+    cutter = EventCutter()
+    piece = b"x" * 100
+
+    for _ in range(70_000):
+        assert cutter.feed(piece) == b""
+
+    assert len(cutter.feed(b"\n\nrest")) == 70_000 * 100 + 2
+    assert cutter.rest() == b"rest"
+
+
 def test_rest_is_given_once():
     cutter = EventCutter()
     cutter.feed(b"data: a\n\ndata: half")

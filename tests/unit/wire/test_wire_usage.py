@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lingpai.wire.usage import answer_usage, read_usage, tokens
+from lingpai.wire.usage import NONSENSE, Usage, answer_usage, is_credible, read_usage, tokens
 
 MOST = 10**9
 
@@ -64,8 +64,10 @@ def test_no_usage_counts_as_zeros(usage):
     ],
 )
 def test_usage_of_wrong_types_is_none_and_the_answer_is_still_good(usage):
-    assert answer_usage(json.dumps({"usage": usage}).encode()) is None
-    assert read_usage(msgspec.Raw(json.dumps(usage).encode())) is None
+    assert answer_usage(json.dumps({"usage": usage}).encode()) is NONSENSE
+    assert read_usage(msgspec.Raw(json.dumps(usage).encode())) is NONSENSE
+    assert not is_credible(NONSENSE)
+    assert tokens(NONSENSE) == (0, 0, 0, 0)
 
 
 @pytest.mark.parametrize(
@@ -103,9 +105,11 @@ def test_answer_that_is_no_object_is_told_from_one_with_odd_usage(body):
         answer_usage(body)
 
 
-@pytest.mark.parametrize("raw", [b"", b"null", b"{", b"[]"])
-def test_absent_and_broken_usage_is_none(raw):
-    assert read_usage(msgspec.Raw(raw)) is None
+@pytest.mark.parametrize(
+    ("raw", "usage"), [(b"", None), (b"null", None), (b"{", NONSENSE), (b"[]", NONSENSE)]
+)
+def test_absent_usage_is_told_from_broken(raw, usage):
+    assert read_usage(msgspec.Raw(raw)) is usage
 
 
 def test_estimated_usage_says_so():
@@ -115,3 +119,19 @@ def test_estimated_usage_says_so():
 
 def test_nobody_asked_is_zero():
     assert tokens(None) == (0, 0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "completion", "credible"),
+    [
+        (0, 0, True),
+        (None, None, True),
+        (5, None, True),
+        (10**9, 1, True),
+        (-1, 5, False),
+        (5, -1, False),
+        (10**9 + 1, 0, False),
+    ],
+)
+def test_counts_that_cannot_be_are_not_credible(prompt, completion, credible):
+    assert is_credible(Usage(prompt_tokens=prompt, completion_tokens=completion)) is credible

@@ -1,0 +1,1 @@
+"""What happened that somebody should know of: kept as events, listed, and sent to webhooks."""

@@ -1,0 +1,59 @@
+"""What a call is charged: its tokens and its cost, as far as they could be taken from the limits."""
+
+from typing import TYPE_CHECKING, Final
+
+from lingpai.metering.records import Currency
+from lingpai.quotas.amounts import Amounts
+
+if TYPE_CHECKING:
+    from lingpai.gateway.exchange import Exchange
+
+KEPT: Final = Amounts(1, 0, 0, 0, 0)
+"""What a call uses that is not weighed: a request. Its place among concurrent calls goes back."""
+
+Charge = tuple[int, Currency, int, int]
+"""Cost in nano, its currency, tokens charged, cost charged."""
+
+
+def charge(exchange: "Exchange", prompt: int, completion: int, cached: int) -> Charge:
+    """Work out what a call that is charged used, and have the limits take it (`exchange.used`).
+
+    A call that used more than was reserved is settled at once, because only that shows how much more there was to take.
+    Should its record then not be written, it stays charged until the next start: too much, but never too little.
+    """
+    price = exchange.model.price
+    total = prompt + completion
+    cost = 0
+    currency: Currency = ""
+    if price is not None:
+        currency = price.currency
+        # An error of the backend about the caller's input is no service.
+        cost = price.cost(prompt, completion, cached) if exchange.status < 400 else 0
+    limits = exchange.limits
+    if limits is None or not limits.weighs:
+        return cost, currency, total, cost
+    used = Amounts(1, total, cost if currency == "USD" else 0, cost if currency == "CNY" else 0, 0)
+    reserved = exchange.reserved
+    if total <= reserved.tokens and used.usd <= reserved.usd and used.cny <= reserved.cny:
+        exchange.used = used
+        return cost, currency, total, cost
+    taken = _take_more(exchange, used)
+    return cost, currency, taken.tokens, taken.usd + taken.cny
+
+
+def _take_more(exchange: "Exchange", used: Amounts) -> Amounts:
+    gateway, model = exchange.gateway, exchange.model
+    if (
+        used.tokens > exchange.reserved.tokens
+        and exchange.weight is not None
+        and exchange.weight.answers.name
+    ):
+        gateway.complaints.about(
+            model.backend.name,
+            "used more tokens than it was told to",
+            f"{used.tokens} of {exchange.reserved.tokens}, model {model.id}",
+        )
+    exchange.is_admitted = False
+    limits = exchange.limits
+    assert limits is not None  # noqa: S101  `charge` has looked, for the reader of types
+    return gateway.limiter.settle(limits, exchange.started_at, exchange.reserved, used)

@@ -1,0 +1,106 @@
+"""How many tokens a call used: as the backend reports, else counted by the model's own tokenizer, else estimated."""
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from lingpai.wire import tasks
+from lingpai.wire.answer_texts import answer_texts, estimate_answer, stream_texts
+from lingpai.wire.prompt_size import prompt_size, prompt_texts
+from lingpai.wire.token_estimate import TOKENS_PER_MESSAGE
+from lingpai.wire.usage import Usage, is_credible
+
+if TYPE_CHECKING:
+    from lingpai.gateway.exchange import Exchange
+
+Then = Callable[[], None]
+
+TEXT_TASKS: Final = tasks.GENERATION | {tasks.EMBEDDING, tasks.RERANK}
+"""Models of these tasks have tokens, whether their backend says how many or not."""
+
+
+class Counter(Protocol):
+    """Runs tokenizers (metering's counter)."""
+
+    async def count(self, tokenizer: Any, *texts: Callable[[], Any]) -> list[int] | None:
+        """The tokens of each of `texts`, or None."""
+        ...
+
+
+def believe(exchange: "Exchange", reported: Usage | None) -> Usage | None:
+    """What a backend has reported, unless it cannot be: negative, absurd, or nothing at all for a text."""
+    if reported is None:
+        return None
+    backend = exchange.model.backend
+    if not is_credible(reported):
+        exchange.gateway.complaints.about(backend.name, "reports a usage that cannot be", _counts(reported))
+        return None
+    if (
+        not (reported.prompt_tokens or reported.completion_tokens)
+        and exchange.model.task in TEXT_TASKS
+        and backend.kind != "worker"
+    ):
+        return None
+    return reported
+
+
+def fill(exchange: "Exchange", then: Then, *, answer: bytes = b"") -> None:
+    """Fill `exchange.usage`, which the backend has not, and go on with `then`: at once, unless a tokenizer counts.
+
+    `answer` is the unary answer; a stream knows itself what was handed on.
+    """
+    if exchange.model.task in TEXT_TASKS:
+        if exchange.model.tokenizer is not None:
+            gateway = exchange.gateway
+            gateway.counting.add(exchange)
+            gateway.jobs.start("count tokens", _count(exchange, answer, then))
+            return
+        exchange.usage = estimated(exchange, answer)
+    then()
+
+
+def estimated(exchange: "Exchange", answer: bytes = b"") -> Usage | None:
+    """The usage until now by rule of thumb; None for a model without tokens."""
+    if exchange.model.task not in TEXT_TASKS:
+        return None
+    size = prompt_size(exchange.body) if exchange.weight is None else exchange.weight.prompt
+    completion = 0
+    if exchange.stream is not None:
+        completion = exchange.stream.tokens_so_far()
+    elif answer and exchange.model.task in tasks.GENERATION:
+        completion = estimate_answer(answer)
+    return Usage(prompt_tokens=size.likely, completion_tokens=completion, estimated=True)
+
+
+async def _count(exchange: "Exchange", answer: bytes, then: Then) -> None:
+    usage = None
+    try:
+        usage = await _counted(exchange, answer)
+    except asyncio.CancelledError:
+        pass  # the server stops: an estimate has to do, and the record must be written
+    finally:
+        exchange.gateway.counting.discard(exchange)
+        if not exchange.is_over or exchange.is_leaving:  # it may have ended otherwise meanwhile
+            exchange.usage = estimated(exchange, answer) if usage is None else usage
+            exchange.is_counted = usage is not None
+            then()
+
+
+async def _counted(exchange: "Exchange", answer: bytes) -> Usage | None:
+    stream = exchange.stream
+    body = exchange.body
+    read = partial(answer_texts, answer) if stream is None else partial(stream_texts, stream.kept or ())
+    has_answer = exchange.model.task in tasks.GENERATION
+    texts = (partial(prompt_texts, body), read) if has_answer else (partial(prompt_texts, body),)
+    counts = await exchange.gateway.counter.count(exchange.model.tokenizer, *texts)
+    if counts is None:
+        return None
+    size = prompt_size(body) if exchange.weight is None else exchange.weight.prompt
+    # What the chat template adds, a tokenizer does not know.
+    prompt = counts[0] + size.messages * TOKENS_PER_MESSAGE
+    return Usage(prompt_tokens=prompt, completion_tokens=counts[1] if has_answer else 0)
+
+
+def _counts(usage: Usage) -> str:
+    return f"prompt {usage.prompt_tokens}, completion {usage.completion_tokens}"[:200]

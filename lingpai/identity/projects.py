@@ -1,0 +1,155 @@
+"""The rules of projects: made and changed by administrators, seen by their owners."""
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import IntegrityError
+
+from lingpai.errors import LingpaiError
+from lingpai.identity import restrictions
+from lingpai.identity.interfaces import OnChange, Project, User, ValidateLimit
+from lingpai.identity.rights import (
+    already_exists,
+    check_is_admin,
+    no_such_project,
+    no_such_user,
+    visible_user,
+)
+from lingpai.identity.schemas import ProjectCreate, ProjectUpdate
+from lingpai.identity.store import Position, SqlProjectStore, SqlUserStore
+from lingpai.ids import new_id
+from lingpai.principal import Principal
+from lingpai.storage.database import Database
+
+
+class Projects:
+    """Projects. What callers may not see does not exist for them. All methods block.
+
+    Errors are LingpaiError: ``not_found``, ``already_exists``, ``invalid_request``, ``insufficient_scope``.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        on_change: OnChange,
+        validate_limit: ValidateLimit,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """`on_change` is told of a project after its limits or name changed."""
+        self._database = database
+        self._on_change = on_change
+        self._validate_limit = validate_limit
+        self._clock = clock
+        self._store = SqlProjectStore()
+        self._users = SqlUserStore()
+
+    def create(self, caller: Principal, body: ProjectCreate) -> Project:
+        """Make a project for the caller or for anybody."""
+        check_is_admin(caller, "make projects")
+        name = restrictions.checked_name(body.name)
+        limits = self._checked(body.limits or ())
+        with self._database.write() as connection:
+            reference = body.owner or caller.user_id
+            owner = self._users.find(connection, reference, only=None)
+            if owner is None:
+                raise no_such_user(reference, param="owner")
+            project = Project(
+                id=new_id("prj"),
+                name=name,
+                owner_id=owner.id,
+                owner_name=owner.name,
+                is_personal=False,
+                limits=limits,
+                created_at=self._clock(),
+            )
+            try:
+                self._store.insert(connection, project)
+            except IntegrityError as exc:
+                raise already_exists("project", name) from exc
+        self._on_change("project", project.id)
+        return project
+
+    def list(self, caller: Principal, *, after: Position | None = None, limit: int = 50) -> list[Project]:
+        """Up to `limit` of the projects that `caller` sees, oldest first."""
+        with self._database.read() as connection:
+            return self._store.page(connection, owner=visible_user(caller), after=after, limit=limit)
+
+    def get(self, caller: Principal, reference: str) -> Project:
+        """The project with this id or name."""
+        with self._database.read() as connection:
+            return self._find(connection, reference, owner=visible_user(caller))
+
+    def update(self, caller: Principal, reference: str, body: ProjectUpdate) -> Project:
+        """Change a project. Other limits hold from the next call on; what was used stays used."""
+        with self._database.write() as connection:
+            project = self._find(connection, reference, owner=visible_user(caller))
+            check_is_admin(caller, "change projects")
+            values = self._changes(project, body)
+            try:
+                if values:
+                    self._store.update(connection, project.id, values)
+            except IntegrityError as exc:
+                raise already_exists("project", body.name or "") from exc
+            project = self._find(connection, project.id, owner=None)
+        self._on_change("project", project.id)
+        return project
+
+    def names(self, ids: Iterable[str]) -> dict[str, str]:
+        """The names of projects by id."""
+        with self._database.read() as connection:
+            return self._store.names(connection, ids)
+
+    def _find(self, connection: Connection, reference: str, *, owner: str | None) -> Project:
+        project = self._store.find(connection, reference, owner=owner)
+        if project is None:
+            raise no_such_project(reference)
+        return project
+
+    def _checked(self, limits: Sequence[str]) -> tuple[str, ...]:
+        return restrictions.checked_limits(limits, self._validate_limit)
+
+    def _changes(self, project: Project, body: ProjectUpdate) -> dict[str, Any]:
+        values: dict[str, Any] = {}
+        if body.name is not None and body.name != project.name:
+            if project.is_personal:
+                raise LingpaiError(
+                    "invalid_request", "A personal project has the name of its user and keeps it.", "name"
+                )
+            values["name"] = restrictions.checked_name(body.name)
+        if body.limits is not None:
+            values["limits"] = self._checked(body.limits)
+        return values
+
+
+def personal_project(connection: Connection, user: User) -> Project:
+    """The personal project of `user`; made now for one whom a release made that knew no projects."""
+    return SqlProjectStore().personal(connection, user.id) or make_personal_project(connection, user)
+
+
+def make_personal_project(connection: Connection, user: User) -> Project:
+    """The new personal project of `user`: theirs, named like them, without limits.
+
+    Raises LingpaiError (already_exists) when another project has that name.
+    """
+    project = Project(
+        id=new_id("prj"),
+        name=user.name,
+        owner_id=user.id,
+        owner_name=user.name,
+        is_personal=True,
+        limits=(),
+        created_at=user.created_at,
+    )
+    try:
+        SqlProjectStore().insert(connection, project)
+    except IntegrityError as exc:
+        raise LingpaiError(
+            "already_exists",
+            f"There is a project `{user.name}`, and each user has a personal one of the user's name. "
+            "Choose another name, or rename that project.",
+            "name",
+        ) from exc
+    return project

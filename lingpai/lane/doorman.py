@@ -1,0 +1,140 @@
+"""The doorman: how many connections there may be, how many of them from one address, and who has to wait.
+
+Nobody's work is ever ended to make room: when the house is full, the connections that have been idle for longest go,
+and when none is idle the newcomer is turned away. Callers on this machine have no share: a proxy here speaks for
+everybody who comes through it.
+"""
+
+import heapq
+from collections import OrderedDict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import ClassVar, Final, Protocol
+
+FREE_OFFENCES: Final = 500
+OFFENCES_PER_S: Final = 100.0
+SHARED_OFFENCES_PER_S: Final = 300.0
+"""How many offences an address is forgiven at once, and per second ever after; this machine's own may be many callers."""
+MOST_ADDRESSES: Final = 10_000
+MOST_LINGERING: Final = 256
+"""How many who were turned away may be listened to until they have read why; the rest are cut off."""
+TRY_AGAIN_S: Final = 0.25
+"""How long to believe that no connection is idle, before all of them are looked at again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bounds:
+    """How many there may be; 0 means no bound."""
+
+    connections: int = 0
+    connections_per_address: int = 0
+    calls_per_address: int = 0
+
+
+class Guest(Protocol):
+    """A connection, as the doorman sees it."""
+
+    caller_address: str
+    is_local: ClassVar[bool]
+
+    def idle_time(self) -> float | None:
+        """Since when the connection is idle, in loop time; None when closing it would end somebody's work."""
+
+    def close_idle(self) -> None:
+        """Make room."""
+
+
+class Doorman:
+    """One for all listeners of a process. Everything happens on the event loop."""
+
+    def __init__(self, bounds: Bounds) -> None:
+        self.bounds = bounds
+        self.lingering = 0
+        self.turned_away = 0
+        """How many were refused since the start."""
+        self._connections: dict[str, int] = {}
+        self._calls: dict[str, int] = {}
+        self._offences: OrderedDict[str, float] = OrderedDict()
+        self._room = 0
+        self._full_until = 0.0
+
+    # -- connections
+
+    def admit(self, guest: Guest, guests: Iterable[Guest], count: int, now: float) -> tuple[int, str] | None:
+        """Count a new connection, `count` with it, among `guests`; or the status and message to turn it away with."""
+        most = self.bounds.connections
+        if most and count > most and not guest.is_local and not self._has_room(guest, guests, now):
+            self.turned_away += 1
+            return 503, "The server has as many connections as it can hold. Try again shortly."
+        address = guest.caller_address
+        if not is_shared(address):
+            share, held = self.bounds.connections_per_address, self._connections.get(address, 0)
+            if share and held >= share:
+                self.turned_away += 1
+                return 429, f"Your address has {held} connections open, which is its share. Use those."
+            self._connections[address] = held + 1
+        return None
+
+    def leave(self, guest: Guest) -> None:
+        """A connection that was admitted is gone."""
+        _count_down(self._connections, guest.caller_address)
+
+    def _has_room(self, newcomer: Guest, guests: Iterable[Guest], now: float) -> bool:
+        if not self._room and now >= self._full_until:
+            self._make_room(guest for guest in guests if guest is not newcomer)
+            self._full_until = now + TRY_AGAIN_S
+        if not self._room:
+            return False
+        self._room -= 1
+        return True
+
+    def _make_room(self, guests: Iterable[Guest]) -> None:
+        """Close some of the idle ones at once: looking at all of them for each newcomer would be a way to stop us."""
+        idle = [(since, number, guest) for number, guest in enumerate(guests) if (since := guest.idle_time())]
+        for _, _, guest in heapq.nsmallest(max(1, self.bounds.connections // 64), idle):
+            guest.close_idle()
+            self._room += 1
+
+    # -- calls
+
+    def begin_call(self, address: str) -> bool:
+        """Count a call, unless the address has its share under way."""
+        if is_shared(address):
+            return True
+        share, under_way = self.bounds.calls_per_address, self._calls.get(address, 0)
+        if share and under_way >= share:
+            return False
+        self._calls[address] = under_way + 1
+        return True
+
+    def end_call(self, address: str) -> None:
+        """A call that was counted is over."""
+        _count_down(self._calls, address)
+
+    # -- offences
+
+    def forgives(self, address: str, now: float) -> bool:
+        """Whether an address that has sent something worthless goes unpunished this time (a leaky bucket)."""
+        per_s = SHARED_OFFENCES_PER_S if is_shared(address) else OFFENCES_PER_S
+        offences = self._offences
+        free_at = max(offences.get(address, 0.0), now)
+        if (free_at - now) * per_s > FREE_OFFENCES - 0.5:
+            return False
+        offences[address] = free_at + 1 / per_s
+        offences.move_to_end(address)
+        if len(offences) > MOST_ADDRESSES:
+            offences.popitem(last=False)
+        return True
+
+
+def is_shared(address: str) -> bool:
+    """Whether nobody in particular comes from there: this machine, or the administration socket."""
+    return not address or address.startswith("127.") or address in ("::1", "::ffff:127.0.0.1")
+
+
+def _count_down(counts: dict[str, int], address: str) -> None:
+    count = counts.get(address, 0)
+    if count > 1:
+        counts[address] = count - 1
+    elif count:
+        del counts[address]

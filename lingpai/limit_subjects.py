@@ -1,0 +1,254 @@
+"""Who can be limited, across domains: keys, users and projects of identity, models of the catalog, users on models."""
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
+from typing import Any
+
+from sqlalchemy import Row, Select, func, select, tuple_
+
+from lingpai.catalog.service import Catalog
+from lingpai.errors import LingpaiError
+from lingpai.identity.interfaces import ApiKey, Project, User
+from lingpai.identity.projects import Projects
+from lingpai.identity.schemas import KeyUpdate, ProjectUpdate, UserUpdate
+from lingpai.identity.service import Keys, Users
+from lingpai.identity.tables import api_keys, projects, users
+from lingpai.names import Names
+from lingpai.principal import Principal
+from lingpai.quotas.book import BookEntry, LimitBook, user_on
+from lingpai.quotas.grammar import canonical_limit
+from lingpai.quotas.interfaces import Subject, SubjectKind
+from lingpai.quotas.subjects import (
+    EACH_USER,
+    LISTED_KINDS,
+    CallSubjects,
+    KnownModel,
+    LimitedSubject,
+    Position,
+    Wanted,
+)
+from lingpai.storage.database import Database
+
+
+class ServedModels:
+    """Fulfils quotas' `ModelDirectory` with the catalog."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+
+    def named(self, name: str) -> KnownModel | None:
+        """The model with this id or alias."""
+        model = self._catalog.find(name)
+        if model is None:
+            return None
+        return KnownModel(model.id, "" if model.price is None else model.price.currency)
+
+    def nearest(self, name: str, *, may_see: Callable[[str], bool]) -> str:
+        """A sentence with the nearest of the ids that may be seen and a leading blank, or nothing."""
+        seen = [model.id for model in self._catalog.models() if may_see(model.id)]
+        return self._catalog.nearest(name, among=seen)
+
+
+class Subjects:
+    """Fulfils quotas' `SubjectDirectory` with identity's keys, users and projects and the book's models. All methods block."""
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        keys: Keys,
+        users: Users,
+        projects: Projects,
+        book: LimitBook,
+        models: ServedModels,
+        default_limits: Sequence[str],
+    ) -> None:
+        """`default_limits` are those that new users get, or new keys whose owner has none."""
+        self._database = database
+        self._names = Names(database)
+        self._keys = keys
+        self._users = users
+        self._projects = projects
+        self._book = book
+        self._models = models
+        self._default_limits = tuple(map(canonical_limit, default_limits))
+
+    def find(self, caller: Principal, kind: SubjectKind, reference: str) -> LimitedSubject:
+        """The one that `caller` sees. Raises LingpaiError `not_found`."""
+        if kind == "key":
+            return self._limited("key", self._keys.get(caller, reference))
+        if kind == "user":
+            return self._limited("user", self._users.get(caller, reference))
+        if kind == "project":
+            return self._limited("project", self._projects.get(caller, reference))
+        if kind == "model":
+            return self._of_entries([self._book.find(("model", self._model_id(caller, reference)))])[0]
+        if kind == "user_model":
+            return self._user_on_model(caller, reference)
+        raise LingpaiError("not_found", f"There is no {kind} `{reference}`.")
+
+    def page(
+        self, caller: Principal, wanted: Wanted, *, after: Position | None, most: int
+    ) -> list[LimitedSubject]:
+        """Up to `most` of those that `caller` sees and that have limits, in the order of `LISTED_KINDS`."""
+        found: list[LimitedSubject] = []
+        for kind in LISTED_KINDS if after is None else LISTED_KINDS[LISTED_KINDS.index(after.kind) :]:
+            position = after if after is not None and after.kind == kind else None
+            if kind in {"model", "user_model"}:
+                found += self._page_of_book(caller, kind, wanted, position, most - len(found))
+            else:
+                found += self._page_of_rows(caller, kind, wanted, position, most - len(found))
+            if len(found) >= most:
+                break
+        return found
+
+    def of_call(self, caller: Principal, key: str) -> CallSubjects:
+        """Everybody whose limits a call with this key counts against. Raises LingpaiError `not_found`."""
+        found = self._keys.get(caller, key)
+        client = None
+        if caller.client_id is not None and caller.key_id == found.id:
+            name = caller.client_name or caller.client_id
+            client = LimitedSubject(
+                kind="client", id=caller.client_id, name=name, limits=caller.client_limits
+            )
+        return CallSubjects(
+            key=self._limited("key", found),
+            client=client,
+            user=self._row("user", found.user_id),
+            # Whoever may see the key may see what stops it, even if the project is somebody else's.
+            project=self._row("project", found.project_id) if found.project_id else None,
+            may_call=Principal(found.user_id, found.user_name, "member", models=found.models).may_call,
+        )
+
+    def replace_limits(self, caller: Principal, subject: Subject, limits: tuple[str, ...]) -> None:
+        """Store other limits of a key, user or project."""
+        kind, id_ = subject
+        written = list(limits) or ["none"]
+        if kind == "key":
+            self._keys.update(caller, id_, KeyUpdate(limits=written))
+        elif kind == "user":
+            self._users.update(caller, id_, UserUpdate(limits=written))
+        else:
+            self._projects.update(caller, id_, ProjectUpdate(limits=written))
+
+    # -- keys, users, projects
+
+    def _limited(self, kind: SubjectKind, row: ApiKey | User | Project | Row[Any]) -> LimitedSubject:
+        limits = tuple(row.limits)
+        is_default = kind != "project" and bool(limits) and limits == self._default_limits
+        return LimitedSubject(
+            kind=kind,
+            id=row.id,
+            name=row.name,
+            limits=limits,
+            source="default" if is_default else "set",
+            created_at=row.created_at,
+        )
+
+    def _row(self, kind: SubjectKind, id_: str) -> LimitedSubject:
+        with self._database.read() as connection:
+            return self._limited(kind, connection.execute(_rows_of(kind, id_)).one())
+
+    def _page_of_rows(
+        self, caller: Principal, kind: SubjectKind, wanted: Wanted, after: Position | None, most: int
+    ) -> list[LimitedSubject]:
+        id_ = getattr(wanted, kind)
+        if id_ is None and not wanted.is_everything:
+            return []
+        table, owner = _TABLES[kind]
+        query = _rows_of(kind, id_).where(func.json_array_length(table.c.limits) > 0)
+        if not caller.is_admin:
+            query = query.where(owner == caller.user_id)
+        if after is not None:
+            query = query.where(tuple_(table.c.created_at, table.c.id) > (after.created_at, after.id))
+        with self._database.read() as connection:
+            rows = connection.execute(query.order_by(table.c.created_at, table.c.id).limit(most))
+            return [self._limited(kind, row) for row in rows]
+
+    # -- models
+
+    def _model_id(self, caller: Principal, reference: str) -> str:
+        """An administrator may set limits for a model that is still to come; for others it does not exist."""
+        known = self._models.named(reference)
+        if known is not None and caller.may_call(known.id):
+            return known.id
+        if not caller.is_admin:
+            near = self._models.nearest(reference, may_see=caller.may_call)
+            raise LingpaiError("not_found", f"There is no model `{reference}`.{near}", param="model")
+        return reference if known is None else known.id
+
+    def _user_on_model(self, caller: Principal, reference: str) -> LimitedSubject:
+        user, _, model = reference.partition(" ")
+        model_id = self._model_id(caller, model)
+        if user == EACH_USER:
+            return self._of_entries([self._book.find(user_on(EACH_USER, model_id))])[0]
+        return self._of_entries([self._book.for_user(self._users.get(caller, user).id, model_id)])[0]
+
+    def _page_of_book(
+        self, caller: Principal, kind: SubjectKind, wanted: Wanted, after: Position | None, most: int
+    ) -> list[LimitedSubject]:
+        entries = self._book.entries("model" if kind == "model" else "user_model")
+        chosen = (entry for entry in entries if after is None or entry.subject[1] > after.id)
+        shown = (entry for entry in chosen if _is_wanted(entry, wanted) and _may_see(caller, entry))
+        return self._of_entries(list(islice(shown, most)))
+
+    def _of_entries(self, entries: Sequence[BookEntry]) -> list[LimitedSubject]:
+        users_on_models = [entry for entry in entries if entry.subject[0] == "user_model"]
+        names = self._names.user_names({_user_and_model(entry)[0] for entry in users_on_models} - {EACH_USER})
+        return [_limited_by_book(entry, names) for entry in entries]
+
+
+_TABLES: dict[str, tuple[Any, Any]] = {
+    "key": (api_keys, api_keys.c.user_id),
+    "user": (users, users.c.id),
+    "project": (projects, projects.c.owner_id),
+}
+"""By kind: the table, and the column that says whose it is."""
+
+
+def _rows_of(kind: SubjectKind, id_: str | None) -> Select[Any]:
+    table, _ = _TABLES[kind]
+    query = select(table.c.id, table.c.name, table.c.limits, table.c.created_at)
+    if kind == "key":
+        query = query.where(table.c.deleted_at.is_(None))
+    return query if id_ is None else query.where(table.c.id == id_)
+
+
+def _user_and_model(entry: BookEntry) -> tuple[str, str]:
+    user_id, _, model_id = entry.subject[1].partition(" ")
+    return user_id, model_id
+
+
+def _is_wanted(entry: BookEntry, wanted: Wanted) -> bool:
+    if wanted.is_everything:
+        return True
+    if entry.subject[0] == "model":
+        return entry.subject[1] == wanted.model
+    user_id, model_id = _user_and_model(entry)
+    if wanted.model is None:
+        return user_id == wanted.user
+    return model_id == wanted.model and (wanted.user is None or user_id in {wanted.user, EACH_USER})
+
+
+def _may_see(caller: Principal, entry: BookEntry) -> bool:
+    if caller.is_admin:
+        return True
+    if entry.subject[0] == "model":
+        return caller.may_call(entry.subject[1])
+    user_id, model_id = _user_and_model(entry)
+    return user_id in {caller.user_id, EACH_USER} and caller.may_call(model_id)
+
+
+def _limited_by_book(entry: BookEntry, names: Mapping[str, str]) -> LimitedSubject:
+    kind, name = entry.subject
+    if kind == "user_model":
+        user_id, model_id = _user_and_model(entry)
+        name = f"{'each user' if user_id == EACH_USER else names.get(user_id, user_id)} on {model_id}"
+    return LimitedSubject(
+        kind=kind,
+        id=entry.subject[1],
+        name=name,
+        limits=entry.limits,
+        source=entry.source,
+        is_for_each_user=entry.is_for_each_user,
+    )

@@ -1,0 +1,107 @@
+"""Deleting old records, a little at a time. The roll-ups stay: reports and limits go on as before."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+from sqlalchemy import Connection, delete, func, insert, select, update
+
+from lingpai.metering.records import bucket_start
+from lingpai.metering.tables import usage_marks, usage_records, usage_retention
+from lingpai.storage.database import Database
+
+_log = logging.getLogger("lingpai.metering")
+
+_DAY_S: Final = 86_400
+_BATCH: Final = 1000
+_PAUSE_S: Final = 0.05  # the ingester gets its turn; 20,000 records a second are still more than arrive
+
+
+class Retention:
+    """Deletes records whose calls started more than `days` days ago; never, if that is 0.
+
+    Before the first record of a bucket goes, `usage_retention` says that its roll-ups are all there is from now on: what
+    is rebuilt, and what limits read, never takes half of a bucket for the whole.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        days: int,
+        *,
+        clock: Callable[[], float] = time.time,
+        pause_s: float = _PAUSE_S,
+    ) -> None:
+        self._database = database
+        self._days = days
+        self._clock = clock
+        self._pause_s = pause_s
+
+    async def expire(self) -> int:
+        """Delete what is due; how many records that were. Works in threads, and can be cancelled between two batches."""
+        if self._days == 0:
+            return 0
+        kept_since = await asyncio.to_thread(self._advance)
+        deleted, after = 0, 0
+        while True:
+            count, last = await asyncio.to_thread(self._delete_some, kept_since, after)
+            deleted += count
+            if last is None:
+                break
+            after = last
+            await asyncio.sleep(self._pause_s)
+        if deleted:
+            _log.info("deleted %d usage records older than %d days", deleted, self._days)
+        return deleted
+
+    def _advance(self) -> int:
+        """Move the line between what is kept and what may go, forwards only; where it is."""
+        with self._database.write() as connection:
+            line: int = connection.scalar(select(usage_retention.c.kept_since)) or 0
+            due = bucket_start(max(0.0, self._now(connection) - self._days * _DAY_S))
+            if due <= line:
+                return line
+            changed = connection.execute(update(usage_retention).values(kept_since=due))
+            if changed.rowcount == 0:
+                connection.execute(insert(usage_retention).values(id=1, kept_since=due))
+            return due
+
+    def _now(self, connection: Connection) -> float:
+        """The time, but not later than the newest record: a clock that is years ahead must not delete everything."""
+        newest = select(usage_records.c.started_at).order_by(usage_records.c.id.desc()).limit(1)
+        return min(self._clock(), connection.scalar(newest) or 0.0)
+
+    def _delete_some(self, kept_since: int, after: int) -> tuple[int, int | None]:
+        """Delete what is due among the next records behind the id `after`.
+
+        How many went, and the last id looked at; None when there is nothing left to look at.
+        """
+        with self._database.write() as connection:
+            columns = usage_records.c
+            stretch = (
+                select(columns.id)
+                .where(columns.id > after, columns.id < _end(connection, kept_since))
+                .order_by(columns.id)
+                .limit(_BATCH)
+            )
+            last: int | None = connection.scalar(select(func.max(stretch.subquery().c.id)))
+            if last is None:
+                connection.execute(delete(usage_marks).where(usage_marks.c.bucket_start < kept_since))
+                return 0, None
+            due: Any = delete(usage_records).where(
+                columns.id > after, columns.id <= last, columns.started_at < kept_since
+            )
+            return connection.execute(due).rowcount, last
+
+
+def _end(connection: Connection, kept_since: int) -> int:
+    """The id before which old records are: where the first bucket that is kept begins.
+
+    Those that arrived later than that go when that bucket does.
+    """
+    marks = usage_marks.c
+    first_kept = select(marks.first_id).where(marks.bucket_start >= kept_since).order_by(marks.bucket_start)
+    found: int | None = connection.scalar(first_kept.limit(1))
+    return found or 0

@@ -1,0 +1,161 @@
+"""Fetching by address, with real sockets: what a server can do to a fetcher, and what a name can."""
+
+import asyncio
+import contextlib
+from ipaddress import ip_address
+
+import pytest
+
+from lingpai.backends.engines.addresses import is_public
+from lingpai.backends.engines.fetching import Fetcher, FetchError
+
+PNG = b"\x89PNG\r\n\x1a\n" + b"\0" * 20
+
+
+def answer(body=PNG, *, status="200 OK", content_type="image/png", more=""):
+    head = f"HTTP/1.1 {status}\r\ncontent-type: {content_type}\r\ncontent-length: {len(body)}\r\n{more}\r\n"
+    return head.encode() + body
+
+
+@contextlib.asynccontextmanager
+async def serving(reply):
+    """A server that notes what it is asked and answers `reply`; None: never."""
+    asked, handlers = [], []
+
+    async def handle(reader, writer):
+        handlers.append(asyncio.current_task())
+        asked.append(await reader.readuntil(b"\r\n\r\n"))
+        if reply is None:
+            await reader.read()
+        else:
+            writer.write(reply)
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+
+    server = await asyncio.start_server(handle, "127.0.0.1")
+    try:
+        yield server.sockets[0].getsockname()[1], asked
+    finally:
+        server.close()
+        await asyncio.gather(*handlers)
+
+
+def fetcher(*answers, **settings):
+    """A fetcher whose names resolve to `answers`, one after the other, and which may go to this host."""
+    queue = list(answers or ["127.0.0.1"])
+    asked = []
+
+    async def resolve(host, port):
+        asked.append(host)
+        return [queue.pop(0) if len(queue) > 1 else queue[0]]
+
+    here = {"is_allowed": lambda address: str(address) == "127.0.0.1"}
+    return Fetcher(resolve=resolve, **{**here, **settings}), asked
+
+
+def fetch(reply, *, url="http://pictures.example:{port}/a.png", **settings):
+    """What the fetcher brings from a server that answers `reply`, and what that server was asked."""
+
+    async def run():
+        async with serving(reply) as (port, asked):
+            return await fetcher(**settings)[0].fetch(url.format(port=port)), asked
+
+    return asyncio.run(run())
+
+
+def refusal(reply, **settings):
+    with pytest.raises(FetchError) as caught:
+        fetch(reply, **settings)
+    return str(caught.value)
+
+
+def test_the_connection_goes_to_the_address_and_the_host_header_keeps_the_name():
+    fetched, asked = fetch(answer())
+
+    assert (fetched.data, fetched.media_type) == (PNG, "image/png")
+    head = asked[0].decode().lower()
+    assert head.startswith("get /a.png http/1.1\r\n")
+    assert "\r\nhost: pictures.example:" in head
+    assert "\r\naccept-encoding: identity\r\n" in head
+
+
+def test_a_name_is_resolved_once_so_rebinding_gains_nothing():
+    async def run():
+        async with serving(answer()) as (port, _):
+            first, asked = fetcher("127.0.0.1", "10.0.0.1")
+            await first.fetch(f"http://rebinding.example:{port}/")
+            return asked
+
+    assert asyncio.run(run()) == ["rebinding.example"]
+
+
+def test_one_inner_address_among_public_ones_refuses_the_name():
+    async def resolve(host, port):
+        return ["93.184.216.34", "::ffff:169.254.169.254"]
+
+    with pytest.raises(FetchError, match="not on the public internet"):
+        asyncio.run(Fetcher(resolve=resolve).fetch("https://two.example/a.png"))
+
+
+@pytest.mark.parametrize(
+    "host", ["localhost", "127.0.0.1", "[::1]", "[::]", "0.0.0.0", "169.254.169.254", "[::ffff:127.0.0.1]"]
+)
+def test_this_host_is_refused_by_every_name(host):
+    with pytest.raises(FetchError):
+        asyncio.run(Fetcher().fetch(f"http://{host}:8741/"))
+
+
+def test_redirects_are_not_followed():
+    moved = answer(b"", status="302 Found", more="location: http://169.254.169.254/latest\r\n")
+
+    assert "status 302" in refusal(moved)
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type"),
+    [(b'{"secret": 1}', "application/json"), (b"<html>", "text/html"), (b"root:x", ""),
+     (b"root:x", "application/octet-stream"), (PNG, "text/plain")],
+)  # fmt: skip
+def test_only_media_comes_back(body, content_type):
+    message = refusal(answer(body, content_type=content_type))
+
+    assert "neither a picture nor a sound" in message
+    assert "secret" not in message
+
+
+def test_an_untyped_picture_is_known_by_its_first_bytes():
+    assert fetch(answer(content_type="binary/octet-stream"))[0].media_type == "image/png"
+
+
+def test_size_and_time_are_bounded():
+    assert "over 10 bytes" in refusal(answer(), max_bytes=10)
+    assert "within 0.2 s" in refusal(None, timeout_s=0.2)
+
+
+def test_a_compressed_answer_is_refused():
+    assert "compressed" in refusal(answer(more="content-encoding: gzip\r\n"))
+
+
+@pytest.mark.parametrize(
+    "reply", [b"not HTTP at all\r\n\r\n", b"", b"HTTP/1.1 200 OK\r\ncontent-length: 50\r\n\r\nx"]
+)
+def test_garbage_is_a_refusal(reply):
+    assert "could not be read from" in refusal(reply)
+
+
+def test_a_name_without_an_address_is_a_refusal():
+    async def resolve(host, port):
+        raise OSError("no such host")
+
+    with pytest.raises(FetchError, match="has no address"):
+        asyncio.run(Fetcher(resolve=resolve).fetch("https://nowhere.example/"))
+
+
+def test_it_can_be_switched_off():
+    assert "does not fetch" in refusal(answer(), is_enabled=False)
+
+
+def test_the_guard_is_on_unless_a_test_says_otherwise():
+    assert Fetcher().is_allowed is is_public
+    assert not Fetcher().is_allowed(ip_address("127.0.0.1"))

@@ -1,0 +1,204 @@
+"""What a model's page says of its input and output, from the function's own annotations."""
+
+import asyncio
+from typing import Any, TypedDict
+
+import msgspec
+import numpy as np
+import pytest
+
+from lingpai.authoring import TASKS as KNOWN
+from lingpai.backends.engines.binding import parameters_schema, read_signature
+from lingpai.backends.engines.fetching import Fetched, Fetcher, FetchError
+from lingpai.backends.engines.media_values import reading, without_fetching
+from lingpai.backends.engines.output_media import list_pictures, picture, sound
+from lingpai.backends.engines.tasks import TASKS, input_schema, output_schema
+from lingpai.backends.engines.values import ResultError
+from lingpai.errors import LingpaiError
+from lingpai.media import Audio, Image
+
+
+def schema(function, task):
+    return input_schema(read_signature(function, "acme/x"), task)
+
+
+def image_function(image: Image): ...
+def question_by_name(question: str, *, context: str, top_k: int = 1): ...
+def context_first(context: str, *, question: str = "?"): ...
+def unannotated(given): ...
+def of_rows(rows: list[dict[str, float]]): ...
+def of_numbers(rows: np.ndarray): ...
+
+
+class Question(TypedDict):
+    image: Image
+    question: str
+
+
+def of_object(given: Question): ...
+
+
+def test_every_known_task_has_its_shape():
+    assert KNOWN - set(TASKS) == {"text-generation"}  # which becomes chat or completion
+
+
+def test_a_picture_is_a_string_with_its_media_type():
+    assert schema(image_function, "image-classification") == schema(unannotated, "image-classification")
+    assert schema(image_function, "image-to-text")["contentMediaType"] == "image/*"
+
+
+def test_the_parts_of_an_input_are_properties():
+    assert schema(question_by_name, "question-answering") == {
+        "type": "object",
+        "properties": {"question": {"type": "string"}, "context": {"type": "string"}},
+        "required": ["question", "context"],
+    }
+    assert schema(context_first, "question-answering")["required"] == ["context"]
+
+
+def test_an_object_is_described_as_annotated():
+    described = schema(of_object, "visual-question-answering")
+
+    assert set(described["$defs"]["Question"]["properties"]) == {"image", "question"}
+
+
+@pytest.mark.parametrize("task", sorted(TASKS))
+def test_an_unannotated_function_is_described_by_its_task(task):
+    assert isinstance(schema(unannotated, task), dict)
+    assert isinstance(output_schema(task), dict)
+
+
+def test_rows_and_numbers_are_arrays():
+    assert schema(of_rows, "tabular")["type"] == "array"
+    assert "array" in schema(of_numbers, "tabular")["type"]
+
+
+def test_a_parameter_may_be_a_picture():
+    def function(image: Image, *, mask: Image | None = None): ...
+
+    mask = parameters_schema(read_signature(function, "acme/x"))["properties"]["mask"]
+
+    assert mask["anyOf"][0]["contentMediaType"] == "image/*"
+
+
+# -- what counts as a picture and as sound, where Pillow and others are not installed
+
+
+class PillowsImage:
+    """What Pillow's images have."""
+
+    def getbands(self):
+        return ("R",)
+
+    def save(self, target, **_):
+        target.write(b"\x89PNG\r\n\x1a\n")
+
+
+class DiffusersOutput:
+    images = (PillowsImage(), PillowsImage())
+
+
+def test_a_pillow_image_becomes_a_png():
+    assert picture(PillowsImage()).media_type == "image/png"
+    assert len(list_pictures(DiffusersOutput())) == 2
+
+
+@pytest.mark.parametrize(
+    ("value", "count"),
+    [
+        (np.zeros((2, 2, 3)), 1),
+        (np.zeros((4, 2, 2, 3)), 4),
+        ([np.zeros((2, 2))] * 2, 2),
+        ({"images": [Image(b"x")]}, 1),
+    ],
+)
+def test_pictures_come_alone_and_in_lists(value, count):
+    assert len(list_pictures(value)) == count
+
+
+@pytest.mark.parametrize(
+    "value", [None, "cat", b"cat", 5, np.zeros(3), np.zeros((2, 2, 7)), {"images": "cat"}]
+)
+def test_what_is_no_picture_is_refused(value):
+    with pytest.raises(ResultError, match="picture"):
+        list_pictures(value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [Audio(b"x", media_type="audio/wav"), b"RIFF\0\0\0\0WAVE", (np.zeros(5), 8000), (8000, np.zeros(5)),
+     {"audio": np.zeros((1, 5)), "sampling_rate": 8000}, {"audio": b"ID3"}],
+)  # fmt: skip
+def test_sound_comes_in_the_forms_that_libraries_return(value):
+    assert sound(value).media_type.startswith("audio/")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        b"cat",
+        "hello",
+        np.zeros(5),
+        (np.zeros(5), 0),
+        (np.zeros((5, 9)), 8000),
+        ([0.1], 8000),
+        {"audio": 5},
+    ],
+)
+def test_what_is_no_sound_is_refused(value):
+    with pytest.raises(ResultError, match="sound"):
+        sound(value)
+
+
+def test_addresses_are_not_fetched_where_nothing_waits_for_them():
+    with pytest.raises(ValueError, match="not fetched here"):
+        without_fetching(Image, "https://example.com/a.png")
+
+
+class FakeFetcher(Fetcher):
+    """Brings a picture from every address but one, and notes them."""
+
+    async def fetch(self, url):
+        asked.append(url)
+        if "inner" in url:
+            raise FetchError("`inner` is not on the public internet, so it is not fetched from")
+        return Fetched(b"x", "image/png")
+
+
+asked = []
+
+
+def read_all(*urls):
+    asked.clear()
+    pictures = list(urls)
+
+    def read(hook):
+        return msgspec.convert(pictures, list[Image], dec_hook=hook)
+
+    return asyncio.run(reading(FakeFetcher(), read, field="input"))
+
+
+def test_each_address_is_fetched_once():
+    found = read_all("https://a.example/1", "https://a.example/2", "https://a.example/1")
+
+    assert [type(image) for image in found] == [Image] * 3
+    assert asked == ["https://a.example/1", "https://a.example/2"]
+
+
+def test_an_address_that_cannot_be_had_is_the_callers_fault():
+    with pytest.raises(LingpaiError, match="`input`: `inner` is not on the public internet") as caught:
+        read_all("https://inner.example/")
+
+    assert caught.value.param == "input"
+
+
+def test_a_request_names_so_many_addresses():
+    with pytest.raises(LingpaiError, match="more than 16 addresses"):
+        read_all(*(f"https://a.example/{number}" for number in range(17)))
+
+    assert len(asked) == 16
+
+
+def test_an_unannotated_payload_stays_what_it_is():
+    assert read_signature(unannotated, "acme/x").payload is Any

@@ -1,0 +1,34 @@
+"""`lingpai serve`, as far as it can be tried without a server; the rest is in tests/e2e."""
+
+from types import SimpleNamespace
+
+from lingpai.backends.openai import openai_backend
+from lingpai.backends.worker import Worker
+from lingpai.cli import app, serve
+
+
+def test_reload_is_a_switch():
+    command, bound, _ = app.parse_args(["serve", "app.py", "--reload"], exit_on_error=False)
+
+    assert command is serve.serve
+    assert bound.arguments["reload"] is True
+    assert bound.args == ("app.py",)
+
+
+class WatchingWorker(Worker):
+    """Notes that it shall watch its sources."""
+
+    watches = False
+
+    def reload_on_change(self):
+        self.watches = True
+
+
+def test_reload_is_for_workers_and_engines_stay_as_they_are(tmp_path):
+    worker = WatchingWorker("app.py", socket_path=tmp_path / "w.sock", name="app", log=None)
+    engine = openai_backend("http://127.0.0.1:1/v1", name=None, api_key=None)
+    served = [SimpleNamespace(backend=engine), SimpleNamespace(backend=worker)]
+
+    serve._reload_on_change(SimpleNamespace(fleet=SimpleNamespace(served=lambda: served)))
+
+    assert worker.watches
