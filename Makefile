@@ -8,7 +8,7 @@ PIP     = $(BIN)/python -m pip --disable-pip-version-check install --quiet --pro
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve dev test check bench lock docs clean
+.PHONY: help setup serve dev test check fuzz bench lock docs clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,6 +43,9 @@ check: $(VENV)/.ready  ## Lint, format check and strict types
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+
+fuzz: $(VENV)/.ready  ## Fuzz requests and backends' answers for ten minutes (ARGS="--minutes 60")
+	@$(BIN)/python -m tests.fuzz $(ARGS)
 
 bench: $(VENV)/.ready  ## Measure speed against nginx (needs Debian's nginx and wrk)
 	@$(BIN)/python -m bench $(ARGS)

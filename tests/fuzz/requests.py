@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 MODEL: Final = "fuzz/chat"
 _TARGETS: Final = (
     "/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/predict", "/api/v1/generate",
-    "/api/v1/models/fuzz/chat/inference", "/v1/models", "/v1/key", "/healthz", "/openapi.json", "/api/v1/keys",
+    "/api/v1/models/fuzz/chat/inference", "/v1/rerank", "/v1/audio/transcriptions", "/v1/audio/speech",
+    "/v1/images/generations", "/api/v1/limits/explain", "/api/v1/requests", "/v1/models", "/v1/key", "/healthz", "/openapi.json", "/api/v1/keys",
     "/v1/chat/completions/", "/v1/v1/chat/completions", "http://elsewhere/v1/chat/completions", "*", "/", "",
     "/v1/chat/completions?key=x", "/%2e%2e/v1/models", "/v1/chat/completions\x00",
 )  # fmt: skip
@@ -112,6 +113,15 @@ def _body(draw: st.DrawFn, canary: str) -> bytes:
     return json.dumps(fields).encode("utf-8", "surrogatepass")
 
 
+def _form(draw: st.DrawFn, canary: str) -> bytes:
+    part = '--edge\r\nContent-Disposition: form-data; name="{}"{}\r\n\r\n{}\r\n'
+    names = draw(
+        st.lists(st.sampled_from(("model", "file", "input", "prompt", "parameters", "")), max_size=4)
+    )
+    file = draw(st.sampled_from(("", '; filename="a.wav"', "; filename=../../etc/passwd")))
+    return ("".join(part.format(name, file, canary) for name in names) + "--edge--\r\n").encode()
+
+
 def _chunked(draw: st.DrawFn, body: bytes) -> bytes:
     size = draw(st.sampled_from((1 << 30, 7, 64)))
     extension = draw(st.sampled_from((b"", b"", b";a=b", b";" + b"x" * 500)))
@@ -135,6 +145,9 @@ def request_bytes(draw: st.DrawFn, *, key: str, canary: str) -> tuple[bytes, boo
     else:
         method, target, version = (draw(st.sampled_from(each)) for each in (_METHODS, _TARGETS, _VERSIONS))
         more = draw(st.lists(st.sampled_from(_HEADERS), max_size=4))
+        if draw(st.integers(0, 3)) == 0:
+            body = _form(draw, canary)
+            more.append("Content-Type: multipart/form-data; boundary=edge")
     is_chunked = draw(st.integers(0, 4)) == 0
     framing = "Transfer-Encoding: chunked" if is_chunked else f"Content-Length: {len(body)}"
     lines = [f"{method} {target} {version}", "Host: fuzz", f"Authorization: Bearer {key}", framing, *more]

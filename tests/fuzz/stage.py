@@ -22,7 +22,13 @@ from tests.fuzz.requests import Connection
 from tests.fuzz.upstream import Upstream
 
 CALLERS: Final = 4
-LIMITS: Final = ("1000000/day", "100000000 tokens/day", "64 concurrent")
+LIMITS: Final = (
+    ("1000000/day", "100000000 tokens/day", "64 concurrent"),
+    ("1000000/day", "1000000000 tokens/1h", "1000 USD/month"),
+    ("2 concurrent wait 1s", "900 USD/1h"),
+    ("100/1s wait 1s", "5000 tokens/minute"),
+)
+"""Of each caller: every unit, and some that make calls wait or refuse them."""
 _ANSWER_S: Final = 5.0
 """Far above the time-outs of the server under test: an answer that takes longer is a hang."""
 _CANARY: Final = re.compile(rb"canary-[0-9a-f]{11}-(\d+)-end")
@@ -68,14 +74,19 @@ class Stage:
         )
         settings = Settings(server=ServerSettings(port=0), gateway=gateway)
         self._application = Application(settings, data=self._folder / "data", environment={})
-        target = ModelSettings(target=f"http://127.0.0.1:{self.upstream.port}/v1", name="fuzz", task="chat")
+        target = ModelSettings(
+            target=f"http://127.0.0.1:{self.upstream.port}/v1",
+            name="fuzz",
+            task="chat",
+            price={"input": "2", "output": "8"},
+        )
         started = await self._application.start((target,))
         self.port = int(started.address.rpartition(":")[2])
         self._running = asyncio.create_task(self._application.run())
         for number in range(CALLERS):
-            body = KeyCreate(name=f"caller-{number}", limits=list(LIMITS))
+            body = KeyCreate(name=f"caller-{number}", limits=list(LIMITS[number]))
             made = await asyncio.to_thread(
-                self._application.keys.create, self._application.local_administrator, body
+                self._application.domains.keys.create, self._application.local_administrator, body
             )
             self.keys.append(made.token)
 
@@ -151,7 +162,7 @@ class Stage:
         ]
         held = [
             f"{meter.limit} of {meter.label}: {meter.reserved} reserved"
-            for principal in application.keyring.principals()
+            for principal in application.domains.keyring.principals()
             for meter in _meters(principal)
             if meter.reserved
         ]
