@@ -111,7 +111,7 @@ def begin(exchange: "Exchange") -> None:
     try:
         token = read_credential(exchange.fields)
     except LingpaiError as error:
-        _settle(exchange, None, error)
+        _settle(exchange, None, error.with_traceback(None))
         return
     if token is None:
         local = gateway.local_administrator if exchange.front.is_local else None
@@ -273,7 +273,7 @@ class Authenticator:
         try:
             principal = await self._read(token)
         except LingpaiError as error:
-            refusal = error
+            refusal = error.with_traceback(None)
         except asyncio.CancelledError:
             refusal = LingpaiError(
                 "shutting_down", "The server is stopping. Try again.", headers={"retry-after": "1"}

@@ -113,7 +113,9 @@ class Exchange:
             return
         try:
             if self.refusal is not None:
-                raise self.refusal
+                # Not raised: it would hold this frame, which holds it, and garbage of floods would pile up.
+                settle.refuse(self, self.refusal)
+                return
             authenticate.check(self)
             read.read(self)
             route.route(self)
@@ -144,7 +146,8 @@ class Exchange:
 
     def _with_limits(self, limits: "LimitSet | None", refusal: LingpaiError | None) -> None:
         if refusal is not None:
-            raise refusal
+            settle.refuse(self, refusal)
+            return
         self.limits = limits
         path, body = self.endpoint.prepare(self)
         fitting = admit.admit(self, path, body)

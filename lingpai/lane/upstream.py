@@ -179,6 +179,7 @@ class Upstream(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.pool.forget(self)
+        self._parser = None  # it knows us: without this, only the garbage collector could free the two
         if self.receiver is None:
             return
         if self._status and not self._is_framed() and exc is None:
