@@ -1,13 +1,9 @@
 """Composition: settings in, server out. The one file that knows every part."""
 
 import asyncio
-import errno
-import fcntl
-import gc
 import logging
 import os
 import socket
-import tempfile
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
@@ -15,67 +11,50 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from fastapi import FastAPI
-from starlette.requests import Request
+from sqlalchemy.exc import OperationalError
 
-import lingpai
-from lingpai import model_operations
-from lingpai.catalog import routes as catalog_routes
+from lingpai.api import build_api
+from lingpai.catalog.health import BackendHealth
 from lingpai.catalog.interfaces import Backend
 from lingpai.catalog.service import Catalog
 from lingpai.domains import Domains
-from lingpai.events import routes as event_routes
 from lingpai.events.endpoints import WebhookSettingsError
-from lingpai.gateway import authenticate
-from lingpai.gateway import routes as gateway_routes
 from lingpai.gateway.answer import EXPOSED_HEADERS
-from lingpai.gateway.authenticate import Account, Authenticator, has_doubled_credential, read_credential
+from lingpai.gateway.authenticate import Account, Authenticator
 from lingpai.gateway.call_limits import CallLimits
-from lingpai.gateway.compatible_keys import compatible_key_routes
 from lingpai.gateway.endpoints import is_for_browsers
 from lingpai.gateway.exchange import Exchange
 from lingpai.gateway.gateway import Gateway
-from lingpai.identity import routes as identity_routes
 from lingpai.identity.schemas import KeyCreate
 from lingpai.jobs.runner import JobRunner
-from lingpai.lane.doorman import Bounds
-from lingpai.lane.server import LaneServer, most_connections, raise_descriptor_limit
-from lingpai.metering import journal_routes, request_routes
-from lingpai.metering import routes as metering_routes
+from lingpai.lane.server import LaneServer
 from lingpai.metering.counting import TokenCounter
 from lingpai.metering.journal import Journal
 from lingpai.metering.lag import JournalLag
 from lingpai.metering.supervisor import IngesterProcess
-from lingpai.principal import Principal
-from lingpai.quotas import routes as quota_routes
-from lingpai.quotas.amounts import Amounts
-from lingpai.quotas.description import describe
+from lingpai.metering.watch import JournalWatch
+from lingpai.process_setup import StartError, bind, bounds, cannot_store, lock_data, temporary_folder
 from lingpai.quotas.headers import rate_limit_headers
 from lingpai.quotas.interfaces import Subject
 from lingpai.quotas.limiter import MemoryLimiter
 from lingpai.quotas.loader import MeterLoader
-from lingpai.quotas.service import Limits
 from lingpai.quotas.subjects import EACH_USER
+from lingpai.quotas.under_way import CallUnderWay
 from lingpai.reload import Reload, plan_reload
-from lingpai.settings import ModelSettings, ServerSettings, Settings
+from lingpai.settings import ModelSettings, Settings
 from lingpai.socket_paths import socket_address
 from lingpai.targets import DEMONSTRATION, DEMONSTRATION_NAME, Fleet, OriginUnreachableError
 from lingpai.telemetry.call_log import CallLog
 from lingpai.telemetry.logs import set_up_logging
-from lingpai.telemetry.metrics import CallMetrics, render
+from lingpai.telemetry.metrics import CallMetrics
 from lingpai.web.cross_origin import CrossOriginCalls
-from lingpai.web.errors import install_error_handlers
-from lingpai.web.health import health_routes
 from lingpai.web.paths import UsualPaths
 
 log = logging.getLogger("lingpai.app")
 
 FIRST_KEY_NAME: Final = "first"
 INGEST_TIMEOUT_S: Final = 600.0
-
-
-class StartError(Exception):
-    """The server cannot start. The message says why and what to try."""
+_FIRST_CLEANING_S: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,18 +85,20 @@ class Application:
         self._is_stopping = False
         self._is_running = False
         self._exits = AsyncExitStack()
-        self._exits.callback(os.close, _lock_data(data))
+        self._exits.callback(os.close, lock_data(data))
         self.jobs = JobRunner()
         self.metrics = CallMetrics()
         self.catalog = Catalog(default_model=settings.server.default_model)
         self.fleet = Fleet(
             self.catalog,
-            socket_folder=Path(self._exits.enter_context(tempfile.TemporaryDirectory(prefix="lingpai-"))),
+            socket_folder=Path(self._exits.enter_context(temporary_folder())),
             environment=environment,
             on_progress=on_progress,
             on_removed=self._drop_backend,
+            on_health=self._on_health,
         )
         self._open_storage(environment)
+        self.health = BackendHealth(self.domains.note_backend)
 
     def _open_storage(self, environment: Mapping[str, str]) -> None:
         try:
@@ -131,8 +112,10 @@ class Application:
             )
         except WebhookSettingsError as error:
             raise StartError(str(error)) from error
+        except (OSError, OperationalError) as error:
+            raise cannot_store(self.data, error) from error
         self._exits.callback(self.domains.close)
-        self._exits.push_async_callback(self.domains.webhook_client.close)
+        self._exits.push_async_callback(self.domains.webhooks.close)
         self._exits.push_async_callback(self.domains.events.flush)
         self.local_administrator = self.domains.users.local_administrator()
         self.local_administrator.account = Account(self.local_administrator, ())
@@ -153,7 +136,7 @@ class Application:
         Raises StartError or TargetError; call `stop` in any case.
         """
         loop = self._loop = asyncio.get_running_loop()
-        listener = _bind(self.settings.server.host, self.settings.server.port)
+        listener = bind(self.settings.server.host, self.settings.server.port)
         self._exits.callback(listener.close)
         self._exits.push_async_callback(self.fleet.stop)
         serving = asyncio.gather(
@@ -188,7 +171,10 @@ class Application:
         folder = self.data / "journal"
         self.ingester = IngesterProcess(folder, self.data / "lingpai.db")
         self._exits.push_async_callback(self.ingester.stop)
-        self.journal = Journal(folder, loop, self.settings.metering)
+        try:
+            self.journal = Journal(folder, loop, self.settings.metering)
+        except OSError as error:
+            raise cannot_store(self.data, error) from error
         self._exits.callback(self.journal.close)
         self.lag = JournalLag(self.journal, self.ingester)
         self._journal_at_start = self.journal.position
@@ -227,6 +213,7 @@ class Application:
             jobs=self.jobs,
             local_administrator=self.local_administrator,
             call_log=CallLog() if self.settings.server.log_calls else None,
+            on_unreachable=self.health.suspect,
         )
         self._exits.push_async_callback(self.gateway.close)
         self._exits.push_async_callback(self.jobs.stop)
@@ -253,6 +240,11 @@ class Application:
             "Calls that wait for a limit with `wait`.",
             lambda: self.gateway.queue.size,
         )
+        gauge(
+            "lingpai_held_body_bytes",
+            "Bytes of request bodies that calls under way hold; small ones are not counted.",
+            lambda: self.gateway.bodies.held,
+        )
         gauge("lingpai_journal_records", "Usage records not in the database yet.", self.lag.records)
         gauge("lingpai_journal_bytes", "Bytes of the usage journal not in the database yet.", self.lag.bytes)
         gauge("lingpai_journal_skipped", "Damaged places of the usage journal skipped.", self.lag.skipped)
@@ -264,7 +256,7 @@ class Application:
             self.gateway,
             keep_alive_s=settings.keep_alive_s,
             stop_timeout_s=settings.stop_timeout_s,
-            bounds=_bounds(settings),
+            bounds=bounds(settings),
         )
         admin_socket = self.data / "admin.sock"
         # One that is there was left by a process that was killed: the lock says that it is gone.
@@ -283,91 +275,53 @@ class Application:
         self.jobs.every(5.0, "evict idle limits", self._evict_idle_limits)
         self.jobs.every(60.0, "note last uses of keys", self._note_uses)
         self.jobs.every(60.0, "refresh model lists", self.fleet.refresh)
-        self.jobs.every(3600.0, "delete old usage records", self.domains.retention.expire)
+        # Soon after the start, too: some servers are started anew more often than once an hour.
+        self.jobs.every(
+            3600.0, "delete old usage records", self.domains.retention.expire, first_after=_FIRST_CLEANING_S
+        )
         await self._start_events()
         for target in await asyncio.to_thread(self.domains.targets.all):
             self.jobs.start("serve a kept target", self.fleet.add_patiently(ModelSettings(target=target)))
 
     async def _start_events(self) -> None:
         events, webhooks = self.domains.events, self.domains.webhooks
+        watch = JournalWatch(
+            self.domains.database,
+            self.journal,
+            self.ingester,
+            on_damage=self.domains.note_damage,
+            on_delay=self._note_delay,
+        )
+        self.jobs.every(1.0, "watch the way of usage records", watch.look)
+        self.jobs.every(1.0, "look at backends that are away", self._look_at_backends)
         self.jobs.every(0.5, "store events", events.flush)
-        self.jobs.every(3600.0, "remove old events", self._remove_old_events)
+        self.jobs.every(3600.0, "remove old events", self._remove_old_events, first_after=_FIRST_CLEANING_S)
         await webhooks.give_up_removed()
         for courier in webhooks.couriers:
             self.jobs.every(1.0, f"send events to {courier.endpoint.name}", courier.deliver_due)
+
+    async def _look_at_backends(self) -> None:
+        due = self.health.due()
+        if due:
+            await self.fleet.refresh(due)
+
+    def _note_delay(self, waiting_s: float) -> None:
+        self.domains.note_delay(waiting_s, self.lag.records(), self.lag.bytes())
 
     async def _remove_old_events(self) -> None:
         await self.domains.events.remove_old(self.settings.events.keep_days)
 
     # -- the ASGI side
 
-    def build_api(self) -> FastAPI:
-        """Everything that is not a model call, and the document of it all."""
-        app = FastAPI(title="Lingpai", version=lingpai.__version__, docs_url=None, redoc_url=None)
-        app.state.authenticate = self._authenticate
-        for router in self._routers():
-            app.include_router(router)
-        install_error_handlers(app)
-        return app
-
     def _build_asgi(self) -> Any:
         origins = self.settings.gateway.cors_origins
         self._cross_origin = CrossOriginCalls(
-            self.build_api(), is_call=is_for_browsers, origins=origins, exposed=EXPOSED_HEADERS
+            build_api(self), is_call=is_for_browsers, origins=origins, exposed=EXPOSED_HEADERS
         )
         return UsualPaths(self._cross_origin)
 
-    def _routers(self) -> list[Any]:
-        domains = self.domains
-        return [
-            health_routes(
-                not_ready_because=self._not_ready_because,
-                metrics=lambda: render(self.metrics),
-                metrics_token=self.settings.server.metrics_token,
-            ),
-            catalog_routes.client_routes(self.catalog),
-            gateway_routes.documented_calls(),
-            gateway_routes.key_routes(describe, time.time),
-            compatible_key_routes(describe, time.time),
-            identity_routes.key_routes(domains.keys),
-            identity_routes.user_routes(domains.users),
-            identity_routes.project_routes(domains.projects),
-            quota_routes.limit_routes(
-                Limits(
-                    domains.subjects,
-                    domains.models,
-                    domains.book,
-                    self.meters.load,
-                    generation=lambda: domains.keyring.generation,
-                )
-            ),
-            metering_routes.usage_routes(domains.usage_report, self._all_recorded, domains.names),
-            request_routes.request_routes(domains.requests, self._all_recorded, domains.names, time.time),
-            journal_routes.journal_routes(domains.database, self.lag, lambda: self.journal.healthy),
-            event_routes.event_routes(domains.events, domains.webhooks),
-            catalog_routes.management_routes(
-                self.catalog, model_operations.TargetOperations(self.fleet, domains.targets, self.gateway)
-            ),
-        ]
-
-    async def _authenticate(self, request: Request) -> Principal:
-        """Who calls a route that is not a model call."""
-        headers = request.headers.raw
-        if has_doubled_credential(headers):
-            raise authenticate.doubled_credential()
-        token = read_credential(dict(headers))
-        if token is None:
-            if getattr(request.state, "is_local", False):
-                return self.local_administrator
-            raise authenticate.missing_key()
-        principal = await self.gateway.authenticator.principal_for(token)
-        if principal is None:
-            request.scope["state"]["is_offence"] = True  # the front listens less to who keeps sending these
-            raise authenticate.unknown_key(token)
-        authenticate.check_principal(principal, request.client.host if request.client else "", time.time())
-        return principal
-
-    def _not_ready_because(self) -> str | None:
+    def not_ready_because(self) -> str | None:
+        """Why calls cannot be answered now; None when they can."""
         if self._is_stopping:
             return "the server is stopping"
         if not self.journal.healthy:
@@ -405,7 +359,7 @@ class Application:
             ("user_model", f"{caller.user_id} {model_id}") for caller in callers if caller is not None
         }
 
-    def _held_for(self, subject: Subject) -> list[tuple[float, Amounts]]:
+    def _held_for(self, subject: Subject) -> list[CallUnderWay]:
         """What the calls that are not recorded yet hold of a subject's limits."""
         return self.gateway.held_for(subject, self._calls())
 
@@ -413,7 +367,15 @@ class Application:
         calls = (front.call for front in self.server.fronts)
         return [call for call in calls if isinstance(call, Exchange)]
 
+    def _on_health(self, backend: Backend, why: str | None) -> None:
+        """A backend was looked at, or its worker's state changed."""
+        if why is None:
+            self.health.up(backend)
+        elif not self._is_stopping:
+            self.health.down(backend, why)
+
     def _drop_backend(self, backend: Backend) -> None:
+        self.health.forget(backend)
         self.jobs.start("drop a backend", self.gateway.drop(backend))
 
     def _evict_idle_limits(self) -> None:
@@ -422,7 +384,8 @@ class Application:
     async def _reached(self, position: Any) -> bool:
         return await self.ingester.wait_for(position, self.settings.metering.usage_wait_s)
 
-    async def _all_recorded(self) -> bool:
+    async def all_recorded(self) -> bool:
+        """Wait, within bounds, until everything answered is in the database; False if it is not."""
         return await self._reached(self.journal.position)
 
     async def _note_uses(self) -> None:
@@ -452,7 +415,7 @@ class Application:
         self.server.reconfigure(
             keep_alive_s=settings.server.keep_alive_s,
             stop_timeout_s=settings.server.stop_timeout_s,
-            bounds=_bounds(settings.server),
+            bounds=bounds(settings.server),
         )
         return reload
 
@@ -473,56 +436,6 @@ class Application:
         (self.data / "admin.sock").unlink(missing_ok=True)
 
 
-def tune_garbage_collection() -> None:
-    """Keep what start-up made out of every collection, and collect less often: calls leave no cycles behind."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(20_000, 20, 50)
-
-
 def default_targets() -> tuple[ModelSettings, ...]:
     """What is served when nothing is named: the demonstration models."""
     return (ModelSettings(target=DEMONSTRATION, name=DEMONSTRATION_NAME),)
-
-
-def _bounds(settings: ServerSettings) -> Bounds:
-    return Bounds(
-        connections=most_connections(settings.max_connections, raise_descriptor_limit()),
-        connections_per_address=settings.max_connections_per_address,
-        calls_per_address=settings.max_calls_per_address,
-    )
-
-
-def _lock_data(data: Path) -> int:
-    """Make the data folder, closed to others, and hold it for this process alone."""
-    try:
-        data.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(data / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise StartError(
-            f"Another server is running on {data}. Stop it, or choose another folder with --data."
-        ) from None
-    except OSError as error:
-        raise StartError(
-            f"The data folder {data} cannot be used: {error}. Choose another one with --data."
-        ) from error
-    return descriptor
-
-
-def _bind(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-    except OSError as error:
-        listener.close()
-        is_taken = error.errno == errno.EADDRINUSE
-        advice = (
-            "A server is running there already; choose another port with --port."
-            if is_taken
-            else "Check --host and --port."
-        )
-        raise StartError(f"Cannot listen on {host}:{port}: {error.strerror or error}. {advice}") from error
-    return listener

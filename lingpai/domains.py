@@ -1,15 +1,17 @@
 """The parts that stand on the database: users, keys, projects, limits, usage, events. Built by `app`, one per server."""
 
 from collections.abc import Callable, Mapping
+from math import ceil
 from pathlib import Path
 from typing import Any
 
+from lingpai.catalog.interfaces import Backend
 from lingpai.catalog.service import Catalog
 from lingpai.catalog.store import SqlTargetStore
 from lingpai.events.endpoints import endpoints_from, recipients
 from lingpai.events.service import Events
 from lingpai.events.store import SqlEventStore
-from lingpai.events.webhooks import WebhookClient, Webhooks
+from lingpai.events.webhooks import Webhooks
 from lingpai.identity.keyring import Keyring
 from lingpai.identity.known_ids import KnownIds, SqlIds, fill_in_background
 from lingpai.identity.peppers import Peppers, peppers_from_file, peppers_from_text
@@ -21,6 +23,7 @@ from lingpai.metering.requests import SqlRequestStore
 from lingpai.metering.retention import Retention
 from lingpai.metering.service import UsageReport
 from lingpai.metering.store import SqlUsageStore
+from lingpai.metering.watch import Damage
 from lingpai.names import Names, Owners
 from lingpai.quotas.book import LimitBook
 from lingpai.quotas.calendar_meter import CalendarMeter
@@ -30,6 +33,7 @@ from lingpai.quotas.meter import Meter
 from lingpai.quotas.store import SqlLimitStore
 from lingpai.settings import Settings
 from lingpai.storage.database import Database, sqlite_url
+from lingpai.storage.metadata import metadata
 from lingpai.targets import CatalogLimits
 
 
@@ -52,7 +56,7 @@ class Domains:
     ) -> None:
         endpoints = endpoints_from(settings.events.webhooks, environment)
         self.database = Database(sqlite_url(data / "lingpai.db"))
-        self.database.migrate()
+        self.database.migrate(metadata)
         self.targets = SqlTargetStore(self.database)
         self.names = Names(self.database)
         self._open_identity(settings, _peppers(data, environment), on_identity_change)
@@ -62,8 +66,7 @@ class Domains:
         self.requests = SqlRequestStore(self.database)
         self.retention = Retention(self.database, settings.metering.retention_days)
         store = SqlEventStore(self.database)
-        self.webhook_client = WebhookClient()
-        self.webhooks = Webhooks(endpoints, store, client=self.webhook_client)
+        self.webhooks = Webhooks(endpoints, store)
         self.events = Events(
             store,
             owners=Owners(self.database),
@@ -98,6 +101,35 @@ class Domains:
             amount=meter.amount,
             window=(meter.starts_at, meter.ends_at),
             now=now,
+        )
+
+    def note_backend(self, backend: Backend, why: str | None, down_s: float) -> None:
+        """Make an event of a backend that is away (and why), or (None) back after so many seconds."""
+        data: dict[str, Any] = {"backend": backend.name, "kind": backend.kind}
+        if why is not None:
+            message = f"Backend `{backend.name}` is away, and calls to its models fail. {why}"
+            self.events.emit("backend.down", message, data={**data, "reason": why})
+        else:
+            message = f"Backend `{backend.name}` is back, after {ceil(down_s)} s."
+            self.events.emit("backend.up", message, data={**data, "down_s": ceil(down_s)})
+
+    def note_damage(self, damage: Damage) -> None:
+        """Make an event of a part of the usage journal that could not be read; once, however often it is told."""
+        self.events.emit(
+            "journal.damaged",
+            f"{damage.description}. Calls recorded there are missing from the usage; everything else was loaded.",
+            data={"segment": damage.segment, "description": damage.description},
+            once=f"{damage.id} {damage.found_at}",
+            occurred_at=damage.found_at,
+        )
+
+    def note_delay(self, waiting_s: float, records: int, size: int) -> None:
+        """Make an event of usage records that wait for the database too long."""
+        self.events.emit(
+            "usage.delayed",
+            f"Usage records have been waiting for {ceil(waiting_s)} s to get into the database: {records} of them,"
+            " kept in the journal. The log says what stops them.",
+            data={"waiting_s": ceil(waiting_s), "waiting_records": records, "waiting_bytes": size},
         )
 
     def _open_identity(

@@ -15,6 +15,7 @@ import secrets
 import zlib
 from dataclasses import dataclass
 from itertools import count
+from time import time
 from typing import Final, Literal
 
 ALPHABET: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
@@ -80,8 +81,18 @@ def _checksum(body: bytes) -> str:
 
 _boot = os.urandom(6).hex().encode()
 _requests = count(1)
+_REQUEST_ID = re.compile(r"req_([0-9a-f]{8})[0-9a-f]{20,}")
 
 
-def new_request_id() -> bytes:
-    """A request id, unique across restarts: ``req_`` + 12 hex digits of this process + a running number."""
-    return b"req_%b%08x" % (_boot, next(_requests))
+def new_request_id(now: float | None = None) -> bytes:
+    """A request id, unique across restarts; `now` in Unix seconds, for who has just read the clock.
+
+    ``req_`` + 8 hex digits of the time (Unix seconds) + 12 of this process + a running number of at least 8.
+    """
+    return b"req_%08x%b%08x" % (int(time() if now is None else now), _boot, next(_requests))
+
+
+def request_made_at(request_id: str) -> int | None:
+    """When a request id was made, in Unix seconds; None when it is none of `new_request_id`'s."""
+    match = _REQUEST_ID.fullmatch(request_id)
+    return None if match is None else int(match[1], 16)

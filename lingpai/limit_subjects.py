@@ -195,7 +195,11 @@ class Subjects:
     def _of_entries(self, entries: Sequence[BookEntry]) -> list[LimitedSubject]:
         users_on_models = [entry for entry in entries if entry.subject[0] == "user_model"]
         names = self._names.user_names({_user_and_model(entry)[0] for entry in users_on_models} - {EACH_USER})
-        return [_limited_by_book(entry, names) for entry in entries]
+        return [_limited_by_book(entry, names, self._is_served) for entry in entries]
+
+    def _is_served(self, model_id: str) -> bool:
+        known = self._models.named(model_id)
+        return known is not None and known.id == model_id
 
 
 _TABLES: dict[str, tuple[Any, Any]] = {
@@ -239,11 +243,17 @@ def _may_see(caller: Principal, entry: BookEntry) -> bool:
     return user_id in {caller.user_id, EACH_USER} and caller.may_call(model_id)
 
 
-def _limited_by_book(entry: BookEntry, names: Mapping[str, str]) -> LimitedSubject:
+def _limited_by_book(
+    entry: BookEntry, names: Mapping[str, str], is_served: Callable[[str], bool]
+) -> LimitedSubject:
+    """Its name says so where no model has the id: an alias may have been meant, for which limits never hold."""
     kind, name = entry.subject
+    model_id = name
     if kind == "user_model":
         user_id, model_id = _user_and_model(entry)
         name = f"{'each user' if user_id == EACH_USER else names.get(user_id, user_id)} on {model_id}"
+    if not is_served(model_id):
+        name += " (no model has this id now)"
     return LimitedSubject(
         kind=kind,
         id=entry.subject[1],

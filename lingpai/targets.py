@@ -9,13 +9,20 @@ import dataclasses
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
 
-from lingpai.backends.openai import BackendError, FoundModel, OpenAIBackend, ollama_backend, openai_backend
+from lingpai.backends.openai import (
+    BackendAwayError,
+    BackendError,
+    FoundModel,
+    OpenAIBackend,
+    ollama_backend,
+    openai_backend,
+)
 from lingpai.backends.worker import Worker, WorkerStartError
 from lingpai.catalog.interfaces import Backend, Model
 from lingpai.catalog.service import Catalog
@@ -31,6 +38,7 @@ DEMONSTRATION: Final = "lingpai.demo"
 DEMONSTRATION_NAME: Final = "demonstration"
 REFRESH_S: Final = 60.0
 T = TypeVar("T")
+OnHealth = Callable[[Backend, str | None], None]
 _LATER: Final = {
     "hf:": "Hugging Face models cannot be served by name in this version. Write a few lines around one: examples/minilm.py.",
     "ms:": "ModelScope models cannot be served by name in this version. Write a few lines around one: examples/minilm.py.",
@@ -63,14 +71,16 @@ class Fleet:
     def __init__(
         self, catalog: Catalog, *, socket_folder: Path, environment: Mapping[str, str],
         on_progress: Callable[[str], None] = lambda _: None, on_removed: Callable[[Backend], None] = lambda _: None,
-        load_tokenizer: Callable[[Path], object] = FileTokenizer,
+        load_tokenizer: Callable[[Path], object] = FileTokenizer, on_health: OnHealth = lambda _, __: None,
     ) -> None:  # fmt: skip
+        """`on_health` hears of a backend why it is away, or None when it is there; again and again, changed or not."""
         self._catalog = catalog
         self._socket_folder = socket_folder
         self._environment = environment
         self._on_progress = on_progress
         self._on_removed = on_removed
         self._load_tokenizer = load_tokenizer
+        self._on_health = on_health
         self._served: dict[str, ServedTarget] = {}
         self._given_up: set[str] = set()
 
@@ -124,14 +134,25 @@ class Fleet:
             await served.backend.stop()
         self._on_removed(served.backend)
 
-    async def refresh(self) -> None:
-        """Ask every origin again which models it has."""
+    async def refresh(self, only: Collection[str] | None = None) -> None:
+        """Ask every origin, or only those of these names, which models it has now."""
         for served in self.served():
-            if isinstance(served.backend, OpenAIBackend):
-                try:
-                    self._publish(served, await served.backend.discover())
-                except BackendError as error:
-                    log.warning("backend %s: %s", served.backend.name, error)
+            backend = served.backend
+            if isinstance(backend, OpenAIBackend) and (only is None or backend.name in only):
+                await self._ask_again(served, backend)
+
+    async def _ask_again(self, served: ServedTarget, backend: OpenAIBackend) -> None:
+        why: str | None = None
+        try:
+            found = await backend.discover()
+        except BackendError as error:
+            log.warning("backend %s: %s", backend.name, error)
+            # One that answers something else is there, and may well answer calls.
+            why = str(error) if isinstance(error, BackendAwayError) else None
+        else:
+            self._publish(served, found)
+        if self._served.get(served.settings.target) is served:  # not removed meanwhile
+            self._on_health(backend, why)
 
     async def stop(self) -> None:
         """Stop all workers."""
@@ -165,13 +186,13 @@ class Fleet:
     def _worker_changed(self, target: str, state: str) -> None:
         """A worker that was restarted may serve other models than before."""
         served = self._served.get(target)
-        if (
-            state == "ready"
-            and served is not None
-            and not served.is_loading
-            and isinstance(served.backend, Worker)
-        ):
+        if served is None or served.is_loading or not isinstance(served.backend, Worker):
+            return
+        if state == "ready":
             self._publish(served, _worker_models(served.backend))
+            self._on_health(served.backend, None)
+        elif state == "restarting":
+            self._on_health(served.backend, "Its process ended or hung, and is started again.")
 
     async def _start(self, served: ServedTarget) -> list[FoundModel] | list[Model]:
         backend = served.backend

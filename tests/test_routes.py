@@ -8,6 +8,7 @@ import httpx2
 import pytest
 from fastapi.routing import iter_route_contexts
 
+from lingpai.api import build_api
 from lingpai.app import Application
 from lingpai.identity.scopes import ALL_SCOPES
 from lingpai.settings import ServerSettings, Settings
@@ -29,7 +30,7 @@ async def running_application(folder):
 
 
 def routes_of(application):
-    fastapi = application.build_api()
+    fastapi = build_api(application)
     return [route for route in iter_route_contexts(fastapi.routes) if route.path != DOCUMENT]
 
 

@@ -21,6 +21,10 @@ class BackendError(Exception):
     """A backend cannot be used. The message tells the operator why and what to try."""
 
 
+class BackendAwayError(BackendError):
+    """Nothing answers at the backend's address; that may change by itself."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FoundModel:
     """One model that a backend offers."""
@@ -61,7 +65,8 @@ class OpenAIBackend:
         return f"{'https' if self.is_tls else 'http'}://{host}:{self.port}"
 
     async def discover(self) -> list[FoundModel]:
-        """The models that the origin lists. Raises BackendError with advice when there is no list to be had.
+        """The models that the origin lists. Raises BackendError with advice when there is no list to be had,
+        BackendAwayError when nothing answers.
 
         An origin pasted without `/v1` is tried with it first, one pasted with another path also with `/v1` added.
         """
@@ -90,9 +95,11 @@ class OpenAIBackend:
         try:
             return await client.get(url)
         except httpx2.TimeoutException as error:
-            raise BackendError(f"{self.origin} did not answer within {DISCOVERY_TIMEOUT_S:g} s.") from error
+            raise BackendAwayError(
+                f"{self.origin} did not answer within {DISCOVERY_TIMEOUT_S:g} s."
+            ) from error
         except httpx2.HTTPError as error:
-            raise BackendError(
+            raise BackendAwayError(
                 f"Nothing answers at {self.origin} ({error}). Is the server running there?"
             ) from error
 

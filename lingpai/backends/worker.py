@@ -13,13 +13,16 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from lingpai.backends.engines.sources import source_folder
 from lingpai.backends.engines.targets import parse_target
 from lingpai.backends.worker_launch import WorkerModel, WorkerStartError
 from lingpai.backends.worker_reload import SourceWatch
 from lingpai.backends.worker_replica import Replica, UnixBackend, WorkerState
+
+_LAST_RESORT: Final = 1 << 30
+"""More calls than any replica has: one that has most likely ended has the fewest, and would get them all."""
 
 __all__ = ["Worker", "WorkerModel", "WorkerStartError", "WorkerState"]
 
@@ -80,7 +83,7 @@ class Worker(UnixBackend):
         best, fewest = replicas[0], -1
         for replica in replicas[turn:] + replicas[:turn]:
             if replica.state == "ready":
-                calls = busy(replica)
+                calls = busy(replica) + (_LAST_RESORT if replica.is_mute else 0)
                 if calls < fewest or fewest < 0:
                     best, fewest = replica, calls
         return best

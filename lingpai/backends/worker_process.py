@@ -54,6 +54,8 @@ class WorkerProcess:
         """The worker's own process, once it has told."""
         self.heard_at = 0.0
         """When the worker last said something, by the event loop's clock."""
+        self.is_mute = False
+        """Whether its status line is closed: most likely it has ended, and this is the first sign of it."""
         self._logger = output
         self._on_event = on_event
         self._output = WorkerOutput()
@@ -173,6 +175,7 @@ class WorkerProcess:
         with contextlib.suppress(ConnectionError):
             while data := await reader.read(65536):
                 self._take_status(data)
+        self.is_mute = True
 
     def _take_status(self, data: bytes) -> None:
         self.heard_at = asyncio.get_running_loop().time()

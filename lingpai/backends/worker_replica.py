@@ -102,6 +102,11 @@ class Replica(UnixBackend):
         return launch.process.pid if launch is not None else None
 
     @property
+    def is_mute(self) -> bool:
+        """Whether its process has most likely just ended, although `state` does not say so yet."""
+        return self._serving is not None and self._serving.process.is_mute
+
+    @property
     def retry_after(self) -> float:
         """Seconds after which a call is worth another try: 0 when ready, else at least one."""
         if self.state == "ready":

@@ -68,7 +68,9 @@ class Wishes:
             help="Only those that ended so: complete, client_gone, upstream_error, timeout, refused, stopped."
         ),
     ] = None
-    endpoint: Annotated[str | None, Parameter(help="Only calls of this endpoint.")] = None
+    endpoint: Annotated[
+        str | None, Parameter(help="Only calls of this endpoint, such as chat.completions.")
+    ] = None
 
     def parameters(self) -> dict[str, Any]:
         """The query of the API."""

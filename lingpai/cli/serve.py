@@ -16,11 +16,12 @@ from rich.console import Console
 from rich.markup import escape
 
 import lingpai
-from lingpai.app import Application, Started, StartError, default_targets, tune_garbage_collection
+from lingpai.app import Application, Started, default_targets
 from lingpai.backends.worker import Worker
 from lingpai.catalog.interfaces import Model
 from lingpai.cli.failures import CommandError
 from lingpai.identity.peppers import PepperError
+from lingpai.process_setup import StartError, tune_garbage_collection
 from lingpai.settings import ModelSettings, Settings, SettingsError, load_settings
 from lingpai.storage.migrate import NewerDatabaseError
 from lingpai.targets import DEMONSTRATION_NAME, TargetError
@@ -166,15 +167,31 @@ def _mark(model: Model) -> str:
 
 
 def _try_it(address: str, models: list[Model]) -> str:
+    """A command that works: for the first model that chats, else that takes a text, else that takes a file."""
     head = f'  curl {address}{{path}} -H "Authorization: Bearer $LINGPAI_API_KEY" \\\n'
-    for model in models:
-        if model.task == "chat":
-            body = f'{{"model": "{model.id}", "messages": [{{"role": "user", "content": "Hello"}}]}}'
-            return (
-                head.format(path="/v1/chat/completions")
-                + f"    -H 'Content-Type: application/json' -d '{body}'"
-            )
+    json_head = head + "    -H 'Content-Type: application/json' -d '{body}'"
+    chats = [model.id for model in models if model.task == "chat"]
+    if chats:
+        body = f'{{"model": "{chats[0]}", "messages": [{{"role": "user", "content": "Hello"}}]}}'
+        return json_head.format(path="/v1/chat/completions", body=body)
+    for takes, line in ((_takes_text, json_head), (_takes_file, head + "    -F file=@FILE")):
+        fitting = [model.id for model in models if takes(model)]
+        if fitting:
+            path = f"/api/v1/models/{fitting[0]}/inference"
+            return line.format(path=path, body='{"input": "Hello"}')
     if models:
-        path = f"/api/v1/models/{models[0].id}/inference"
-        return head.format(path=path) + """    -H 'Content-Type: application/json' -d '{"input": "Hello"}'"""
+        return f"  lingpai models show {models[0].id}"
     return head.format(path="/v1/models").rstrip(" \\\n")
+
+
+def _takes_text(model: Model) -> bool:
+    # Of a plain function, or a model elsewhere, it is not known what it takes.
+    return not model.input or (_takes_string(model) and "contentMediaType" not in model.input)
+
+
+def _takes_file(model: Model) -> bool:
+    return _takes_string(model) and "contentMediaType" in model.input
+
+
+def _takes_string(model: Model) -> bool:
+    return model.input.get("type") == "string" and not model.parameters.get("required")

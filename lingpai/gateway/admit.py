@@ -1,7 +1,8 @@
 """Step 4: do all limits agree? What the call may take is taken from each of them, or from none."""
 
 import time
-from typing import TYPE_CHECKING, cast
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final, cast
 
 from lingpai.errors import LingpaiError
 from lingpai.gateway import weigh
@@ -10,6 +11,8 @@ from lingpai.quotas.refusal import Refusal
 
 if TYPE_CHECKING:
     from lingpai.gateway.exchange import Exchange
+
+_FULL_QUEUE_S: Final = 1.0  # whoever is told 0 s comes back at once and finds it as full
 
 
 def admit(exchange: "Exchange", path: bytes, body: bytes) -> bytes | None:
@@ -30,11 +33,11 @@ def admit(exchange: "Exchange", path: bytes, body: bytes) -> bytes | None:
     limits: LimitSet = exchange.limits  # type: ignore[assignment]  # known by now
     if limits.meters:
         if limits.weighs:
-            exchange.weight = weigh.weigh(exchange, body)
+            exchange.weight = weigh.weigh_at_most(exchange, body) or weigh.weigh(exchange, body)
         if gateway.queue.lines and (refusal := gateway.queue.refusal_of_newcomer(exchange)) is not None:
             pass  # others wait for one of these limits already
         elif limits.weighs:
-            refusal = reserve(exchange)
+            refusal = reserve(exchange, body)
         else:
             refusal = gateway.limiter.admit(limits, exchange.started_at)
         if refusal is not None:
@@ -51,17 +54,22 @@ def ask_again(exchange: "Exchange") -> Refusal | None:
     exchange.started_at = time.time()
     limits = cast("LimitSet", exchange.limits)
     if limits.weighs:
-        refusal = reserve(exchange)
+        refusal = reserve(exchange, exchange.request_body)
     else:
         refusal = exchange.gateway.limiter.admit(limits, exchange.started_at)
     exchange.is_admitted = refusal is None
     return refusal
 
 
-def reserve(exchange: "Exchange") -> Refusal | None:
+def reserve(exchange: "Exchange", body: bytes) -> Refusal | None:
     """Reserve what a weighed call may use; `exchange.reserved` is what was granted."""
-    weight, limits = cast("weigh.Weight", exchange.weight), cast("LimitSet", exchange.limits)
-    granted = exchange.gateway.limiter.reserve(limits, exchange.started_at, weight.least, weight.most)
+    limiter, now = exchange.gateway.limiter, exchange.started_at
+    limits: LimitSet = exchange.limits  # type: ignore[assignment]  # known by now
+    weight: weigh.Weight = exchange.weight  # type: ignore[assignment]  # weighed by now
+    granted = limiter.reserve(limits, now, weight.least, weight.most)
+    if isinstance(granted, Refusal) and weight.least is weight.most:
+        weight = exchange.weight = weigh.weigh(exchange, body)
+        granted = limiter.reserve(limits, now, weight.least, weight.most)
     if isinstance(granted, Refusal):
         return granted
     exchange.reserved = granted
@@ -75,9 +83,15 @@ def fit(exchange: "Exchange", body: bytes) -> bytes:
 
 
 def refuse(exchange: "Exchange", refusal: Refusal) -> None:
-    """Raise what the caller hears of a refusal."""
-    exchange.extra_headers += refusal.headers(time.time())
-    raise LingpaiError(refusal.code, refusal.message)
+    """Raise what the caller hears of a refusal, and of having waited in vain, or of not having been let into the queue."""
+    now, message = time.time(), refusal.message
+    if exchange.queued_ms:
+        message += f" The call waited {exchange.queued_ms / 1000:.1f} s for room."
+    elif refusal.wait_s and exchange.gateway.queue.is_full_for(exchange):
+        message += " It could not wait for room either: as many calls as may are waiting already."
+        refusal = replace(refusal, free_at=max(refusal.free_at, now + _FULL_QUEUE_S))
+    exchange.extra_headers += refusal.headers(now)
+    raise LingpaiError(refusal.code, message)
 
 
 def give_back(exchange: "Exchange") -> None:

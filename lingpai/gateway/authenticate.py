@@ -12,9 +12,11 @@ from math import ceil
 from typing import TYPE_CHECKING, Protocol
 
 from lingpai.errors import LingpaiError
+from lingpai.gateway import settle
 from lingpai.gateway.call_limits import LoadMeters, ModelAccess
 from lingpai.ids import credential_id
 from lingpai.jobs.runner import JobRunner
+from lingpai.lane.doorman import network_of
 from lingpai.principal import Principal
 from lingpai.quotas.loader import StaleLimitsError
 from lingpai.quotas.meter import Meter
@@ -22,6 +24,7 @@ from lingpai.web.auth import insufficient_scope
 
 if TYPE_CHECKING:
     from lingpai.gateway.exchange import Exchange
+    from lingpai.identity.known_ids import LookUps
 
 log = logging.getLogger("lingpai.gateway")
 
@@ -116,6 +119,8 @@ def begin(exchange: "Exchange") -> None:
     if token is None:
         local = gateway.local_administrator if exchange.front.is_local else None
         _settle(exchange, local, None if local else missing_key())
+        if local is None:
+            exchange.front.slow_down()
         return
     principal = gateway.authenticator.find(token)
     if principal is not None:
@@ -126,7 +131,7 @@ def begin(exchange: "Exchange") -> None:
         _settle(exchange, None, unknown_key(token))
         exchange.front.slow_down()
     else:
-        wait_s = gateway.look_ups.wait_s(exchange.front.caller_address, exchange.started)
+        wait_s = gateway.look_ups.wait_s(network_of(exchange.front.caller_address), exchange.started)
         if wait_s:
             _settle(exchange, None, too_many_unknown_keys(wait_s))
             exchange.front.slow_down()
@@ -138,12 +143,17 @@ def _loaded(
     exchange: "Exchange", token: bytes, principal: Principal | None, error: LingpaiError | None
 ) -> None:
     if principal is None and error is None:
-        exchange.gateway.look_ups.failed(exchange.front.caller_address, exchange.gateway.loop.time())
+        address = network_of(exchange.front.caller_address)
+        exchange.gateway.look_ups.failed(address, exchange.gateway.loop.time())
+        exchange.front.slow_down()
     if exchange.is_over:
         exchange.caller_known_late(principal)
         return
     _settle(exchange, principal, error or (None if principal else unknown_key(token)))
-    exchange.proceed()
+    if exchange.refusal is not None and not exchange.is_body_complete:
+        settle.refuse_unread(exchange, exchange.refusal)  # whatever its size: nobody waits for the rest
+    else:
+        exchange.proceed()
 
 
 def _settle(exchange: "Exchange", principal: Principal | None, refusal: LingpaiError | None) -> None:
@@ -247,11 +257,26 @@ class Authenticator:
         self._waiting[token] = [then]
         self._jobs.start("load a key", self._look_up(token))
 
-    async def principal_for(self, token: bytes) -> Principal | None:
-        """The principal of `token`, or None. Raises LingpaiError when the database cannot be asked."""
+    async def principal_for(
+        self, token: bytes, look_ups: "LookUps | None" = None, address: str = ""
+    ) -> Principal | None:
+        """The principal of `token`, or None.
+
+        Raises LingpaiError when the database cannot be asked, and when `look_ups` says that it must not be: too many
+        look-ups for callers from `address` have found nothing.
+        """
         principal = self.find(token)
         if principal is not None or self.is_garbage(token):
             return principal
+        loop, network = asyncio.get_running_loop(), network_of(address)
+        if look_ups is not None and (wait_s := look_ups.wait_s(network, loop.time())):
+            raise too_many_unknown_keys(wait_s)
+        principal = await self._loaded(token)
+        if look_ups is not None and principal is None:
+            look_ups.failed(network, loop.time())
+        return principal
+
+    async def _loaded(self, token: bytes) -> Principal | None:
         future: asyncio.Future[Principal | None] = asyncio.get_running_loop().create_future()
 
         def settle(principal: Principal | None, error: LingpaiError | None) -> None:

@@ -10,11 +10,14 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from lingpai.errors import LingpaiError
+from lingpai.gateway import weigh
 from lingpai.jobs.runner import JobRunner
 from lingpai.quotas.amounts import MONEY
 from lingpai.quotas.limit_set import NO_LIMITS, LimitSet, limit_set
 from lingpai.quotas.loader import StaleLimitsError
 from lingpai.quotas.meter import Meter
+from lingpai.quotas.under_way import CallUnderWay
+from lingpai.wire import tasks
 
 if TYPE_CHECKING:
     from lingpai.catalog.interfaces import Model
@@ -101,7 +104,7 @@ class CallLimits:
         return _counting(account.meters, access.model)
 
     def load(self, exchange: "Exchange", access: ModelAccess) -> None:
-        """Load the meters; every call that waits for them goes on then, or is refused."""
+        """Load the meters; every call that waits for them goes on then, begins anew, or is refused."""
         if access.waiting is not None:
             access.waiting.append(exchange)
             return
@@ -126,17 +129,16 @@ class CallLimits:
             for exchange in waiting:
                 exchange.limits_loaded(access.limits, refusal)
 
-    async def _read(self, account: "Account", access: ModelAccess) -> LimitSet:
-        """Read again when limits change meanwhile: nothing stale is attached."""
-        while True:
-            is_current = partial(self._is_current, self.book.version, self._generation())
-            meters = list(account.meters)
-            try:
-                for subject, limits, label in self._entries(account, access):
-                    meters += await self._load_meters(subject, limits, label, is_current=is_current)
-            except StaleLimitsError:
-                continue
-            return _counting(meters, access.model)
+    async def _read(self, account: "Account", access: ModelAccess) -> LimitSet | None:
+        """None when limits, keys or users change meanwhile: the account's own meters may be stale then, too."""
+        is_current = partial(self._is_current, self.book.version, self._generation())
+        meters = list(account.meters)
+        try:
+            for subject, limits, label in self._entries(account, access):
+                meters += await self._load_meters(subject, limits, label, is_current=is_current)
+        except StaleLimitsError:
+            return None
+        return _counting(meters, access.model)
 
     def _is_current(self, version: int, generation: int) -> bool:
         return version == self.book.version and generation == self._generation()
@@ -144,6 +146,19 @@ class CallLimits:
     def _entries(self, account: "Account", access: ModelAccess) -> Sequence[Entry]:
         caller = account.principal
         return self.book.for_call(caller.user_id, access.model.id, user_name=caller.user_name)
+
+
+def under_way(exchange: "Exchange") -> CallUnderWay:
+    """What an admitted call holds, for limits that are set meanwhile. One that nothing has weighed yet is weighed now."""
+    if exchange.weight is None:
+        body = exchange.endpoint.prepare(exchange)[1] if exchange.model.task in tasks.GENERATION else b"{}"
+        try:
+            weight = weigh.weigh(exchange, body)
+        except LingpaiError:  # it would be refused now, but the backend has it already
+            weight = weigh.weigh(exchange, b"{}")
+        exchange.weight = weight._replace(answers=weigh.NO_ANSWER)  # the backend was told no length of ours
+        exchange.reserved = weight.most
+    return CallUnderWay(exchange.started_at, exchange.reserved, exchange.hold_to)
 
 
 def _counting(meters: Sequence[Meter], model: "Model") -> LimitSet:

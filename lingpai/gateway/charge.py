@@ -18,8 +18,7 @@ Charge = tuple[int, Currency, int, int]
 def charge(exchange: "Exchange", prompt: int, completion: int, cached: int) -> Charge:
     """Work out what a call that is charged used, and have the limits take it (`exchange.used`).
 
-    A call that used more than was reserved is settled at once, because only that shows how much more there was to take.
-    Should its record then not be written, it stays charged until the next start: too much, but never too little.
+    For a call that used more than was reserved, more is reserved, as far as there is more: the record says how much.
     """
     price = exchange.model.price
     total = prompt + completion
@@ -53,7 +52,14 @@ def _take_more(exchange: "Exchange", used: Amounts) -> Amounts:
             "used more tokens than it was told to",
             f"{used.tokens} of {exchange.reserved.tokens}, model {model.id}",
         )
-    exchange.is_admitted = False
     limits = exchange.limits
     assert limits is not None  # noqa: S101  `charge` has looked, for the reader of types
-    return gateway.limiter.settle(limits, exchange.started_at, exchange.reserved, used)
+    exchange.reserved = gateway.limiter.extend(limits, exchange.started_at, exchange.reserved, used)
+    taken = exchange.used = Amounts(*map(min, used, exchange.reserved))
+    if taken.tokens < used.tokens or taken.usd < used.usd or taken.cny < used.cny:
+        gateway.complaints.about(
+            model.backend.name,
+            "used more than the limits of a call had left",
+            f"{used.tokens} tokens, charged {taken.tokens}, call {exchange.request_id.decode()}, model {model.id}",
+        )
+    return taken

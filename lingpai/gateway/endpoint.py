@@ -43,7 +43,7 @@ def prepare_openai(exchange: "Exchange") -> Prepared:
     """The body as it came, but for the model's name, and usage asked for."""
     request, model, body = exchange.request, exchange.model, exchange.body
     changes: dict[str, Any] = {}
-    if request.model != model.upstream_name or not openai.is_unambiguous(body):
+    if request.model != model.upstream_name:
         changes["model"] = model.upstream_name
     if request.stream and not request.wants_usage:
         # Usage is asked for in any case, for the record, and taken out again on the way back.

@@ -78,7 +78,10 @@ def _convert_predict(exchange: "Exchange", answer: bytes) -> bytes:
 
 def _prepare_generate(exchange: "Exchange") -> Prepared:
     request, model = exchange.request, exchange.model
-    parameters = inference.generation_parameters(inference.read_fields(exchange.body))
+    fields = inference.read_fields(exchange.body)
+    for name in ("model", "prompt", "input", "stream"):
+        fields.pop(name, None)
+    parameters = inference.generation_parameters(fields)
     path, body = inference.openai_request(model.task, model.upstream_name, request.prompt, parameters)
     return path, inference.encode(body)
 

@@ -78,6 +78,7 @@ def _transcription(form: Form, parameters: dict[str, Any] | None) -> list[Part]:
     part = form.part("input") or form.part("file") or form.part("audio")
     if part is None or part.filename is None:
         raise LingpaiError("invalid_request", "The form has no file called `input` or `file`.", "input")
+    inference.check_parameter_names(parameters or {})
     parts = [Part("file", part.data, part.filename or "sound", part.media_type)]
     for name, value in (parameters or {}).items():
         text = value if isinstance(value, str) else msgspec.json.encode(value).decode()

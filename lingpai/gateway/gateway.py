@@ -9,6 +9,7 @@ from lingpai.catalog.interfaces import Backend
 from lingpai.catalog.service import Catalog
 from lingpai.gateway import answer, authenticate, endpoints, read, settle
 from lingpai.gateway.authenticate import Authenticator
+from lingpai.gateway.bodies import BodyBudget
 from lingpai.gateway.call_limits import CallLimits
 from lingpai.gateway.complaints import Complaints
 from lingpai.gateway.exchange import Exchange
@@ -26,6 +27,7 @@ from lingpai.quotas.interfaces import Subject
 from lingpai.quotas.limit_set import LimitSet
 from lingpai.quotas.meter import Meter
 from lingpai.quotas.refusal import Refusal
+from lingpai.quotas.under_way import CallUnderWay
 from lingpai.telemetry.call_log import CallLog
 from lingpai.telemetry.metrics import CallMetrics
 from lingpai.telemetry.tls import client_context
@@ -37,6 +39,7 @@ class Limiter(Protocol):
     def admit(self, limits: LimitSet, now: float) -> Refusal | None: ...
     def reserve(self, limits: LimitSet, now: float, least: Amounts, most: Amounts) -> Amounts | Refusal: ...
     def settle(self, limits: LimitSet, admitted_at: float, reserved: Amounts, used: Amounts) -> Amounts: ...
+    def extend(self, limits: LimitSet, admitted_at: float, reserved: Amounts, used: Amounts) -> Amounts: ...
     def give_back(self, limits: LimitSet, admitted_at: float, reserved: Amounts = ...) -> None: ...
 
 
@@ -84,7 +87,10 @@ class Gateway:
     look_ups: LookUps = field(default_factory=LookUps)
     call_log: CallLog | None = None
     """Writes a line per call, where that is asked for."""
+    on_unreachable: Callable[[Backend], None] = lambda _: None
+    """Told of a backend to which a call got no connection."""
     queue: Queue = field(init=False)
+    bodies: BodyBudget = field(init=False)
     complaints: Complaints = field(init=False)
     counting: set[Exchange] = field(default_factory=set)
     """Calls whose tokens are being counted; the callers of some have left."""
@@ -96,11 +102,13 @@ class Gateway:
         settings = self.settings
         self.cross_origin = answer.CrossOrigin(settings.cors_origins)
         self.queue = Queue(self.loop, most=settings.max_waiting, most_per_key=settings.max_waiting_per_key)
+        self.bodies = BodyBudget(settings)
         self.complaints = Complaints(self.loop.time)
 
     def reconfigure(self, settings: GatewaySettings) -> None:
         """Change the settings while running; calls under way go on with what they have read already."""
         self.settings = settings
+        self.bodies.reconfigure(settings)
         self.cross_origin = answer.CrossOrigin(settings.cors_origins)
         for link in self._links.values():
             link.pool.timeouts = self._timeouts()
@@ -137,13 +145,16 @@ class Gateway:
         return exchange
 
     def _check_announced(self, exchange: Exchange, length: int) -> None:
-        """Do not read a large body, or one of unknown size, for a call that is refused already."""
+        """Do not read a large body, or one of unknown size, for a call that is refused already, or without room for it."""
+        refusal = exchange.refusal
         if length > self.settings.max_body_bytes:
-            settle.refuse_unread(exchange, read.too_large(self.settings))
-        elif exchange.refusal is not None:
-            settle.refuse_unread(exchange, exchange.refusal)
+            refusal = read.too_large(self.settings)
+        elif refusal is None and length > self.bodies.small:
+            refusal = exchange.hold(length)
+        if refusal is not None:
+            settle.refuse_unread(exchange, refusal)
 
-    def held_for(self, subject: Subject, calls: Iterable[object]) -> list[tuple[float, Amounts]]:
+    def held_for(self, subject: Subject, calls: Iterable[object]) -> list[CallUnderWay]:
         """What calls under way hold of the limits of `subject`, each with the time it was admitted.
 
         `calls` are those of the open connections; calls of callers who have left are added here.

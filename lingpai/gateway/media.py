@@ -35,7 +35,7 @@ def answer_type(told: bytes) -> bytes:
 
 def _prepare_plain(exchange: "Exchange") -> Prepared:
     request, model, body = exchange.request, exchange.model, exchange.body
-    if request.model != model.upstream_name or not openai.is_unambiguous(body):
+    if request.model != model.upstream_name:
         body = openai.rewrite(body, {"model": model.upstream_name})
     return exchange.endpoint.backend_path, body
 

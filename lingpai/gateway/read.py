@@ -8,7 +8,7 @@ from lingpai.gateway.settings import FEW_MESSAGES, GatewaySettings
 from lingpai.gateway.weigh import check_parameters
 from lingpai.wire.body import check_text, read_body
 from lingpai.wire.inference import GenerateRequest, InferenceRequest, read_fields
-from lingpai.wire.openai import ChatRequest, CompletionRequest, check_choices
+from lingpai.wire.openai import ChatRequest, CompletionRequest, check_choices, clear_body
 
 if TYPE_CHECKING:
     from lingpai.gateway.exchange import Exchange
@@ -19,7 +19,7 @@ def read(exchange: "Exchange") -> None:
     form where the endpoint reads forms.
     """
     content_type = exchange.fields.get(b"content-type", b"")
-    is_form = bool(content_type) and b"json" not in content_type.lower()
+    is_form = content_type != b"application/json" and _is_no_json(content_type)
     if is_form and not (exchange.endpoint.read_form and content_type[:19].lower() == b"multipart/form-data"):
         raise LingpaiError(
             "unsupported_media_type",
@@ -37,15 +37,20 @@ def read(exchange: "Exchange") -> None:
     else:
         check_text(body)
         exchange.request = read_body(body, exchange.endpoint.decoder)
+        exchange.body = clear_body(body)
     request: Any = exchange.request
     request.check()
     # The usual call is seen at a glance.
     if (
-        request.__class__ is not ChatRequest
+        type(request) is not ChatRequest
         or request.n is not None
         or len(request.messages or ()) > FEW_MESSAGES
     ):
         _check_sizes(exchange)
+
+
+def _is_no_json(content_type: bytes) -> bool:
+    return bool(content_type) and b"json" not in content_type.lower()
 
 
 def _check_sizes(exchange: "Exchange") -> None:

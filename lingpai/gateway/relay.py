@@ -33,6 +33,8 @@ def send(exchange: "Exchange", path: bytes, body: bytes) -> None:
         link.send(path, body, exchange, exchange.request_id)
     else:
         link.send_typed(path, body, exchange, exchange.request_id, media_type=exchange.sent_type)
+    if exchange.held is not None:
+        exchange.let_go_of_body()
 
 
 def cancel(exchange: "Exchange") -> None:
@@ -201,7 +203,9 @@ def _stream_finished(exchange: "Exchange", stream: Stream) -> None:
         failed(exchange, Failure.CLOSED, "closed without [DONE]")
         return
     if reader.error is not None:
-        _end_stream(exchange, stream, rest, "upstream_error")
+        # A worker, or another Lingpai, tells so that a model took too long.
+        is_late = b'"code":"backend_timeout"' in reader.error
+        _end_stream(exchange, stream, rest, "timeout" if is_late else "upstream_error")
     else:
         _end_stream(exchange, stream, rest + sse.DONE, "complete")
 
@@ -232,6 +236,8 @@ def failed(exchange: "Exchange", failure: Failure, detail: str) -> None:
     if exchange.is_over:
         return
     log.warning("backend %s %s: %s", exchange.model.backend.name, failure.value, detail)
+    if _CODES[failure] == "backend_unavailable":
+        exchange.gateway.on_unreachable(exchange.model.backend)
     _backend_fault(exchange, _CODES[failure], failure.value)
 
 

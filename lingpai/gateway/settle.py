@@ -7,12 +7,14 @@ What was reserved for the call stays so until its record is written, and then wh
 cannot be written all of it does. There is one settlement per call, here or in `give_back`: `is_admitted` sees to that.
 """
 
+import time
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
 from lingpai.errors import LingpaiError
-from lingpai.gateway import tally
+from lingpai.gateway import farewell, tally
 from lingpai.gateway.admit import give_back, keep
 from lingpai.gateway.answer import STATUS_LINE, header_lines
 from lingpai.gateway.charge import charge
@@ -100,22 +102,34 @@ def abandon(exchange: "Exchange") -> None:
     """The caller left. What they had until then is recorded; nothing can be sent.
 
     A call that still waited for a limit is recorded, too, and charged nothing. One that is complete but for counting its
-    tokens ends as it would have.
+    tokens ends as it would have. The backend is stopped at once, unless it has only the usage left to tell.
     """
     if exchange in exchange.gateway.counting:
         return
     if exchange.is_admitted:
         exchange.is_over = exchange.is_leaving = True
-        stream = exchange.stream
-        exchange.usage = None if stream is None else tally.believe(exchange, stream.reported)
-        if exchange.usage is None:
-            tally.fill(exchange, lambda: _left(exchange))
+        if farewell.is_due(exchange):
+            farewell.begin(exchange, partial(_account, exchange))
         else:
-            _left(exchange)
+            if exchange.upstream is not None:
+                exchange.upstream.abort()
+            _account(exchange, is_stopping=False)
     elif exchange.place is not None:
         exchange.gateway.queue.leave(exchange)
         _record(exchange, "client_gone", charged=0)
     exchange.is_over = True
+
+
+def _account(exchange: "Exchange", *, is_stopping: bool) -> None:
+    stream = exchange.stream
+    exchange.usage = None if stream is None else tally.believe(exchange, stream.reported)
+    if is_stopping:  # no time to count
+        exchange.usage = exchange.usage or tally.estimated(exchange)
+        _left(exchange)
+    elif exchange.usage is None:
+        tally.fill(exchange, lambda: _left(exchange))
+    else:
+        _left(exchange)
 
 
 def _left(exchange: "Exchange") -> None:
@@ -270,18 +284,19 @@ def _unary(exchange: "Exchange", status: int, body: bytes) -> bytes:
         meters = limits.meters
     else:  # refused before it was known which model is called
         meters = exchange.account.meters if exchange.account is not None else ()
+    now = time.time()  # what is left is told of now: the call may have taken minutes
     return (
         b"%b%bcontent-type: %b\r\ncache-control: no-store\r\ncontent-length: %d\r\n"
         b"x-request-id: %b\r\nrequest-id: %b\r\nopenai-processing-ms: %d\r\n%b%b%b%b\r\n%b"
     ) % (
         STATUS_LINE[status],
-        gateway.date_line.at(exchange.started_at),
+        gateway.date_line.at(now),
         exchange.answer_type,
         len(body),
         request_id,
         request_id,
         (gateway.loop.time() - exchange.started) * 1000,
-        gateway.rate_limit_headers(meters, exchange.started_at) if meters else b"",
+        gateway.rate_limit_headers(meters, now) if meters else b"",
         exchange.extra_headers,
         exchange.cors,
         b"" if exchange.keep_alive else b"connection: close\r\n",
@@ -295,17 +310,18 @@ def stream_head(exchange: "Exchange", stream: "Stream") -> bytes:
         exchange.keep_alive = False
     gateway, request_id = exchange.gateway, exchange.request_id
     meters = exchange.limits.meters  # type: ignore[union-attr]  # who is admitted has limits
+    now = time.time()  # as above
     return (
         b"%b%bcontent-type: text/event-stream\r\ncache-control: no-cache\r\nx-accel-buffering: no\r\n"
         b"x-request-id: %b\r\nrequest-id: %b\r\nopenai-processing-ms: %d\r\n%b%b%b%b%b\r\n"
     ) % (
         STATUS_LINE[200],
-        gateway.date_line.at(exchange.started_at),
+        gateway.date_line.at(now),
         request_id,
         request_id,
         (gateway.loop.time() - exchange.started) * 1000,
         b"transfer-encoding: chunked\r\n" if stream.is_chunked else b"",
-        gateway.rate_limit_headers(meters, exchange.started_at) if meters else b"",
+        gateway.rate_limit_headers(meters, now) if meters else b"",
         exchange.extra_headers,
         exchange.cors,
         b"" if exchange.keep_alive else b"connection: close\r\n",

@@ -1,5 +1,6 @@
 """A streamed answer on its way through: what of it is looked at, and what was handed on."""
 
+import re
 from typing import Final
 
 import msgspec
@@ -10,6 +11,21 @@ from lingpai.wire.token_estimate import BYTES_PER_TOKEN
 from lingpai.wire.usage import Usage
 
 MAX_KEPT_BYTES: Final = 16 * 1024 * 1024
+_HAS_SAID_ALL: Final = re.compile(rb'"finish_reason"\s*:\s*"')
+
+
+class _Shape(ContentShape):
+    """Remembers the last events that were not like the others: the last of all says why the model has stopped."""
+
+    __slots__ = ("last",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last = b""
+
+    def learn(self, run: bytes) -> None:
+        self.last = run
+        super().learn(run)
 
 
 class Stream:
@@ -30,7 +46,7 @@ class Stream:
         keeps_text: bool,
     ) -> None:
         self.cutter = sse.EventCutter()
-        self.shape = ContentShape()
+        self.shape = _Shape()
         self.reader = StreamReader(keep_usage=wants_usage)
         self.is_chunked = is_chunked
         self.model_field = None if name is None else b'"model":' + msgspec.json.encode(name)
@@ -48,6 +64,11 @@ class Stream:
     def reported(self) -> Usage | None:
         """What the backend has reported until now."""
         return self.reader.usage
+
+    @property
+    def has_said_all(self) -> bool:
+        """Whether the model has finished, so that only the usage is still to come."""
+        return _HAS_SAID_ALL.search(self.shape.last) is not None
 
     def tokens_so_far(self) -> int:
         """How many tokens were handed on, judged by what the events carried beside what they all have in common.

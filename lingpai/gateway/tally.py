@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from lingpai.wire import tasks
 from lingpai.wire.answer_texts import answer_texts, estimate_answer, stream_texts
+from lingpai.wire.prompt_media import TOKENS_PER_MEDIUM
 from lingpai.wire.prompt_size import prompt_size, prompt_texts
 from lingpai.wire.token_estimate import TOKENS_PER_MESSAGE
 from lingpai.wire.usage import Usage, is_credible
@@ -64,7 +65,7 @@ def estimated(exchange: "Exchange", answer: bytes = b"") -> Usage | None:
     """The usage until now by rule of thumb; None for a model without tokens."""
     if exchange.model.task not in TEXT_TASKS:
         return None
-    size = prompt_size(exchange.body) if exchange.weight is None else exchange.weight.prompt
+    size = prompt_size(exchange.body)
     completion = 0
     if exchange.stream is not None:
         completion = exchange.stream.tokens_so_far()
@@ -90,15 +91,20 @@ async def _count(exchange: "Exchange", answer: bytes, then: Then) -> None:
 async def _counted(exchange: "Exchange", answer: bytes) -> Usage | None:
     stream = exchange.stream
     body = exchange.body
-    read = partial(answer_texts, answer) if stream is None else partial(stream_texts, stream.kept or ())
+    if stream is None:
+        read = partial(answer_texts, answer)
+    elif stream.kept is None:
+        return None  # it was too long to be kept
+    else:
+        read = partial(stream_texts, stream.kept)
     has_answer = exchange.model.task in tasks.GENERATION
     texts = (partial(prompt_texts, body), read) if has_answer else (partial(prompt_texts, body),)
     counts = await exchange.gateway.counter.count(exchange.model.tokenizer, *texts)
     if counts is None:
         return None
-    size = prompt_size(body) if exchange.weight is None else exchange.weight.prompt
-    # What the chat template adds, a tokenizer does not know.
-    prompt = counts[0] + size.messages * TOKENS_PER_MESSAGE
+    size = prompt_size(body)
+    # What the chat template adds, and what a model makes of a picture, a tokenizer does not know.
+    prompt = counts[0] + size.messages * TOKENS_PER_MESSAGE + size.media * TOKENS_PER_MEDIUM
     return Usage(prompt_tokens=prompt, completion_tokens=counts[1] if has_answer else 0)
 
 

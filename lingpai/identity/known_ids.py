@@ -175,7 +175,8 @@ class LookUps:
     """How often keys that are none may be looked up: a little for each address, and not much by all together.
 
     Only failures count, so nobody is refused for using many good keys; and only calls whose key is not in memory are
-    refused, so no failure of some hurts those who are known.
+    refused, so no failure of some hurts those who are known. An address is any text that stands for a caller: of IPv6
+    addresses those in front say which are one caller's (`lane.doorman.network_of`).
     """
 
     def __init__(

@@ -21,9 +21,20 @@ class JobRunner:
         task.add_done_callback(self._ended)
         return task
 
-    def every(self, seconds: float, name: str, work: Callable[[], Awaitable[object] | None]) -> None:
-        """Call `work` again and again, `seconds` apart. A failure is logged and the next round goes on."""
-        self.start(name, _repeat(seconds, name, work))
+    def every(
+        self,
+        seconds: float,
+        name: str,
+        work: Callable[[], Awaitable[object] | None],
+        *,
+        first_after: float | None = None,
+    ) -> None:
+        """Call `work` again and again, `seconds` apart, at first after `first_after` seconds (else as many).
+
+        A failure is logged and the next round goes on.
+        """
+        first = seconds if first_after is None else first_after
+        self.start(name, _repeat(first, seconds, name, work))
 
     async def stop(self) -> None:
         """Cancel everything and wait until it has ended."""
@@ -38,12 +49,15 @@ class JobRunner:
             log.error("background task %s failed: %s", task.get_name(), error, exc_info=error)
 
 
-async def _repeat(seconds: float, name: str, work: Callable[[], Awaitable[object] | None]) -> None:
+async def _repeat(
+    first: float, seconds: float, name: str, work: Callable[[], Awaitable[object] | None]
+) -> None:
+    await asyncio.sleep(first)
     while True:
-        await asyncio.sleep(seconds)
         try:
             result = work()
             if result is not None:
                 await result
         except Exception:  # the outermost edge of a job: one bad round must not end it
             log.exception("background job %s failed; it will be tried again in %g s", name, seconds)
+        await asyncio.sleep(seconds)

@@ -3,9 +3,13 @@
 Nobody's work is ever ended to make room: when the house is full, the connections that have been idle for longest go,
 and when none is idle the newcomer is turned away. Callers on this machine have no share: a proxy here speaks for
 everybody who comes through it.
+
+An address is whatever one customer of a provider has to themselves: a whole IPv4 address, but the first 64 bits of an
+IPv6 one, for who has one of those has all that begin alike (RFC 6177, section 2).
 """
 
 import heapq
+import ipaddress
 from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -66,7 +70,7 @@ class Doorman:
         if most and count > most and not guest.is_local and not self._has_room(guest, guests, now):
             self.turned_away += 1
             return 503, "The server has as many connections as it can hold. Try again shortly."
-        address = guest.caller_address
+        address = network_of(guest.caller_address)
         if not is_shared(address):
             share, held = self.bounds.connections_per_address, self._connections.get(address, 0)
             if share and held >= share:
@@ -77,7 +81,7 @@ class Doorman:
 
     def leave(self, guest: Guest) -> None:
         """A connection that was admitted is gone."""
-        _count_down(self._connections, guest.caller_address)
+        _count_down(self._connections, network_of(guest.caller_address))
 
     def _has_room(self, newcomer: Guest, guests: Iterable[Guest], now: float) -> bool:
         if not self._room and now >= self._full_until:
@@ -99,6 +103,7 @@ class Doorman:
 
     def begin_call(self, address: str) -> bool:
         """Count a call, unless the address has its share under way."""
+        address = network_of(address)
         if is_shared(address):
             return True
         share, under_way = self.bounds.calls_per_address, self._calls.get(address, 0)
@@ -109,12 +114,13 @@ class Doorman:
 
     def end_call(self, address: str) -> None:
         """A call that was counted is over."""
-        _count_down(self._calls, address)
+        _count_down(self._calls, network_of(address))
 
     # -- offences
 
     def forgives(self, address: str, now: float) -> bool:
         """Whether an address that has sent something worthless goes unpunished this time (a leaky bucket)."""
+        address = network_of(address)
         per_s = SHARED_OFFENCES_PER_S if is_shared(address) else OFFENCES_PER_S
         offences = self._offences
         free_at = max(offences.get(address, 0.0), now)
@@ -127,9 +133,25 @@ class Doorman:
         return True
 
 
+def network_of(address: str) -> str:
+    """What bounds are kept for: an IPv4 address as it is, also inside an IPv6 one; of other IPv6 addresses the /64.
+
+    ``192.0.2.7``, ``2001:db8:0:1::/64``; this machine's ``::1`` and the empty address stay as they are.
+    """
+    if ":" not in address or address == "::1":
+        return address
+    try:
+        whole = ipaddress.IPv6Address(address)
+    except ValueError:
+        return address
+    if whole.ipv4_mapped is not None:
+        return str(whole.ipv4_mapped)
+    return str(ipaddress.IPv6Network((int(whole) >> 64 << 64, 64)))
+
+
 def is_shared(address: str) -> bool:
     """Whether nobody in particular comes from there: this machine, or the administration socket."""
-    return not address or address.startswith("127.") or address in ("::1", "::ffff:127.0.0.1")
+    return not address or address.startswith(("127.", "::ffff:127.")) or address == "::1"
 
 
 def _count_down(counts: dict[str, int], address: str) -> None:

@@ -106,6 +106,7 @@ class Front(HttpToolsProtocol):
         self._is_held = False
         """Whether the caller must take answers, or wait, before another request is served."""
         self._offences_free_at = 0.0
+        self._offences = self._finished = 0
         self._deaf = False
         self._is_last = False
         self._in_head = False
@@ -272,6 +273,7 @@ class Front(HttpToolsProtocol):
         """The call is answered. The connection waits for the next request or closes."""
         self.call = None
         self.has_been_active = True
+        self._finished += 1
         self.server_state.total_requests += 1
         if self._deaf or self._is_last or not keep_alive:
             self.transport.close()
@@ -292,8 +294,11 @@ class Front(HttpToolsProtocol):
         """The caller has sent something that is worth nothing, such as a key that is none.
 
         Whoever does so again and again is listened to less often, which costs us nothing: what they send waits in
-        their kernel. Nobody else's connection is touched.
+        their kernel. Others are not touched, nor a proxy on this machine, which carries the good calls of others, too.
         """
+        self._offences += 1
+        if self._finished >= self._offences and is_shared(self.caller_address):
+            return
         now = self.loop.time()
         is_forgiven = self.doorman.forgives(self.caller_address, now)
         free_at = max(self._offences_free_at, now)
@@ -320,9 +325,12 @@ class Front(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """The application has answered. `scope["state"]["is_offence"]` is its way to ask for `slow_down`."""
         cycle = self.cycle
+        is_unread = self._is_incomplete and not self._in_head and not self.pipeline
         super().on_response_complete()
         if cycle.scope["state"].get("is_offence"):
             self.slow_down()
+            if is_unread and not self.transport.is_closing():
+                self.finish_and_linger()
 
     def has_unfinished_answer(self) -> bool:
         """Whether something of an answer is still to come, or to be sent."""
@@ -430,8 +438,8 @@ class Front(HttpToolsProtocol):
         # uvicorn builds its scope when a message begins; only now is it known that one is needed.
         url, headers, expect = self.url, self.headers, self.expect_100_continue
         super().on_message_begin()
-        self.url, self.expect_100_continue = url, expect
-        self.headers = self.scope["headers"] = headers
+        self.url, self.expect_100_continue, self.headers = url, expect, headers
+        self.scope["headers"] = headers
         super().on_headers_complete()
 
     def _stop_serving(self) -> None:

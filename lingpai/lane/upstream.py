@@ -125,7 +125,7 @@ class Upstream(asyncio.Protocol):
         """Begin an exchange on this idle connection."""
         self.receiver = receiver
         receiver.upstream = self
-        self._request = request
+        self._request = request if is_retryable else b""  # it may be large, and the answer may take minutes
         self._is_retryable = is_retryable
         self.has_answered = False
         self.has_progressed = True
@@ -278,6 +278,8 @@ class Upstream(asyncio.Protocol):
         """Move the deadline when something has happened since the last check; else see whether it has passed."""
         if self.has_progressed:
             self.has_progressed = False
+            self._is_retryable = False  # see `connection_lost`
+            self._request = b""
             self.deadline = now + self._patience()
             self._quiet_at = now + QUIET_S
         elif self._is_paused:

@@ -1,13 +1,13 @@
-"""Loading records into SQLite: records, roll-ups, marks, damage and position in one transaction.
+"""Loading records into SQLite: records, roll-ups, charges, marks, damage and position in one transaction.
 
 Plain `sqlite3`: the ingester should start in no time and stay small. The tables are described in `tables`.
 """
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from msgspec.structs import astuple
 
@@ -21,6 +21,11 @@ _BUSY_TIMEOUT_S: Final = 10.0
 _PRAGMAS: Final = ("synchronous = NORMAL", "cache_size = -6000", "wal_autocheckpoint = 4000")
 
 RollUp = tuple[int | str, ...]
+Subject = tuple[int, str, str, str, str]
+"""A bucket, a kind and an id; for a user a project and a model."""
+Amounts = tuple[int, int, int, int]
+"""What was charged: requests, tokens, 10^-9 USD, 10^-9 CNY."""
+Charge = tuple[int | str, ...]
 Mark = tuple[int, int, int]
 """A bucket and the first and last id of its records."""
 Damage = tuple[float, int, str]
@@ -54,6 +59,17 @@ ON CONFLICT (bucket_start, key_id, user_id, project_id, model, task) DO UPDATE S
     charged_tokens = charged_tokens + excluded.charged_tokens,
     cost_usd = min({MAX_NANO}, cost_usd + excluded.cost_usd),
     cost_cny = min({MAX_NANO}, cost_cny + excluded.cost_cny),
+    charged_usd = min({MAX_NANO}, charged_usd + excluded.charged_usd),
+    charged_cny = min({MAX_NANO}, charged_cny + excluded.charged_cny)
+"""  # noqa: S608  a number of ours
+
+_ADD_CHARGE: Final = f"""
+INSERT INTO usage_charges
+    (bucket_start, kind, id, project_id, model, charged, charged_tokens, charged_usd, charged_cny)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (bucket_start, kind, id, project_id, model) DO UPDATE SET
+    charged = charged + excluded.charged,
+    charged_tokens = charged_tokens + excluded.charged_tokens,
     charged_usd = min({MAX_NANO}, charged_usd + excluded.charged_usd),
     charged_cny = min({MAX_NANO}, charged_cny + excluded.charged_cny)
 """  # noqa: S608  a number of ours
@@ -121,6 +137,7 @@ class SqliteLoader:
         (last_id,) = connection.execute("SELECT last_insert_rowid()").fetchone()
         rollups, marks = roll_up(records, first_id=last_id - len(records) + 1)
         connection.executemany(_ADD_ROLLUP, rollups)
+        connection.executemany(_ADD_CHARGE, charges_of(records, rollups))
         connection.executemany(_ADD_MARK, marks)
 
     def close(self) -> None:
@@ -161,6 +178,47 @@ def roll_up(records: Sequence[UsageRecord], *, first_id: int = 1) -> tuple[list[
             total = sums[group] = [0] * 13
         _add_to(total, record)
     return [(*group, *total) for group, total in sums.items()], _marks(stretches, first_id + len(records))
+
+
+def charges_of(records: Iterable[UsageRecord], rollups: Iterable[RollUp]) -> list[Charge]:
+    """What users, models and clients were charged, in the order of the columns of usage_charges.
+
+    `rollups` are those of `records`; clients are in the records only.
+    """
+    sums: dict[Subject, list[int]] = {}
+    row: Any
+    for row in rollups:
+        amounts = (row[9], row[14], row[17], row[18])
+        if any(amounts):
+            bucket, _, user, project, model = row[:5]
+            _add_amounts(sums, (bucket, "user", user, project, model), amounts)
+            if model:
+                _add_amounts(sums, (bucket, "model", model, "", ""), amounts)
+    for record in records:
+        if record.client_id and any(amounts := _charged(record)):
+            subject = (bucket_start(record.started_at), "client", record.client_id, "", "")
+            _add_amounts(sums, subject, amounts)
+    return [(*subject, *total) for subject, total in sums.items()]
+
+
+def _charged(record: UsageRecord) -> Amounts:
+    cost, currency = record.charged_cost, record.currency
+    usd, cny = cost if currency == "USD" else 0, cost if currency == "CNY" else 0
+    return record.charged, record.charged_tokens, usd, cny
+
+
+def _add_amounts(sums: dict[Subject, list[int]], subject: Subject, amounts: Amounts) -> None:
+    total = sums.get(subject)
+    if total is None:
+        sums[subject] = list(amounts)
+        return
+    charged, tokens, usd, cny = amounts
+    total[0] += charged
+    total[1] += tokens
+    if usd:
+        total[2] = min(MAX_NANO, total[2] + usd)
+    if cny:
+        total[3] = min(MAX_NANO, total[3] + cny)
 
 
 def _add_to(total: list[int], record: UsageRecord) -> None:

@@ -57,7 +57,10 @@ class RequestParameters:
     model: Filter = None
     status: Status = None
     end_reason: EndReason | None = None
-    endpoint: Filter = None
+    endpoint: Annotated[
+        str | None,
+        Query(max_length=200, description="As records have it: `chat.completions`, `embeddings`, …"),
+    ] = None
     request_id: Filter = None
 
 

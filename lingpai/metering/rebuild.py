@@ -1,20 +1,21 @@
-"""Repair: roll-ups and marks worked out anew from the records, compared with what is there, and put right.
+"""Repair: roll-ups, charges and marks worked out anew from the records, compared with what is there, and put right.
 
-Safe while the server runs. The ingester adds records, roll-ups and marks in one transaction, so in any one state of the
-database they must agree: each bucket is compared in a reading transaction, which holds nobody up, and only one that
-differs is worked out once more and replaced in a writing one.
+Safe while the server runs. The ingester adds records and sums in one transaction, so in any one state of the database
+they must agree. Each bucket is worked out in reading transactions, which hold nobody up; to compare it, and in a writing
+one to replace it, only what has arrived since then is added.
 
 Buckets of which retention has deleted records are left alone: their roll-ups are all there is.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from sqlalchemy import (
     ColumnElement,
     Connection,
     Integer,
+    Table,
     and_,
     case,
     delete,
@@ -28,20 +29,35 @@ from sqlalchemy import (
 from lingpai.metering.money import NANO
 from lingpai.metering.records import BUCKET_SECONDS, MAX_NANO, bucket_start
 from lingpai.metering.store import COUNTS, MONEY
-from lingpai.metering.tables import usage_marks, usage_records, usage_retention, usage_rollups
+from lingpai.metering.tables import (
+    usage_charges,
+    usage_marks,
+    usage_records,
+    usage_retention,
+    usage_rollups,
+)
 from lingpai.storage.database import Database
 
 _STRETCH: Final = 50_000
 _GROUP: Final = ("key_id", "user_id", "project_id", "model", "task")
+_SUBJECT: Final = ("kind", "id", "project_id", "model")
+_CHARGED: Final = ("charged", "charged_tokens", "charged_usd", "charged_cny")
 
 Sums = dict[str, int]
 Groups = dict[tuple[str, ...], Sums]
 Marks = dict[int, tuple[int, int]]
 
 
+class BucketSums(NamedTuple):
+    """The rows of a bucket: roll-ups by `_GROUP`, charges by `_SUBJECT`."""
+
+    rollups: Groups
+    charges: Groups
+
+
 @dataclass(frozen=True, slots=True)
 class BucketRepair:
-    """A quarter of an hour whose roll-ups were wrong: how many groups, and the sums over all of them that changed."""
+    """A quarter of an hour with wrong sums: how many rows, and the sums over all of its roll-ups that changed."""
 
     bucket_start: int
     groups: int
@@ -108,21 +124,38 @@ class Rebuild:
     def _buckets(self, start: int) -> list[int]:
         with self._database.read() as connection:
             found: set[int] = set()
-            for column in (usage_marks.c.bucket_start, usage_rollups.c.bucket_start):
+            for table in (usage_marks, usage_rollups, usage_charges):
+                column = table.c.bucket_start
                 found.update(connection.scalars(select(column).where(column >= start).distinct()))
         return sorted(found)
 
     def _repair_bucket(self, bucket: int) -> BucketRepair | None:
+        worked_out, end = self._work_out(bucket)
         with self._database.read() as connection:
-            if _stored(connection, bucket) == _worked_out(connection, bucket):
+            right, end = _with_later(connection, bucket, worked_out, end)
+            if _stored(connection, bucket) == _finish(right):
                 return None
         with self._database.write() as connection:
             if bucket < _kept_since(connection):
                 return None  # retention came first, and what is left of the records is not all
-            before, after = _stored(connection, bucket), _worked_out(connection, bucket)
+            right, _ = _with_later(connection, bucket, right, end)
+            before, after = _stored(connection, bucket), _finish(right)
             _replace(connection, bucket, after)
-        changed = {group for group in before.keys() | after.keys() if before.get(group) != after.get(group)}
-        return BucketRepair(bucket, len(changed), *_differing(_total(before), _total(after)))
+        changed = sum(_count_differing(*pair) for pair in zip(before, after, strict=True))
+        return BucketRepair(bucket, changed, *_differing(_total(before.rollups), _total(after.rollups)))
+
+    def _work_out(self, bucket: int) -> tuple[Groups, int]:
+        """The sums of the bucket's records until now, in stretches, and the id of the last one looked at."""
+        groups: Groups = {}
+        with self._database.read() as connection:
+            ids = _ids(connection, bucket)
+        if ids is None:
+            return groups, 0
+        first, last = ids
+        for start in range(first, last + 1, _STRETCH):
+            with self._database.read() as connection:
+                _add(groups, _summed(connection, bucket, start, min(last, start + _STRETCH - 1)))
+        return groups, last
 
 
 def _kept_since(connection: Connection) -> int:
@@ -162,34 +195,81 @@ def _replace_marks(connection: Connection, right: Marks, kept_since: int) -> int
     return len(wrong)
 
 
-def _stored(connection: Connection, bucket: int) -> Groups:
-    rows = connection.execute(select(usage_rollups).where(usage_rollups.c.bucket_start == bucket))
-    names = (*COUNTS, *MONEY)
-    return {
-        tuple(getattr(row, name) for name in _GROUP): {name: getattr(row, name) for name in names}
-        for row in rows
-    }
+def _stored(connection: Connection, bucket: int) -> BucketSums:
+    return BucketSums(
+        _rows(connection, usage_rollups, bucket, _GROUP, (*COUNTS, *MONEY)),
+        _rows(connection, usage_charges, bucket, _SUBJECT, _CHARGED),
+    )
 
 
-def _worked_out(connection: Connection, bucket: int) -> Groups:
-    """What `loader.roll_up` says of the bucket's records."""
-    records, marks = usage_records.c, usage_marks.c
-    ids = select(marks.first_id, marks.last_id).where(marks.bucket_start == bucket).subquery()
-    group = [records[name] for name in _GROUP]
+def _rows(
+    connection: Connection, table: Table, bucket: int, group: tuple[str, ...], names: tuple[str, ...]
+) -> Groups:
+    rows = connection.execute(select(table).where(table.c.bucket_start == bucket)).mappings()
+    return {tuple(row[name] for name in group): {name: row[name] for name in names} for row in rows}
+
+
+def _ids(connection: Connection, bucket: int) -> tuple[int, int] | None:
+    marks = usage_marks.c
+    found = connection.execute(
+        select(marks.first_id, marks.last_id).where(marks.bucket_start == bucket)
+    ).one_or_none()
+    return None if found is None else (found[0], found[1])
+
+
+def _with_later(connection: Connection, bucket: int, groups: Groups, end: int) -> tuple[Groups, int]:
+    """`groups` and the records with ids over `end`: what has arrived since. And the id of the last one."""
+    ids = _ids(connection, bucket)
+    if ids is None or ids[1] <= end:
+        return groups, end
+    sums = {group: dict(each) for group, each in groups.items()}
+    _add(sums, _summed(connection, bucket, max(ids[0], end + 1), ids[1]))
+    return sums, ids[1]
+
+
+def _add(groups: Groups, more: Iterable[tuple[tuple[str, ...], Sums]]) -> None:
+    for group, sums in more:
+        total = groups.setdefault(group, dict.fromkeys(sums, 0))
+        for name, amount in sums.items():
+            total[name] += amount
+
+
+def _finish(groups: Groups) -> BucketSums:
+    """What `loader.roll_up` and `loader.charges_of` say of records with these sums, which are by client as well."""
+    rollups: Groups = {}
+    charges: Groups = {}
+    for (*group, client_id), sums in groups.items():
+        _, user_id, project_id, model, _ = group
+        _add(rollups, [(tuple(group), sums)])
+        charged = {name: sums[name] for name in _CHARGED}
+        if not any(charged.values()):
+            continue
+        _add(charges, [(("user", user_id, project_id, model), charged)])
+        for kind, id_ in (("model", model), ("client", client_id)):
+            if id_:
+                _add(charges, [((kind, id_, "", ""), charged)])
+    for total in (*rollups.values(), *charges.values()):
+        total.update({name: min(MAX_NANO, total[name]) for name in MONEY if name in total})
+    return BucketSums(rollups, charges)
+
+
+def _summed(
+    connection: Connection, bucket: int, first: int, last: int
+) -> Iterator[tuple[tuple[str, ...], Sums]]:
+    """The sums of the bucket's records with ids from `first` to `last`, by `_GROUP` and client. Money is not capped."""
+    records = usage_records.c
+    group = [*(records[name] for name in _GROUP), records.client_id]
     found = (
         select(*group, *_sums())
-        .where(records.id >= ids.c.first_id, records.id <= ids.c.last_id)
+        .where(records.id >= first, records.id <= last)
         .where(records.started_at >= bucket, records.started_at < bucket + BUCKET_SECONDS)
         .group_by(*group)
     )
-    groups: Groups = {}
     for row in connection.execute(found):
         sums = {name: getattr(row, name) for name in COUNTS}
-        money = {
-            name: min(MAX_NANO, getattr(row, f"{name}_units") * NANO + getattr(row, name)) for name in MONEY
-        }
-        groups[tuple(getattr(row, name) for name in _GROUP)] = {**sums, **money}
-    return groups
+        for name in MONEY:
+            sums[name] = getattr(row, f"{name}_units") * NANO + getattr(row, name)
+        yield tuple(row[: len(group)]), sums
 
 
 def _sums() -> Iterator[ColumnElement[Any]]:
@@ -213,14 +293,22 @@ def _sums() -> Iterator[ColumnElement[Any]]:
         yield func.sum(amount % nano).label(name)
 
 
-def _replace(connection: Connection, bucket: int, groups: Groups) -> None:
-    connection.execute(delete(usage_rollups).where(usage_rollups.c.bucket_start == bucket))
-    rows = [
-        {"bucket_start": bucket, **dict(zip(_GROUP, group, strict=True)), **sums}
-        for group, sums in groups.items()
-    ]
-    if rows:
-        connection.execute(insert(usage_rollups), rows)
+def _replace(connection: Connection, bucket: int, right: BucketSums) -> None:
+    for table, names, groups in (
+        (usage_rollups, _GROUP, right.rollups),
+        (usage_charges, _SUBJECT, right.charges),
+    ):
+        connection.execute(delete(table).where(table.c.bucket_start == bucket))
+        rows = [
+            {"bucket_start": bucket, **dict(zip(names, group, strict=True)), **sums}
+            for group, sums in groups.items()
+        ]
+        if rows:
+            connection.execute(insert(table), rows)
+
+
+def _count_differing(before: Groups, after: Groups) -> int:
+    return sum(before.get(group) != after.get(group) for group in before.keys() | after.keys())
 
 
 def _total(groups: Groups) -> Sums:

@@ -7,11 +7,12 @@ through all of them.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Row, case, exists, func, select
+from sqlalchemy import ColumnElement, Connection, Row, exists, func, select
 
+from lingpai.ids import request_made_at
 from lingpai.metering.records import bucket_start
 from lingpai.metering.store import SUBJECT_COLUMNS
 from lingpai.metering.tables import usage_marks, usage_records, usage_rollups
@@ -23,6 +24,10 @@ Record = Row[Any]
 _STRETCH: Final = 20_000
 _MOST_STRETCHES: Final = 25
 _CHUNK: Final = 500
+_CLOCK_SLACK_S: Final = 60
+_USUAL_LIFE_S: Final = 120
+_LONGEST_LIFE_S: Final = 6 * 3600
+"""How long after its id was made a call can begin (`started_at`): its body has to come first, and it may have to wait."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,61 +65,104 @@ class SqlRequestStore:
         """Up to `limit` records with an id below `before`, newest first.
 
         A page can have fewer, or none, and still a next one: after half a million records looked at, an answer is
-        due. Looking for one request goes on to the end.
+        due. One request is looked for in the hours after its id was made.
         """
         found: list[Record] = []
-        most = _MOST_STRETCHES if wanted.request_id is None else 1_000_000
+        wanted = _within_life(wanted)
         with self._database.read() as connection:
-            for _ in range(most):
-                end = _end_of_stretch(connection, wanted, before)
-                if end is None:
+            ranges = _id_ranges(connection, wanted)
+            for _ in range(_MOST_STRETCHES):
+                stretch = _stretch_below(ranges, before)
+                if stretch is None:
                     return RecordPage(found, None)
-                before = end - _STRETCH
+                before, end = stretch
                 found += _records_between(connection, wanted, before, end, most=limit + 1 - len(found))
                 if len(found) > limit:
                     return RecordPage(found[:limit], found[limit - 1].id)
         return RecordPage(found, before)
 
     def find(self, request_id: str, *, user_id: str | None = None) -> Record | None:
-        """The call with this id, only that user's with `user_id`. Looks through all records: seconds, if there are many."""
-        records = self.page(RequestFilter(request_id=request_id, user_id=user_id), limit=1).records
-        return records[0] if records else None
+        """The call with this id, only that user's with `user_id`.
+
+        Looks at the records of the hours after the id was made, those of the first minutes before the others; for an
+        id that tells no time, at the newest half a million.
+        """
+        wanted = RequestFilter(request_id=request_id, user_id=user_id)
+        made_at = request_made_at(request_id)
+        if made_at is None:
+            return next(iter(self.page(wanted, limit=1).records), None)
+        soon = replace(wanted, until=made_at + _USUAL_LIFE_S)
+        return self._first(soon) or self._first(wanted)
+
+    def _first(self, wanted: RequestFilter) -> Record | None:
+        before: int | None = None
+        while True:
+            records, before = self.page(wanted, limit=1, before=before)
+            if records or before is None:
+                return records[0] if records else None
 
     def all(self, wanted: RequestFilter) -> Iterator[list[Record]]:
         """Every record that is there now, oldest first, some hundreds at a time. No transaction is open in between."""
         with self._database.read() as connection:
             last = connection.scalar(select(func.max(usage_records.c.id))) or 0
-        after = 0
-        while after < last:
-            with self._database.read() as connection:
-                start = _start_of_stretch(connection, wanted, after)
-                if start is None or start > last:
-                    return
-                end = min(last, start + _STRETCH)
-                chunk = _records_from(connection, wanted, start, end)
-            after = chunk[-1].id if len(chunk) == _CHUNK else end
-            if chunk:
-                yield chunk
+            ranges = _id_ranges(connection, wanted)
+        for first, end in ranges:
+            start = first
+            while start < min(end, last + 1):
+                stop = min(end, last + 1, start + _STRETCH)
+                with self._database.read() as connection:
+                    chunk = _records_from(connection, wanted, start, stop)
+                start = chunk[-1].id + 1 if len(chunk) == _CHUNK else stop
+                if chunk:
+                    yield chunk
 
 
-def _end_of_stretch(connection: Connection, wanted: RequestFilter, before: int | None) -> int | None:
-    """One more than the largest id below `before` that a wanted record can have; None when there can be none."""
+def _within_life(wanted: RequestFilter) -> RequestFilter:
+    """With one request wanted, only the time in which it can have begun: no index leads from its id to its record.
+
+    Ids of older versions tell no time.
+    """
+    made_at = None if wanted.request_id is None else request_made_at(wanted.request_id)
+    if made_at is None:
+        return wanted
+    earliest, latest = made_at - _CLOCK_SLACK_S, made_at + _LONGEST_LIFE_S
+    return replace(
+        wanted,
+        since=earliest if wanted.since is None else max(earliest, wanted.since),
+        until=latest if wanted.until is None else min(latest, wanted.until),
+    )
+
+
+def _id_ranges(connection: Connection, wanted: RequestFilter) -> list[tuple[int, int]]:
+    """Where wanted records can be: ranges of ids, ends excluded, ascending and apart from each other.
+
+    Asked once per page or export: with a year's marks, and a look at the roll-ups for each, it takes some
+    hundredths of a second.
+    """
     marks = usage_marks.c
-    query = select(func.max(marks.last_id))
-    if before is not None:
-        last = case((marks.last_id < before, marks.last_id), else_=before - 1)
-        query = select(func.max(last)).where(marks.first_id < before)
-    found = connection.scalar(query.where(*_in_buckets(wanted)))
-    return None if found is None else found + 1
+    conditions = _in_buckets(wanted)
+    if not conditions:
+        first, last = connection.execute(select(func.min(marks.first_id), func.max(marks.last_id))).one()
+        return [] if first is None else [(first, last + 1)]
+    ranges: list[tuple[int, int]] = []
+    query = select(marks.first_id, marks.last_id).where(*conditions).order_by(marks.first_id)
+    for first, last in connection.execute(query):
+        if ranges and first <= ranges[-1][1]:
+            ranges[-1] = ranges[-1][0], max(ranges[-1][1], last + 1)
+        else:
+            ranges.append((first, last + 1))
+    return ranges
 
 
-def _start_of_stretch(connection: Connection, wanted: RequestFilter, after: int) -> int | None:
-    """The smallest id over `after` that a wanted record can have; None when there can be none."""
-    marks = usage_marks.c
-    first = case((marks.first_id > after, marks.first_id), else_=after + 1)
-    query = select(func.min(first)).where(marks.last_id > after, *_in_buckets(wanted))
-    found: int | None = connection.scalar(query)
-    return found
+def _stretch_below(ranges: list[tuple[int, int]], before: int | None) -> tuple[int, int] | None:
+    """The last stretch of `ranges` below `before`, its end excluded; None when there is none. Drops ranges above it."""
+    while ranges:
+        first, end = ranges[-1]
+        end = end if before is None else min(end, before)
+        if first < end:
+            return max(first, end - _STRETCH), end
+        ranges.pop()
+    return None
 
 
 def _in_buckets(wanted: RequestFilter) -> list[ColumnElement[bool]]:
@@ -143,7 +191,7 @@ def _records_between(
 
 def _records_from(connection: Connection, wanted: RequestFilter, start: int, end: int) -> list[Record]:
     columns = usage_records.c
-    query = select(usage_records).where(columns.id >= start, columns.id <= end, *_conditions(wanted))
+    query = select(usage_records).where(columns.id >= start, columns.id < end, *_conditions(wanted))
     return list(connection.execute(query.order_by(columns.id).limit(_CHUNK)))
 
 

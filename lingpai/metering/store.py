@@ -1,4 +1,4 @@
-"""Questions to the roll-ups: sums for reports, and what the limits were charged before this process started."""
+"""Questions to the sums: of usage for reports, and of what limits were charged before this process started."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,7 +21,13 @@ from sqlalchemy import (
 
 from lingpai.metering.money import NANO
 from lingpai.metering.records import BUCKET_SECONDS, bucket_start
-from lingpai.metering.tables import usage_marks, usage_records, usage_retention, usage_rollups
+from lingpai.metering.tables import (
+    usage_charges,
+    usage_marks,
+    usage_records,
+    usage_retention,
+    usage_rollups,
+)
 from lingpai.storage.database import Database
 
 GroupColumn = Literal["key_id", "user_id", "project_id", "model", "task", "bucket_start"]
@@ -108,25 +114,28 @@ class SqlUsageStore:
     def charged_since(self, subject: tuple[str, str], unit: str, since: float) -> int:
         """How much was charged to `subject` for calls admitted at `since` (unix seconds) or later.
 
-        Whole buckets come from the roll-ups, so a month costs no more than an hour; the piece of a bucket before
-        them is counted call by call.
+        Whole buckets come from the sums, so that a month costs little more than an hour, and a million keys no more
+        than one; the piece of a bucket before them is counted call by call. Where retention has deleted the calls, it
+        is the whole bucket: never too little.
         """
         first = bucket_start(since)
-        boundary = first if first == since else first + BUCKET_SECONDS
-        values = {
-            **_identify(subject),
-            "since": float(since),
-            "since_bucket": first,
-            "boundary": boundary,
-            "before": float(boundary),
-        }
         with self._database.read() as connection:
+            kept_since = connection.scalar(_KEPT_SINCE) or 0
+            boundary = first if first == since or first < kept_since else first + BUCKET_SECONDS
+            values = {
+                **_identify(subject),
+                "since": float(since),
+                "since_bucket": first,
+                "boundary": boundary,
+                "before": float(boundary),
+            }
             parts = connection.execute(_CHARGED_SINCE[subject[0], unit], values).all()
         return sum((units or 0) * NANO + (rest or 0) for units, rest in parts)
 
     def charges_since(self, subject: tuple[str, str], unit: str, since: float) -> list[Charge]:
-        """What was charged to `subject` call by call, from `since` (unix seconds) on, ascending.
+        """What was charged to `subject` call by call, for those admitted from `since` (unix seconds) on, ascending.
 
+        Requests are charged when a call is admitted, tokens and money when it has ended: the last of them was taken then.
         Of a time whose records retention has deleted, all charges of a bucket are one at its end: later than they
         were, so that a limit rebuilt from them never lets too much through.
         """
@@ -134,7 +143,7 @@ class SqlUsageStore:
         with self._database.read() as connection:
             kept_since = connection.scalar(_KEPT_SINCE) or 0
             deleted: list[Charge] = []
-            if since < kept_since and subject[0] != "client":
+            if since < kept_since:
                 rows = connection.execute(
                     _DELETED_SINCE[subject[0], unit], {**values, "kept_since": kept_since}
                 )
@@ -202,68 +211,95 @@ def _belongs(table: Any, kind: str) -> list[ColumnElement[bool]]:
     return [column == id_]
 
 
-def _charged_calls(kind: str) -> list[ColumnElement[bool]]:
-    """Conditions that find a subject's charged records from `since` on.
+def _sums_of(kind: str, unit: str) -> tuple[Any, ColumnElement[int], list[ColumnElement[bool]]]:
+    """The columns of the table with the sums of a subject, the one of the unit, and conditions for its rows."""
+    name = {"requests": "charged", "tokens": "charged_tokens"}.get(unit, f"charged_{unit.lower()}")
+    rollups, charges = usage_rollups.c, usage_charges.c
+    id_ = bindparam("id", type_=String)
+    if kind == "key":
+        return rollups, rollups[name], [rollups.key_id == id_]
+    if kind == "project":
+        return charges, charges[name], [charges.project_id == id_]
+    found = [
+        charges.kind == literal_column("'user'" if kind == "user_model" else f"'{kind}'", String),
+        charges.id == id_,
+    ]
+    if kind == "user_model":
+        found.append(charges.model == bindparam("model", type_=String))
+    return charges, charges[name], found
+
+
+def _calls(kind: str, *, only_first: bool) -> list[ColumnElement[bool]]:
+    """Conditions that find a subject's charged records from `since` on, with `only_first` in the bucket of that.
 
     Their one index begins with the key, and the roll-ups know the keys of everything but clients: those are looked for
-    in all records of the time.
+    in the buckets in which they were charged anything.
     """
     records, rollups = usage_records.c, usage_rollups.c
-    since_bucket = bindparam("since_bucket", type_=Integer)
-    found = [*_belongs(records, kind), records.started_at >= bindparam("since", type_=Float), _IS_CHARGED]
+    first = bindparam("since_bucket", type_=Integer)
+    found = [records.started_at >= bindparam("since", type_=Float), _IS_CHARGED]
+    if only_first:
+        found.append(records.started_at < bindparam("before", type_=Float))
     if kind == "client":
-        first = select(func.min(usage_marks.c.first_id)).where(usage_marks.c.bucket_start >= since_bucket)
-        return [records.id >= first.scalar_subquery(), *found]
+        sums, _, belongs = _sums_of(kind, "requests")
+        start, marks = sums.bucket_start, usage_marks.c
+        found += [*belongs, start == first if only_first else start >= first, marks.bucket_start == start]
+        found += [records.id >= marks.first_id, records.id <= marks.last_id]
+        found += [records.started_at >= start, records.started_at < start + BUCKET_SECONDS]
+        return [*found, *_belongs(records, kind)]
     if kind != "key":
-        keys = select(rollups.key_id).where(*_belongs(rollups, kind), rollups.bucket_start >= since_bucket)
+        in_time = rollups.bucket_start == first if only_first else rollups.bucket_start >= first
+        has_any = rollups.charged > literal_column("0")
+        keys = select(rollups.key_id).where(*_belongs(rollups, kind), in_time, has_any)
         found.append(records.key_id.in_(keys))
-    return found
+    return [*_belongs(records, kind), *found]
 
 
-def _of_unit(unit: str) -> tuple[ColumnElement[int], ColumnElement[int], list[ColumnElement[bool]]]:
-    """The unit's column in the roll-ups, the one in the records, and which records have an amount in it."""
-    records, rollups = usage_records.c, usage_rollups.c
+def _amount(unit: str) -> tuple[ColumnElement[int], list[ColumnElement[bool]]]:
+    """The unit's column in the records, and which of them have an amount in it."""
+    records = usage_records.c
     if unit == "requests":
-        return rollups.charged, records.charged, []
+        return records.charged, []
     if unit == "tokens":
-        return rollups.charged_tokens, records.charged_tokens, [records.charged_tokens > literal_column("0")]
-    has_cost = [_IS_CURRENCY[unit], records.charged_cost > literal_column("0")]
-    return rollups[f"charged_{unit.lower()}"], records.charged_cost, has_cost
+        return records.charged_tokens, [records.charged_tokens > literal_column("0")]
+    return records.charged_cost, [_IS_CURRENCY[unit], records.charged_cost > literal_column("0")]
 
 
 def _charged_since(kind: str, unit: str) -> CompoundSelect[Any]:
-    """Two rows, to be added up: whole buckets and the piece before them. For a client, everything is the piece."""
-    in_rollups, in_records, has_amount = _of_unit(unit)
-    records, rollups = usage_records.c, usage_rollups.c
-    piece = select(*_split_sum(in_records, "amount")).where(*_charged_calls(kind), *has_amount)
-    if kind == "client":
-        return piece.union_all(select(literal_column("0", Integer), literal_column("0", Integer)))
-    whole = select(*_split_sum(in_rollups, "amount")).where(
-        *_belongs(rollups, kind), rollups.bucket_start >= bindparam("boundary", type_=Integer)
+    """Two rows, to be added up: whole buckets and the piece before them."""
+    sums, in_sums, belongs = _sums_of(kind, unit)
+    in_records, has_amount = _amount(unit)
+    whole = select(*_split_sum(in_sums, "amount")).where(
+        *belongs, sums.bucket_start >= bindparam("boundary", type_=Integer)
     )
-    return whole.union_all(piece.where(records.started_at < bindparam("before", type_=Float)))
+    piece = select(*_split_sum(in_records, "amount")).where(*_calls(kind, only_first=True), *has_amount)
+    return whole.union_all(piece)
 
 
 def _charges_since(kind: str, unit: str) -> Select[Any]:
-    _, in_records, has_amount = _of_unit(unit)
+    in_records, has_amount = _amount(unit)
     records = usage_records.c
-    found = select(records.started_at, in_records).where(*_charged_calls(kind), *has_amount)
-    return found.order_by(records.started_at)
+    when: ColumnElement[Any] = records.started_at
+    if unit != "requests":
+        # What a call used beyond its reservation was taken when it ended. One that waited for a limit began later than
+        # its duration says, so that is too late for it, never too early.
+        when = records.started_at + records.duration_ms / literal_column("1000.0", Float)
+    found = select(when, in_records).where(*_calls(kind, only_first=False), *has_amount)
+    return found.order_by(when)
 
 
 def _deleted_since(kind: str, unit: str) -> Select[Any]:
-    in_rollups, _, _ = _of_unit(unit)
-    rollups = usage_rollups.c
-    since = rollups.bucket_start >= bindparam("since_bucket", type_=Integer)
-    until = rollups.bucket_start < bindparam("kept_since", type_=Integer)
-    found = select(rollups.bucket_start, func.sum(in_rollups)).where(*_belongs(rollups, kind), since, until)
-    grouped = found.group_by(rollups.bucket_start).having(func.sum(in_rollups) > 0)
-    return grouped.order_by(rollups.bucket_start)
+    sums, in_sums, belongs = _sums_of(kind, unit)
+    since = sums.bucket_start >= bindparam("since_bucket", type_=Integer)
+    until = sums.bucket_start < bindparam("kept_since", type_=Integer)
+    found = select(sums.bucket_start, func.sum(in_sums)).where(*belongs, since, until)
+    grouped = found.group_by(sums.bucket_start).having(func.sum(in_sums) > 0)
+    return grouped.order_by(sums.bucket_start)
 
 
 _ALL: Final = [(kind, unit) for kind in _KINDS for unit in _UNITS]
 _CHARGED_SINCE: Final = {each: _charged_since(*each) for each in _ALL}
 _CHARGES_SINCE: Final = {each: _charges_since(*each) for each in _ALL}
-_DELETED_SINCE: Final = {each: _deleted_since(*each) for each in _ALL if each[0] != "client"}
+_DELETED_SINCE: Final = {each: _deleted_since(*each) for each in _ALL}
 _BUCKETS: Final = _buckets()
 _KEPT_SINCE: Final = select(usage_retention.c.kept_since)

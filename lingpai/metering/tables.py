@@ -97,6 +97,29 @@ usage_rollups: Final = Table(
     sqlite_with_rowid=False,
 )
 
+# What was charged per 15 minutes, whatever the number of keys: to each user for each project and model, and to each model
+# and OAuth client as a whole (`project_id` and `model` are empty then). Without it the first call on a limited model would
+# add up the roll-ups of every key that calls it. A project has few users, so they need no row of their own.
+usage_charges: Final = Table(
+    "usage_charges",
+    metadata,
+    Column("bucket_start", BigInteger, primary_key=True),
+    Column("kind", String, primary_key=True),
+    Column("id", String, primary_key=True),
+    Column("project_id", String, primary_key=True),
+    Column("model", String, primary_key=True),
+    Column("charged", BigInteger, nullable=False),
+    Column("charged_tokens", BigInteger, nullable=False),
+    Column("charged_usd", BigInteger, nullable=False),
+    Column("charged_cny", BigInteger, nullable=False),
+    CheckConstraint(
+        "min(charged, charged_tokens, charged_usd, charged_cny) >= 0", name="charges_are_not_negative"
+    ),
+    Index("ix_usage_charges_kind_id_bucket_start", "kind", "id", "bucket_start"),
+    Index("ix_usage_charges_project_id_bucket_start", "project_id", "bucket_start"),
+    sqlite_with_rowid=False,
+)
+
 # Which rows of usage_records can belong to a bucket: none with an `id` below `first_id` or above `last_id`. Records
 # arrive when their calls end, so neighbouring buckets overlap. This spares an index on `started_at`.
 usage_marks: Final = Table(

@@ -23,7 +23,8 @@ class CalendarMeter(Meter):
     """At most `amount` requests in each calendar window.
 
     The window moves forward when the clock passes its end, and never back: when the clock is set back, the window that
-    had begun stays the current one, with what is used in it, until the clock passes its end again.
+    had begun stays the current one, with what is used in it, until the clock passes its end again. Only what takes
+    moves it: who merely asks about a later time hears what would be then.
     """
 
     __slots__ = ("_thresholds", "_used", "_warn_at", "_window", "ends_at", "starts_at")
@@ -42,11 +43,12 @@ class CalendarMeter(Meter):
         self._window = window
         self._used = count.used
         self._thresholds = thresholds
-        # What was passed before a restart is told again: a crash may have lost it. Who listens drops repeats.
-        self._warn_at = thresholds.next_above(0, limit.amount)
         self.starts_at = float(count.starts_at)
         self.ends_at = float(count.ends_at)
         super().__init__(limit, subject, label=label, now=now)
+        # What was passed before a restart is told again, and at once: a crash may have lost it, and with nothing left
+        # there is no next time. Who listens drops repeats.
+        self._warn_from_the_start(count.used, now)
 
     @property
     def used(self) -> int:
@@ -74,33 +76,41 @@ class CalendarMeter(Meter):
             if self.on_room is not None:
                 self.on_room()
 
-    def used_at(self, now: float) -> int:
+    def room_for(self, now: float) -> int:
         if now >= self.ends_at:
             self._roll(now)
-        return self._used
+        left = self.amount - self._used
+        return left if left > 0 else 0  # noqa: FURB136  as below
+
+    def used_at(self, now: float) -> int:
+        return 0 if now >= self.ends_at else self._used
 
     def remaining(self, now: float) -> int:
-        if now >= self.ends_at:
-            self._roll(now)
-        return max(self.amount - self._used, 0)
+        return self.amount if now >= self.ends_at else max(self.amount - self._used, 0)
 
     def left_and_wait(self, now: float) -> tuple[int, int]:
         if now >= self.ends_at:
-            self._roll(now)
+            return self.amount, ceil(self.resets_at(now) - now)
         left = self.amount - self._used
         return (left if left > 0 else 0), ceil(self.ends_at - now)  # noqa: FURB136  a call of max costs as much as all else here
 
     def resets_at(self, now: float) -> float:
-        if now >= self.ends_at:
-            self._roll(now)
-        return self.ends_at
+        return self.ends_at if now < self.ends_at else float(self._window.bounds(now)[1])
 
     def free_at(self, now: float, amount: int = 1) -> float:
-        return now if self.remaining(now) >= amount else self.ends_at
+        return now if self.remaining(now) >= amount else self.resets_at(now)
 
-    def _change_amount(self, amount: int, now: float) -> None:  # noqa: ARG002  a count does not depend on the time
+    def _change_amount(self, amount: int, now: float) -> None:
         self.amount = amount
-        self._warn_at = self._thresholds.next_above(self._used - self.reserved, amount)
+        if now >= self.ends_at:
+            self._roll(now)
+        self._warn_from_the_start(self._used - self.reserved, now)
+
+    def _warn_from_the_start(self, used: int, now: float) -> None:
+        """Warn of every percentage that `used` has reached, told or not."""
+        self._warn_at = self._thresholds.next_above(0, self.amount)
+        if used >= self._warn_at:
+            self._warn(used, now)
 
     def _warn(self, used: int, now: float) -> None:
         self._warn_at = self._thresholds.pass_up_to(used, beginning=self._warn_at, meter=self, now=now)

@@ -43,11 +43,18 @@ class ConcurrencyMeter(Meter):
             if self.on_room is not None:
                 self.on_room()
 
+    def adopt(self, admitted_at: float, amount: int) -> bool:  # noqa: ARG002  it does not count what came before
+        return False
+
     def used_at(self, now: float) -> int:  # noqa: ARG002  as above
         return self._used
 
     def remaining(self, now: float) -> int:  # noqa: ARG002  as above
         return max(self.amount - self._used, 0)
+
+    def room_for(self, now: float) -> int:  # noqa: ARG002  as above
+        left = self.amount - self._used
+        return left if left > 0 else 0  # noqa: FURB136  a call of max would cost as much as all else here
 
     def left_and_wait(self, now: float) -> tuple[int, int]:
         return self.remaining(now), 0

@@ -23,7 +23,10 @@ _REQUESTS: Final = b"x-ratelimit-limit-requests: %d\r\nx-ratelimit-remaining-req
 _TOKENS: Final = _REQUESTS.replace(b"-requests:", b"-tokens:")
 _ALL: Final = b"ratelimit-policy: %b\r\nratelimit: %b\r\n"
 _LINES: Final = _REQUESTS + _ALL
+_REQUESTS_INDEX: Final = UNITS.index("requests")
+_TOKENS_INDEX: Final = UNITS.index("tokens")
 _MONEY_INDEXES: Final = (UNITS.index("USD"), UNITS.index("CNY"))
+_OPENAI_LINES: Final = {_REQUESTS_INDEX: _REQUESTS, _TOKENS_INDEX: _TOKENS}
 
 
 def rate_limit_headers(meters: Sequence[Meter], now: float) -> bytes:
@@ -40,27 +43,31 @@ def rate_limit_headers(meters: Sequence[Meter], now: float) -> bytes:
         items.append(meter.item % (left, seconds))
         if left / meter.amount < share:
             tightest, least, wait, share = meter, left, seconds, left / meter.amount
-    reset = whole_seconds_text(wait) if least and wait > 1 else reset_text(tightest.resets_at(now) - now)
+    reset = _reset(tightest, least, wait, now)
     return _LINES % (tightest.amount, least, reset, b", ".join(policies), b", ".join(items))
 
 
 def _of_several_units(meters: Sequence[Meter], now: float) -> bytes:
-    items = []
+    policies, items = [], []
+    shares = {_REQUESTS_INDEX: 2.0, _TOKENS_INDEX: 2.0}
+    lines = {_REQUESTS_INDEX: b"", _TOKENS_INDEX: b""}
+    tightest: dict[int, tuple[Meter, int, int]] = {}
     for meter in meters:
-        left, seconds = meter.left_and_wait(now)
-        items.append(meter.item % (left // HEADER_MONEY if meter.index in _MONEY_INDEXES else left, seconds))
-    return (
-        _tightest(_REQUESTS, [meter for meter in meters if meter.unit == "requests"], now)
-        + _tightest(_TOKENS, [meter for meter in meters if meter.unit == "tokens"], now)
-        + _ALL % (b", ".join([meter.policy for meter in meters]), b", ".join(items))
-    )
+        left, wait = meter.left_and_wait(now)
+        index = meter.index
+        policies.append(meter.policy)
+        items.append(meter.item % (left // HEADER_MONEY if index in _MONEY_INDEXES else left, wait))
+        if left / meter.amount < shares.get(index, 0.0):
+            shares[index] = left / meter.amount
+            tightest[index] = (meter, left, wait)
+    for index, (meter, left, wait) in tightest.items():
+        lines[index] = _OPENAI_LINES[index] % (meter.amount, left, _reset(meter, left, wait, now))
+    return b"".join(lines.values()) + _ALL % (b", ".join(policies), b", ".join(items))
 
 
-def _tightest(lines: bytes, meters: list[Meter], now: float) -> bytes:
-    if not meters:
-        return b""
-    meter = min(meters, key=lambda meter: meter.remaining(now) / meter.amount)
-    return lines % (meter.amount, meter.remaining(now), reset_text(meter.resets_at(now) - now))
+def _reset(meter: Meter, left: int, wait: int, now: float) -> bytes:
+    """When the whole amount is back. `wait` says so as long as something is left, to the second."""
+    return whole_seconds_text(wait) if left and wait > 1 else reset_text(meter.resets_at(now) - now)
 
 
 def reset_text(seconds: float) -> bytes:

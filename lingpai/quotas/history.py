@@ -14,10 +14,12 @@ from lingpai.quotas.interfaces import Subject, UsageHistory
 from lingpai.quotas.rate_meter import MICROSECONDS
 from lingpai.quotas.windows import CalendarWindow, Duration
 
+LONGEST_CALL_S: Final = 3600.0
+"""How long before a time a call may have begun that used tokens or money after it."""
 REPLAY_MOST: Final = 100_000
 """Above so many requests in two periods a rate is rebuilt from what they used, not from each one's time."""
 
-CallUnderWay: TypeAlias = tuple[float, Amounts]
+Held: TypeAlias = tuple[float, Amounts]
 """When a call was admitted, and what it took and reserved."""
 
 
@@ -41,7 +43,7 @@ def read_snapshot(
     subject: Subject,
     limits: Iterable[Limit],
     now: float,
-    under_way: Sequence[CallUnderWay] = (),
+    under_way: Sequence[Held] = (),
 ) -> Snapshot:
     """What `subject` has used at `now` in the windows of `limits`. Blocking.
 
@@ -65,7 +67,7 @@ def read_snapshot(
 class _WithCallsUnderWay:
     """A history that has the calls under way as well."""
 
-    def __init__(self, history: UsageHistory, under_way: Sequence[CallUnderWay]) -> None:
+    def __init__(self, history: UsageHistory, under_way: Sequence[Held]) -> None:
         self._history = history
         self._under_way = under_way
 
@@ -98,12 +100,14 @@ class _Rebuild:
 
     def backlog(self, amount: int, period: int, now: float) -> int:
         """The backlog at `now`, exact when the period before the last two was quiet, never less than the truth."""
-        since = now - 2 * period
+        # What a call used beyond its reservation is taken when it ends, which may be long after it began.
+        open_s = 0.0 if self._unit == "requests" else LONGEST_CALL_S
+        since = now - 2 * period - open_s
         if self._charged(since - period) == 0:
             return 0
         # How many calls there are to replay is about how many requests were charged, whatever the unit.
         if self._history.charged_since(self._subject, "requests", since) > REPLAY_MOST:
-            return _most_after(self._charged(now - period), amount, period)
+            return _most_after(self._charged(now - period - open_s), amount, period)
         charges = self._history.charges_since(self._subject, self._unit, since)
         # Asked last: a call that arrives meanwhile makes the start look busy, which errs on the safe side.
         was_busy = self._charged(since - period) > sum(charged for _, charged in charges)

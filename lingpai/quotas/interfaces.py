@@ -22,5 +22,9 @@ class UsageHistory(Protocol):
         ...
 
     def charges_since(self, subject: Subject, unit: Unit, since: float) -> list[tuple[float, int]]:
-        """When the calls at `since` or later that were charged were admitted, earliest first, and how much each."""
+        """When the calls admitted at `since` or later that were charged took it, earliest first, and how much each.
+
+        Requests are taken when a call is admitted. Of tokens and money the last may be taken when it ends, so that is
+        their time; it may be told too late, but not too early.
+        """
         ...

@@ -32,13 +32,14 @@ from weakref import KeyedRef
 
 from lingpai.quotas.amounts import NOTHING, ONE, UNITS, Amounts, Unit
 from lingpai.quotas.grammar import Limit
-from lingpai.quotas.history import CallUnderWay, Snapshot, read_snapshot
+from lingpai.quotas.history import Held, Snapshot, read_snapshot
 from lingpai.quotas.interfaces import Subject, UsageHistory
 from lingpai.quotas.limit_set import NO_LIMITS, LimitSet, limit_set
 from lingpai.quotas.making import make_meter, name_apart, revive, strictest
 from lingpai.quotas.meter import Meter
 from lingpai.quotas.refusal import Refusal
 from lingpai.quotas.thresholds import Thresholds
+from lingpai.quotas.under_way import CallUnderWay, hold_to_new
 from lingpai.quotas.windows import Window
 
 __all__ = [
@@ -98,7 +99,7 @@ class MemoryLimiter:
         self._thresholds.on_threshold = callback
 
     def read_history(
-        self, subject: Subject, limits: tuple[str, ...], under_way: Sequence[CallUnderWay] = ()
+        self, subject: Subject, limits: tuple[str, ...], under_way: Sequence[Held] = ()
     ) -> Snapshot:
         """What `subject` has used, for `attach`; `under_way` are admitted calls that the history does not have yet.
 
@@ -107,12 +108,19 @@ class MemoryLimiter:
         return read_snapshot(self._history, subject, strictest(limits), self._clock(), under_way)
 
     def attach(
-        self, subject: Subject, limits: tuple[str, ...], snapshot: Snapshot | None = None, *, label: str = ""
+        self,
+        subject: Subject,
+        limits: tuple[str, ...],
+        snapshot: Snapshot | None = None,
+        *,
+        label: str = "",
+        under_way: Iterable[CallUnderWay] = (),
     ) -> tuple[Meter, ...]:
         """The meters that hold `subject` to `limits`; empty when there are none.
 
         A meter that is alive wins over the snapshot, and takes on the amount given here with what is used kept. A
         meter whose window is no longer among `limits` is dropped. `label` names the subject for people (key `ci`).
+        `under_way` are those of the calls that the snapshot was read with which are under way still.
 
         Raises HistoryNeededError when a meter has to be made and `snapshot` is missing, too old, or lacks its window;
         nothing has changed then. Raises ValueError for a bad limit.
@@ -132,6 +140,7 @@ class MemoryLimiter:
             for meter, limit in zip(alive, wanted, strict=True)
         )
         name_apart(meters)
+        hold_to_new(under_way, [new for new, old in zip(meters, alive, strict=True) if old is None])
         self._keep(subject, meters)
         return meters
 
@@ -156,15 +165,33 @@ class MemoryLimiter:
         Of each unit it is `most`, or what is left where that is less, if it is at least `least`; all meters of a unit
         give the same. What is taken must be settled (or given back) with the same `now` and the amounts answered.
         """
-        granted = list(most)
+        granted, is_less = list(most), False
         for meter in limits.meters:
-            left = meter.remaining(now)
+            left = meter.room_for(now)
             if left < granted[meter.index]:
                 if left < least[meter.index]:
                     return Refusal.of(limits.meters, now, least)
-                granted[meter.index] = left
+                granted[meter.index], is_less = left, True
         for meter in limits.meters:
             meter.reserve(now, granted[meter.index])
+        return Amounts(*granted) if is_less else most
+
+    def extend(self, limits: LimitSet, admitted_at: float, reserved: Amounts, used: Amounts) -> Amounts:
+        """Reserve for a call that used more than was reserved for it what every limit still has left of the rest.
+
+        Answers what is reserved now, which is what the call must be settled (or given back) with. It is at least
+        `reserved`, and of each unit at most `used` where that is more: what of it is `used` may be recorded as charged.
+        """
+        now = self._clock()
+        granted = [max(pair) for pair in zip(reserved, used, strict=True)]
+        for meter in limits.meters:
+            index = meter.index
+            if granted[index] > reserved[index]:
+                extra = meter.extra_room(admitted_at, reserved[index], now)
+                granted[index] = min(granted[index], reserved[index] + extra)
+        for meter in limits.meters:
+            index = meter.index
+            meter.extend(admitted_at, reserved[index], granted[index] - reserved[index], now)
         return Amounts(*granted)
 
     def settle(self, limits: LimitSet, admitted_at: float, reserved: Amounts, used: Amounts) -> Amounts:

@@ -5,11 +5,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Generic, TypeVar
 
 from lingpai.errors import LingpaiError
-from lingpai.quotas.amounts import Amounts
 from lingpai.quotas.history import Snapshot
 from lingpai.quotas.interfaces import Subject
 from lingpai.quotas.limiter import HistoryNeededError, MemoryLimiter
 from lingpai.quotas.meter import Meter
+from lingpai.quotas.under_way import CallUnderWay
 
 _ATTEMPTS: Final = 3
 
@@ -33,10 +33,10 @@ class MeterLoader(Generic[Mark]):
         *,
         mark: Callable[[], Mark],
         reached: Callable[[Mark], Awaitable[bool]],
-        under_way: Callable[[Subject], Sequence[tuple[float, Amounts]]] = lambda _: (),
+        under_way: Callable[[Subject], Sequence[CallUnderWay]] = lambda _: (),
     ) -> None:
-        """`under_way` answers the calls of a subject whose records are still to come: when
-        each was admitted, and what it holds.
+        """`under_way` answers the calls of a subject that have not handed in their records yet. What is handed in
+        during one turn of the loop has to be in the mark from the next turn on.
         """
         self._limiter = limiter
         self._mark = mark
@@ -44,6 +44,7 @@ class MeterLoader(Generic[Mark]):
         self._changed: set[Subject] = set()
         self._reached = reached
         self._needed = mark()
+        self._changes = self._marked_changes = 0
         limiter.on_forget = self.require_history_up_to_now
 
     def require_history_up_to_now(self) -> None:
@@ -56,7 +57,7 @@ class MeterLoader(Generic[Mark]):
         Calls under way were admitted by the old meters; the new ones must count them too. So the next load reads the
         history up to that moment, and adds those that are under way then.
         """
-        self.require_history_up_to_now()
+        self._changes += 1
         if self._under_way(subject):
             self._changed.add(subject)
 
@@ -77,23 +78,37 @@ class MeterLoader(Generic[Mark]):
         what is used a limit could be exceeded, so the call is refused (fails closed).
         """
         snapshot: Snapshot | None = None
+        counted: tuple[CallUnderWay, ...] = ()
         for attempt in range(_ATTEMPTS + 1):
             if not is_current():
                 raise StaleLimitsError
             try:
-                return self._limiter.attach(subject, limits, snapshot, label=label)
+                meters = self._limiter.attach(
+                    subject, limits, snapshot, label=label, under_way=self._still_under_way(subject, counted)
+                )
             except HistoryNeededError:
                 if attempt == _ATTEMPTS:
                     raise
-                snapshot = await self._read(subject, limits)
+                snapshot, counted = await self._read(subject, limits)
+            else:
+                self._changed.discard(subject)
+                return meters
         raise AssertionError("unreachable: the last attempt returns or raises")
 
-    async def _read(self, subject: Subject, limits: tuple[str, ...]) -> Snapshot:
-        needed = self._needed
-        under_way: tuple[tuple[float, Amounts], ...] = ()
+    def _still_under_way(self, subject: Subject, counted: tuple[CallUnderWay, ...]) -> list[CallUnderWay]:
+        now = self._under_way(subject) if counted else ()
+        return [call for call in counted if call in now]
+
+    async def _read(
+        self, subject: Subject, limits: tuple[str, ...]
+    ) -> tuple[Snapshot, tuple[CallUnderWay, ...]]:
+        """The history, and the calls under way that are counted with it."""
+        under_way: tuple[CallUnderWay, ...] = ()
         if subject in self._changed:
-            await asyncio.sleep(0)  # what was recorded in this turn of the loop is in the journal after it
-            needed, under_way = self._mark(), tuple(self._under_way(subject))
+            # In this order: whoever hands in a record in this turn of the loop counts twice rather than not at all.
+            under_way = tuple(self._under_way(subject))
+            self._changes += 1
+        needed = await self._needed_by_now()
         if not await self._reached(needed):
             raise LingpaiError(
                 "storage_unavailable",
@@ -101,6 +116,13 @@ class MeterLoader(Generic[Mark]):
                 "Try again in a few seconds.",
                 headers={"retry-after": "5"},
             )
-        snapshot = await asyncio.to_thread(self._limiter.read_history, subject, limits, under_way)
-        self._changed.discard(subject)
-        return snapshot
+        held = tuple((call.admitted_at, call.held) for call in under_way)
+        return await asyncio.to_thread(self._limiter.read_history, subject, limits, held), under_way
+
+    async def _needed_by_now(self) -> Mark:
+        """What the history must hold: also what was handed in, and not marked yet, when limits changed."""
+        while self._marked_changes != self._changes:
+            changes = self._changes
+            await asyncio.sleep(0)
+            self._needed, self._marked_changes = self._mark(), changes
+        return self._needed

@@ -24,9 +24,12 @@ HEADER_MONEY: Final = 1000
 class Meter(ABC):
     """Counts one unit that a subject uses over one window. Belongs to the event loop: not thread-safe.
 
-    All instants are Unix seconds, money is in nano. `amount` is `limit.amount`; `unit` and `index` say which field of
-    `Amounts` is counted; `touched` is when something was last taken; `policy` and `item` are its parts of the headers
-    `ratelimit-policy` and (with two numbers to fill in) `ratelimit`.
+    All instants are Unix seconds, money is in nano. `room`, `room_for` and whatever takes or ends are told the present.
+    All else that is asked changes nothing, and may be asked with the time at which a call began, or any other.
+
+    `amount` is `limit.amount`; `unit` and `index` say which field of `Amounts` is counted; `touched` is when something
+    was last taken; `policy` and `item` are its parts of the headers `ratelimit-policy` and (with two numbers to fill
+    in) `ratelimit`.
 
     `on_room`, when set, is called whenever something is given back or the amount is raised. That may be in the midst of
     a settlement, so it must do no more than take a note. It is not called when room comes back by itself.
@@ -70,8 +73,8 @@ class Meter(ABC):
     def change_limit(self, limit: Limit, now: float) -> None:
         """Go on with another amount over the same window; what is used and what is reserved stays so."""
         is_raised = limit.amount > self.amount
-        self._change_amount(limit.amount, now)
         self.limit = limit
+        self._change_amount(limit.amount, now)
         self._describe_policy()
         if is_raised and self.on_room is not None:
             self.on_room()
@@ -103,8 +106,12 @@ class Meter(ABC):
     def give_back(self, admitted_at: float) -> None:
         """Uncount the one admitted at `admitted_at`, unless what it took has come back by itself since."""
 
+    @abstractmethod
+    def room_for(self, now: float) -> int:
+        """How much may be reserved at `now`: `remaining`, for the present, which windows and schedules move on to."""
+
     def reserve(self, now: float, amount: int) -> None:
-        """Count `amount`. Only after `remaining` answered at least as much for the same `now`."""
+        """Count `amount`. Only after `room_for` answered at least as much for the same `now`."""
         for _ in range(amount):
             if self.room(now):
                 self.take(now)
@@ -112,6 +119,16 @@ class Meter(ABC):
     def extra_room(self, admitted_at: float, reserved: int, now: float) -> int:  # noqa: ARG002  for those who reserve
         """By how much `settle` may charge more than the reservation of that time and size without going over."""
         return 0
+
+    def extend(self, admitted_at: float, reserved: int, extra: int, now: float) -> None:  # noqa: B027  for those who reserve
+        """Make the reservation of that time and size greater by `extra`, which is at most `extra_room`."""
+
+    def adopt(self, admitted_at: float, amount: int) -> bool:  # noqa: ARG002  see above
+        """Have a reservation for a call that was under way when this meter was made, and is counted already.
+
+        Answers whether the call has to settle it; not where what it holds is in no window any more.
+        """
+        return True
 
     def settle(self, admitted_at: float, reserved: int, charged: int, now: float) -> None:  # noqa: ARG002  see above
         """End what was reserved (or taken) at `admitted_at`: `charged` of it stays used, the rest is given back.

@@ -32,7 +32,9 @@ class RateMeter(Meter):
     """At most `amount` requests at once, refilling evenly over the period.
 
     `backlog` is what history leaves behind at `now`: a period in microseconds for every one still counted.
-    When the clock is set back, the schedule moves with it: what was used stays used, and refills from there.
+    When the clock is set back, the schedule moves with it: what was used stays used, and refills from there. Only
+    `room` and what takes do that, whose `now` is the present. Who merely asks may do so about a time long past: for
+    them, what was used is what it was when something was last taken.
     """
 
     __slots__ = ("_at", "_final_until", "_lowest", "_period", "_run_since", "_seconds", "_tat", "_tolerance")
@@ -64,6 +66,11 @@ class RateMeter(Meter):
         self._at = at = int(now * 1e6) * self.amount
         return self._tat - at <= self._tolerance
 
+    def room_for(self, now: float) -> int:
+        if now < self.touched:
+            self._behind(now)
+        return self.remaining(now)
+
     def take(self, now: float) -> None:
         if now > self.touched:  # noqa: PLR1730  a call of max costs as much as all else here
             self.touched = now
@@ -90,6 +97,12 @@ class RateMeter(Meter):
         if self.on_room is not None:
             self.on_room()
 
+    def adopt(self, admitted_at: float, amount: int) -> bool:  # noqa: ARG002  requests are one by one
+        # What others found since is not known, so it is not given back; also when it is of before the clock was set back.
+        self._forget_what_was_found()
+        self._final_until = max(self._final_until, admitted_at)
+        return True
+
     def _note_low(self, backlog: int) -> None:
         if backlog >= self._period:
             self._lowest = backlog
@@ -106,8 +119,8 @@ class RateMeter(Meter):
         return max(self.amount - self.used_at(now), 0)
 
     def left_and_wait(self, now: float) -> tuple[int, int]:
-        if now < self.touched:
-            now = self._behind(now)
+        if now < self.touched:  # noqa: PLR1730  as above
+            now = self.touched
         backlog = self._tat - int(now * 1e6) * self.amount
         if backlog <= 0:
             return self.amount, 0
@@ -119,16 +132,25 @@ class RateMeter(Meter):
 
     def resets_at(self, now: float) -> float:
         backlog = self._backlog(now)
-        return self._instant(self._tat) if backlog > 0 else now
+        return self._instant(self._tat - self._turned_back(now)) if backlog > 0 else now
 
     def free_at(self, now: float, amount: int = 1) -> float:
         most = max(self.amount - amount, 0) * self._period
-        return now if self._backlog(now) <= most else self._instant(self._tat - most)
+        if self._backlog(now) <= most:
+            return now
+        return self._instant(self._tat - most - self._turned_back(now))
 
     def _backlog(self, now: float) -> int:
-        if now < self.touched:
-            now = self._behind(now)
+        # Wherever the schedule would move to, what is left of it at an earlier time is what was left at `touched`.
+        if now < self.touched:  # noqa: PLR1730  as above
+            now = self.touched
         return max(self._tat - int(now * 1e6) * self.amount, 0)
+
+    def _turned_back(self, now: float) -> int:
+        """How far the schedule would move if something came at `now`."""
+        if self.touched - now < CLOCK_STEP_S:
+            return 0
+        return (int(self.touched * 1e6) - int(now * 1e6)) * self.amount
 
     def _instant(self, scaled: int) -> float:
         """The first clock reading that is not before the scaled time."""
@@ -142,13 +164,23 @@ class RateMeter(Meter):
         """What to take for the time when the clock shows less than at the last request."""
         if self.touched - now < CLOCK_STEP_S:
             return self.touched
-        self._tat -= (int(self.touched * 1e6) - int(now * 1e6)) * self.amount
+        self._tat -= self._turned_back(now)
         self._final_until = max(self._final_until, self.touched)
         self._run_since = self.touched = now
         return now
 
     def _change_amount(self, amount: int, now: float) -> None:
-        backlog = self._backlog(now)
+        backlog, most = self._backlog(now), amount * self._period
+        if backlog > most:
+            # More than the new amount can never be owed, as after a restart: nobody waits longer than a period. What
+            # was taken until now is not given back any more, because part of it is forgiven.
+            backlog = most
+            self._forget_what_was_found()
         self.amount = amount
         self._tolerance = (amount - 1) * self._period
         self._tat = int(max(now, self.touched) * 1e6) * amount + backlog
+
+    def _forget_what_was_found(self) -> None:
+        """Nothing that was taken until now is given back any more; it flows back."""
+        self._final_until = max(self._final_until, self.touched)
+        self._lowest = _NONE_YET

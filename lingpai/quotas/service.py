@@ -101,7 +101,7 @@ class Limits:
         elif limits is None:
             raise LingpaiError(
                 "invalid_request",
-                f"A {kind} has no other limits to go back to. Send `[]` for no limit.",
+                f"A {kind} has no other limits to go back to. Give `none` for no limit.",
                 "limits",
             )
         else:

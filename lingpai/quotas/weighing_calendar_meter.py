@@ -69,6 +69,28 @@ class WeighingCalendarMeter(CalendarMeter):
         used = self._used if starts[0] == self.starts_at else self._ended[starts[0]].used
         return max(self.amount - used, 0)
 
+    def extend(self, admitted_at: float, reserved: int, extra: int, now: float) -> None:  # noqa: ARG002  as it was found
+        starts = self._open.get((admitted_at, reserved))
+        if starts is None or extra == 0:
+            return
+        start = starts.pop(0)
+        if not starts:
+            del self._open[admitted_at, reserved]
+        self._open.setdefault((admitted_at, reserved + extra), []).append(start)
+        if start == self.starts_at:
+            self._used += extra
+            self._reserved += extra
+        else:
+            self._ended[start].used += extra
+
+    def adopt(self, admitted_at: float, amount: int) -> bool:
+        if admitted_at < self.starts_at:
+            return False
+        self._reserved += amount
+        self._open_here += 1
+        self._open.setdefault((admitted_at, amount), []).append(self.starts_at)
+        return True
+
     def settle(self, admitted_at: float, reserved: int, charged: int, now: float) -> None:
         starts = self._open.get((admitted_at, reserved))
         if starts is None:

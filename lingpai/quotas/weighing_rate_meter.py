@@ -8,7 +8,7 @@ exact, and it makes what the others found since less by as much.
 """
 
 from bisect import bisect_right
-from typing import Final
+from typing import Final, TypeAlias
 
 from lingpai.quotas.grammar import Limit
 from lingpai.quotas.interfaces import Subject
@@ -16,6 +16,9 @@ from lingpai.quotas.rate_meter import RateMeter
 from lingpai.quotas.windows import Duration
 
 MOST_MARKS: Final = 256
+
+_Parts: TypeAlias = tuple[tuple[int, int], ...]
+"""A reservation that was extended: the numbers and amounts of its takings."""
 
 
 class WeighingRateMeter(RateMeter):
@@ -32,7 +35,7 @@ class WeighingRateMeter(RateMeter):
         self, limit: Limit, window: Duration, subject: Subject, backlog: int, *, label: str, now: float
     ) -> None:
         self._taken = self._reserved = 0
-        self._open: dict[tuple[float, int], list[int]] = {}
+        self._open: dict[tuple[float, int], list[int | _Parts]] = {}
         self._found = _Found()
         super().__init__(limit, window, subject, backlog, label=label, now=now)
 
@@ -54,6 +57,25 @@ class WeighingRateMeter(RateMeter):
     def extra_room(self, admitted_at: float, reserved: int, now: float) -> int:
         return self.remaining(now) if (admitted_at, reserved) in self._open else 0
 
+    def extend(self, admitted_at: float, reserved: int, extra: int, now: float) -> None:
+        numbers = self._open.get((admitted_at, reserved))
+        if numbers is None or extra == 0:
+            return
+        number = numbers.pop(0)
+        if not numbers:
+            del self._open[admitted_at, reserved]
+        parts = ((number, reserved),) if isinstance(number, int) else number
+        self._push(now, extra)
+        self._reserved += extra
+        self._open.setdefault((admitted_at, reserved + extra), []).append((*parts, (self._taken, extra)))
+
+    def adopt(self, admitted_at: float, amount: int) -> bool:
+        """See `Meter.adopt`. What others found since is not known, so nothing is given back; it flows back."""
+        self._reserved += amount
+        self._open.setdefault((admitted_at, amount), []).append(self._taken)
+        self._forget_what_was_found()
+        return True
+
     def settle(self, admitted_at: float, reserved: int, charged: int, now: float) -> None:
         numbers = self._open.get((admitted_at, reserved))
         if numbers is None:
@@ -65,7 +87,7 @@ class WeighingRateMeter(RateMeter):
         if charged > reserved:
             self._push(now, charged - reserved)
         elif charged < reserved:
-            self._release(number, (reserved - charged) * self._period)
+            self._give_back_of(number, reserved, reserved - charged)
         if not self._open:
             self._found.clear()
 
@@ -80,6 +102,15 @@ class WeighingRateMeter(RateMeter):
         self._taken += 1
         self._found.note(self._taken, self._tat - at)
         self._tat += amount * self._period
+
+    def _forget_what_was_found(self) -> None:
+        self._taken += 1
+        self._found.note(self._taken, 0)
+
+    def _give_back_of(self, number: int | _Parts, reserved: int, amount: int) -> None:
+        for part, size in ((number, reserved),) if isinstance(number, int) else reversed(number):
+            self._release(part, min(size, amount) * self._period)
+            amount -= min(size, amount)
 
     def _release(self, number: int, backlog: int) -> None:
         backlog = self._found.lower_after(number, backlog)

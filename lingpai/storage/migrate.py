@@ -10,7 +10,7 @@ from importlib.resources import files
 from importlib.resources.abc import Traversable
 from typing import Final
 
-from sqlalchemy import Connection, inspect, text
+from sqlalchemy import Connection, MetaData, inspect, text
 
 _REVISION_FILE: Final = re.compile(r"(\d{4})_\w+\.py")
 
@@ -39,9 +39,12 @@ def current_revision(connection: Connection) -> str | None:
     return revision
 
 
-def ensure_newest_revision(connection: Connection, *, may_change: bool) -> bool:
+def ensure_newest_revision(
+    connection: Connection, *, may_change: bool, tables: MetaData | None = None
+) -> bool:
     """Whether the tables have the newest revision; with `may_change` they are brought there first.
 
+    `tables` are those of the newest revision, for an empty database; without them it goes through all revisions.
     Everything happens in the caller's transaction, so a migration that fails leaves the database as it was.
     Raises NewerDatabaseError when the database is ahead of this release.
     """
@@ -51,9 +54,24 @@ def ensure_newest_revision(connection: Connection, *, may_change: bool) -> bool:
             f"the database has revision {current}, written by a newer release; this one knows revisions up to {newest}. "
             "Start the newer release, or restore a backup made before the upgrade."
         )
+    if current is None and may_change and tables is not None:
+        _create(connection, tables, newest)
+        return True
     if current != newest and may_change:
         from lingpai.storage.upgrade import upgrade  # noqa: PLC0415  see the module's docstring
 
         upgrade(connection, newest)
         return True
     return current == newest
+
+
+def _create(connection: Connection, tables: MetaData, revision: str) -> None:
+    """Make all tables, and note that they have `revision` as Alembic would."""
+    tables.create_all(connection)
+    connection.execute(
+        text(
+            "CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL, "
+            "CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num))"
+        )
+    )
+    connection.execute(text("INSERT INTO alembic_version VALUES (:revision)"), {"revision": revision})

@@ -38,7 +38,12 @@ class ScopeRequirement(SecurityBase):
     async def __call__(self, request: Request) -> Principal:
         """Who is calling. Raises LingpaiError when nobody valid is, or the key lacks the scope."""
         authenticate: Authenticate = request.app.state.authenticate
-        caller = await authenticate(request)
+        try:
+            caller = await authenticate(request)
+        except LingpaiError as error:
+            if error.status < 500:
+                request.state.is_offence = True  # the front listens less to who keeps sending these
+            raise
         if self.scope != ANY and self.scope not in caller.scopes:
             raise insufficient_scope(self.scope, caller)
         return caller
@@ -64,12 +69,18 @@ def declared_scope(route: Any) -> str | None:
 
     `route` is what ``fastapi.routing.iter_route_contexts(app.routes)`` yields, or a plain route.
     """
+    requirement = scope_requirement(route)
+    return None if requirement is None else requirement.scope
+
+
+def scope_requirement(route: Any) -> ScopeRequirement | None:
+    """What `declared_scope` finds, to be asked by others than FastAPI; None when `route` requires no key."""
     dependant = getattr(route, "dependant", None)
     pending = [dependant] if dependant is not None else []
     while pending:
         current = pending.pop()
         if isinstance(current.call, ScopeRequirement):
-            return current.call.scope
+            return current.call
         pending.extend(current.dependencies)
     return None
 

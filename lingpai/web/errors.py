@@ -13,6 +13,7 @@ from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import iter_route_contexts
 from pydantic import BaseModel
+from sqlalchemy.exc import OperationalError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -63,6 +64,7 @@ def install_error_handlers(app: FastAPI) -> None:
     app.exception_handler(LingpaiError)(_on_lingpai_error)
     app.exception_handler(RequestValidationError)(_on_validation_error)
     app.exception_handler(HTTPException)(_on_http_exception)
+    app.exception_handler(OperationalError)(_on_storage_failure)
     app.add_middleware(RequestBoundary)
 
 
@@ -146,6 +148,13 @@ async def _on_lingpai_error(_: Request, exc: LingpaiError) -> Response:
 
 async def _on_validation_error(request: Request, exc: RequestValidationError) -> Response:
     return error_response(describe_validation_error(exc, content_type=request.headers.get("content-type")))
+
+
+async def _on_storage_failure(request: Request, exc: OperationalError) -> Response:
+    """The database is locked, full or broken: not the caller's fault, and maybe over soon."""
+    logger.exception("request %s failed: %s", request_id(request.scope), exc.orig)
+    message = "The database cannot be used now (is the disk full, or does something lock it?). Try again; tell the operator."
+    return error_response(LingpaiError("storage_unavailable", message, headers={"retry-after": "5"}))
 
 
 async def _on_http_exception(request: Request, exc: HTTPException) -> Response:

@@ -23,6 +23,9 @@ more than about a million tokens."""
 MAX_BRACKETS: Final = 200_000
 """How many `[` and `{` of these: each costs more than a comma, and is looked at to find how deep it nests."""
 
+MAX_NAMES: Final = 200_000
+"""How many names the objects of a body may have, all together: each is made a string, and looked up."""
+
 _AT_PATH = re.compile(r"^(?P<what>.*?)(?: - at `(?P<path>[^`]*)`)?$", re.DOTALL)
 
 
@@ -46,7 +49,7 @@ def check_text(body: bytes) -> None:
     """Refuse what a decoder skips over or takes too long for.
 
     Raises LingpaiError `invalid_json` for bytes that are not UTF-8, for nesting past `MAX_DEPTH`, and for a body over
-    `SMALL_BODY_BYTES` with more than `MAX_STRUCTURE` brackets and commas or more than `MAX_BRACKETS` brackets.
+    `SMALL_BODY_BYTES` with more than `MAX_STRUCTURE` brackets and commas, `MAX_BRACKETS` brackets or `MAX_NAMES` names.
     """
     if not body.isascii():
         try:
@@ -58,6 +61,7 @@ def check_text(body: bytes) -> None:
     brackets = body.count(b"[") + body.count(b"{")
     if len(body) > SMALL_BODY_BYTES:
         _check_size_of_structure(brackets, body.count(b","))
+        _check_number_of_names(body)
     # A cheap upper bound first: only a body with this many brackets can be that deep.
     if brackets > MAX_DEPTH and _is_deep(body):
         raise _too_deep()
@@ -69,6 +73,18 @@ def _check_size_of_structure(brackets: int, commas: int) -> None:
             "invalid_json",
             f"The JSON has {brackets} opening brackets and {commas} commas; at most {MAX_BRACKETS} brackets, and "
             f"{MAX_STRUCTURE} of both, can be read. Send less in one request.",
+        )
+
+
+_BEFORE_COLONS: Final = (b'":', b" :", b"\n:", b"\t:", b"\r:")
+"""What stands behind a name; seldom found in texts."""
+
+
+def _check_number_of_names(body: bytes) -> None:
+    if body.count(b":") > MAX_NAMES and (names := sum(map(body.count, _BEFORE_COLONS))) > MAX_NAMES:
+        raise LingpaiError(
+            "invalid_json",
+            f"The JSON has {names} names; at most {MAX_NAMES} can be read. Send less in one request.",
         )
 
 

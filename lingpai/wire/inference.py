@@ -3,6 +3,7 @@
 They exist because articles, scripts and desktop clients use them; docs/concepts.md shows each with its answer.
 """
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
@@ -12,10 +13,13 @@ from lingpai.wire import tasks
 from lingpai.wire.body import read_body
 from lingpai.wire.media import data_url, decode_base64, sniff
 from lingpai.wire.multipart import Form
+from lingpai.wire.openai import INTERPRETED, LENGTH_NAMES
 from lingpai.wire.rerank import document_texts
 
-LENGTH_NAMES: Final = ("max_tokens", "max_completion_tokens", "max_new_tokens", "max_length")
-"""Names for the most tokens to generate, the most telling first."""
+NO_PARAMETERS: Final = frozenset({
+    "model", "stream", "stream_options", "messages", "prompt", "input", "query", "documents", "file",
+})  # fmt: skip
+"""Names that say what is called with what: they have a place of their own, and none among the parameters."""
 
 
 class PredictRequest(msgspec.Struct):
@@ -99,17 +103,28 @@ def read_fields(body: bytes) -> dict[str, Any]:
 
 
 def generation_parameters(fields: dict[str, Any]) -> dict[str, Any]:
-    """`fields` with every name for the length turned into `max_tokens`, and without what is not a parameter."""
-    parameters = {
-        name: value
-        for name, value in fields.items()
-        if name not in LENGTH_NAMES and name not in ("prompt", "model", "input", "stream")
-    }
+    """`fields` with every name for the length turned into `max_tokens`.
+
+    Raises LingpaiError `invalid_request` for what is not a parameter, or the name of one in another case.
+    """
+    check_parameter_names(fields)
+    parameters = {name: value for name, value in fields.items() if name not in LENGTH_NAMES}
     for name in LENGTH_NAMES:
         if fields.get(name) is not None:
             parameters["max_tokens"] = fields[name]
             break
     return parameters
+
+
+def check_parameter_names(fields: Mapping[str, Any]) -> None:
+    """Refuse, among parameters for a backend that reads them beside `model`, what would be taken for something else.
+
+    Raises LingpaiError `invalid_request`.
+    """
+    for name in fields:
+        meant = name.casefold()
+        if meant in NO_PARAMETERS or (meant != name and meant in INTERPRETED):
+            raise LingpaiError("invalid_request", f"`{name}` is no parameter. Leave it out.", param=name)
 
 
 def openai_request(
@@ -120,6 +135,8 @@ def openai_request(
     Raises LingpaiError `invalid_request` when the payload does not fit, `unsupported_task` when the task has no such
     call.
     """
+    # Nothing among the parameters replaces what was checked.
+    parameters = {name: value for name, value in parameters.items() if name not in NO_PARAMETERS}
     if task == tasks.CHAT:
         return b"/chat/completions", {"model": model, "messages": as_messages(payload), **parameters}
     if task == tasks.COMPLETION:

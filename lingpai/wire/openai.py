@@ -30,10 +30,14 @@ class Request(msgspec.Struct):
 
     def check(self) -> None:
         """Refuse what no backend could make sense of. Raises LingpaiError `invalid_request`."""
-        if self.stream_options and not isinstance(self.stream_options.get("include_usage"), bool | None):
+        options = self.stream_options
+        if options and (
+            not isinstance(options.get("include_usage"), bool | None)
+            or sum(name.casefold() == "include_usage" for name in options) != ("include_usage" in options)
+        ):
             raise LingpaiError(
                 "invalid_request",
-                "`stream_options.include_usage` must be true or false.",
+                "`stream_options.include_usage` must be true or false, and written so.",
                 param="stream_options.include_usage",
             )
 
@@ -64,7 +68,7 @@ class ChatRequest(Generation):
                 "invalid_request", f'`messages` is {state}. Send "messages": {example}.', param="messages"
             )
         length = self.max_tokens
-        if length is not None and (length.__class__ is not int or not 0 < length <= MAX_LENGTH):
+        if length is not None and (type(length) is not int or not 0 < length <= MAX_LENGTH):
             self.check_lengths()
         if self.max_completion_tokens is not None:
             self.check_lengths()
@@ -106,7 +110,7 @@ class EmbeddingRequest(Request):
 
 def check_length(name: str, value: Any) -> int | None:
     """The most tokens to generate, as `name` gives them; None when it does not. Raises LingpaiError `invalid_request`."""
-    if value.__class__ is int and 1 <= value <= MAX_LENGTH:
+    if type(value) is int and 1 <= value <= MAX_LENGTH:
         return int(value)  # the usual; the rest is for the unusual
     length = whole_number(name, value)
     if length is not None and not 1 <= length <= MAX_LENGTH:
@@ -149,14 +153,69 @@ EMBEDDING: Final = msgspec.json.Decoder(EmbeddingRequest)
 _FIELDS: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _encode = msgspec.json.encode
 
+MAX_FIELDS: Final = 1000
+"""How many names the top level of a body may have."""
 
-def is_unambiguous(body: bytes) -> bool:
-    """Whether every reader takes the same `model` from `body`.
+LENGTH_NAMES: Final = ("max_tokens", "max_completion_tokens", "max_new_tokens", "max_length")
+"""Names for the most tokens to generate, the most telling first."""
 
-    JSON parsers differ on repeated names, and Go's matches names in any case, so a body with two spellings of the
-    field could pass our check as one model and run as another. Such a body is rewritten before it is sent on.
+OTHER_LENGTH_NAMES: Final = (
+    "n_predict", "num_predict", "max_output_tokens", "max_tokens_to_sample", "max_generated_tokens", "max_gen_tokens",
+    "max_gen_len", "max_new_token", "tokens_to_generate", "max_decode_tokens",
+)  # fmt: skip
+"""Names of single engines for the same. llama.cpp reads its own before OpenAI's."""
+
+INTERPRETED: Final = frozenset({
+    "model", "stream", "stream_options", "messages", "prompt", "input", "input_data", "parameters", "options",
+    "n", "best_of", "min_tokens", "encoding_format", "query", "documents", "file", "response_format", "stream_format",
+    *LENGTH_NAMES, *OTHER_LENGTH_NAMES,
+})  # fmt: skip
+"""Fields that are read here. A name that differs from one of these in its case only is refused."""
+
+_QUOTED: Final = {name: f'"{name}"'.encode() for name in INTERPRETED}
+_USUAL: Final = INTERPRETED | {
+    "temperature", "top_p", "top_k", "stop", "seed", "user", "tools", "tool_choice", "presence_penalty",
+    "frequency_penalty", "logprobs", "top_logprobs", "parallel_tool_calls", "reasoning_effort", "metadata",
+}  # fmt: skip
+
+
+def clear_body(body: bytes) -> bytes:
+    """`body`, a JSON object, in which every reader finds the same fields.
+
+    JSON parsers differ on repeated names, and Go's matches names in any case, so a body with two spellings of a field
+    could pass our checks as one thing and run as another. Repeated names collapse to the last one, which is what is
+    read here; values keep their bytes, and so does a body in which nothing can be repeated.
+
+    Raises LingpaiError `invalid_request` for a name that is one of `INTERPRETED` but for its case, and for a body with
+    more than `MAX_FIELDS` names.
     """
-    return body.lower().count(b'"model"') == 1 and b"\\u00" not in body
+    fields = read_body(body, _FIELDS)
+    if not _USUAL.issuperset(fields):
+        _check_names(fields)
+    # No name is written longer than it came, so what has the same length is the same.
+    whole = _encode(fields)
+    return whole if len(whole) != len(body) and _may_repeat(body, fields) else body
+
+
+def _check_names(fields: Mapping[str, Any]) -> None:
+    if len(fields) > MAX_FIELDS:
+        raise LingpaiError("invalid_request", f"The body has more than {MAX_FIELDS} fields. Send fewer.")
+    for name in fields.keys() - INTERPRETED:
+        if (meant := name.casefold()) in INTERPRETED:
+            raise LingpaiError(
+                "invalid_request", f"`{name}` must be written `{meant}`: names are in lower case.", param=name
+            )
+
+
+def _may_repeat(body: bytes, fields: Mapping[str, Any]) -> bool:
+    # A name may be hidden in escapes. `find`, because `in` takes bytes for a number first.
+    if body.find(b"\\u00") >= 0:
+        return True
+    for name in fields:  # a loop: three times as fast as a generator
+        quoted = _QUOTED.get(name)
+        if quoted is not None and body.count(quoted) != 1:
+            return True
+    return False
 
 
 def rewrite(body: bytes, changes: Mapping[str, Any]) -> bytes:

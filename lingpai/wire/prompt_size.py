@@ -4,18 +4,17 @@ The upper bound: a byte-level tokenizer makes at most one token of a byte, and J
 a body never holds more tokens of text than bytes. What the model's template adds to that is allowed for by the message.
 (Tokenizers that first decompose compatibility characters, as few do, can make more of some rare ones.)
 
-Images, sound and files inside a request (data URLs, `input_audio`) are no text. Each counts a flat amount, both ways.
+Every text in the body counts, whatever it stands under: templates and engines take their prompts from many fields. Images,
+sound and files are no text; each counts a flat amount, both ways (see `prompt_media`).
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from lingpai.wire.prompt_media import without_media
 from lingpai.wire.token_estimate import TOKENS_PER_MESSAGE, estimate_tokens
-
-TOKENS_PER_MEDIUM: Final = 1_500
-"""What an image, a sound or a file counts: about what the larger vision models make of a large picture."""
 
 TEMPLATE_TOKENS: Final = 64
 """The most that a chat template adds once: its own system prompt, and the beginning of the answer."""
@@ -25,23 +24,24 @@ MOST_PER_MESSAGE: Final = 16
 WALKED_BYTES: Final = 128 * 1024
 """Larger bodies are estimated from their bytes, not value by value: the event loop must not be held up."""
 
-_TEXT_FIELDS: Final = (
+_TEXT_FIELDS: Final = frozenset({
     "messages", "prompt", "suffix", "input", "input_data", "system", "instructions", "query", "documents",
-)  # fmt: skip
-_SCHEMA_FIELDS: Final = ("tools", "functions", "response_format")
+})  # fmt: skip
+_SCHEMA_FIELDS: Final = frozenset({"tools", "functions", "response_format"})
 _BYTES_PER_SCHEMA_TOKEN: Final = 4
-_MEDIUM_KEYS: Final = (
-    b'"url"',
-    b'"image_url"',
-    b'"file_data"',
-    b'"image"',
-    b'"audio"',
-    b'"input"',
-    b'"file"',
-)
-_MEDIUM_PARTS: Final = frozenset(
-    {"image_url", "input_image", "input_audio", "audio_url", "video_url", "file"}
-)
+_SETTINGS: Final = frozenset({"model", "logit_bias"})
+"""What no prompt is made of."""
+FREE_BYTES: Final = 256
+"""So much in all other fields together is settings, such as a user's name or a stop word; more may be a prompt."""
+
+_SHORT: Final = {"role": 16, "type": 32}
+"""Members of messages and their parts that say what those are, and how long they may be."""
+_NAMES: Final = frozenset({
+    "role", "type", "content", "text", "name", "id", "tool_calls", "tool_call_id", "function", "arguments", "url", "data",
+    "image_url", "input_audio", "audio_url", "video_url", "file", "file_data", "file_id", "filename", "format", "detail",
+    "refusal", "reasoning", "reasoning_content", "messages", "prompt", "query", "documents", "index", "title",
+})  # fmt: skip
+"""The names of members; others may be a text themselves."""
 
 
 class PromptSize(NamedTuple):
@@ -53,63 +53,39 @@ class PromptSize(NamedTuple):
     media: int = 0
 
 
-def prompt_size(body: bytes) -> PromptSize:
-    """The size of the prompt in the JSON object `body`; a body of another kind (a form with a file) has no text."""
-    if body.lstrip()[:1] != b"{":
+def prompt_size(body: bytes, *, is_text: bool = True) -> PromptSize:
+    """The size of the prompt in the JSON object `body`; a body of another kind (a form with a file) has no text.
+
+    `is_text`: whether the model reads text.
+    """
+    if body[:1] != b"{" and body.lstrip()[:1] != b"{":
         return PromptSize(0, 0)
-    text, media = without_media(body)
+    text, media, flat = without_media(body, is_text=is_text)
     fields = _fields(text)
     count = _messages(fields)
-    flat = media * TOKENS_PER_MEDIUM
     if fields and len(text) <= WALKED_BYTES:
         likely = _likely(fields)
     else:  # too large to walk, or holding what cannot be read
         likely = estimate_tokens(text.decode("utf-8", "replace"))
-    most = len(text) + count * MOST_PER_MESSAGE + TEMPLATE_TOKENS + flat
+    most = _most(text, count, flat)
     return PromptSize(min(likely + count * TOKENS_PER_MESSAGE + flat, most), most, count, media)
+
+
+def most_tokens(body: bytes, messages: int) -> int:
+    """The upper bound alone, for a JSON object with so many messages: the texts are not looked at."""
+    text, _, flat = without_media(body)
+    return _most(text, messages, flat)
+
+
+def _most(text: bytes, messages: int, flat: int) -> int:
+    return len(text) + messages * MOST_PER_MESSAGE + TEMPLATE_TOKENS + flat
 
 
 def prompt_texts(body: bytes) -> list[str]:
     """The texts of a prompt, for a tokenizer; empty when `body` is no JSON object."""
-    texts: list[str] = []
-    for value in _text_values(_fields(without_media(body)[0])):
-        texts += _strings(value)
-    return texts
-
-
-def without_media(body: bytes) -> tuple[bytes, int]:
-    """`body` with the media in it emptied, and how many those are.
-
-    Found by the key they stand under, so that a text which merely begins like a data URL stays a text.
-    """
-    kept: list[bytes] = []
-    media = done = 0
-    for start in _media_starts(body):
-        end = body.find(b'"', start)
-        if end < 0:
-            break
-        if start < done:
-            continue
-        kept.append(body[done:start])
-        done, media = end, media + 1
-    return (b"".join([*kept, body[done:]]), media) if media else (body, 0)
-
-
-def _media_starts(body: bytes) -> Iterator[int]:
-    """Where the value of each medium begins, behind its quote, in order."""
-    at = body.find(b'"data:')
-    sound = body.find(b'"input_audio"')
-    while at >= 0 or sound >= 0:
-        if at >= 0 and (sound < 0 or at < sound):
-            if body[max(at - 40, 0) : at].rstrip().removesuffix(b":").rstrip().endswith(_MEDIUM_KEYS):
-                yield at + 6
-            at = body.find(b'"data:', at + 6)
-        else:
-            key = body.find(b'"data"', sound, sound + 200)
-            value = body.find(b'"', key + 6) if key >= 0 else -1
-            if value >= 0:
-                yield value + 1
-            sound = body.find(b'"input_audio"', sound + 13)
+    fields = _fields(without_media(body).text)
+    texts, _ = _texts(fields)
+    return texts + [_written(fields[name]) for name in _SCHEMA_FIELDS if fields.get(name)]
 
 
 _ANY: Final = msgspec.json.Decoder()
@@ -130,44 +106,69 @@ def _decode(data: bytes | msgspec.Raw, decoder: msgspec.json.Decoder[Any] = _ANY
 
 
 def _messages(fields: Mapping[str, Any]) -> int:
-    messages = fields.get("messages")
+    messages = fields.get("messages") or fields.get("input")
     if isinstance(messages, msgspec.Raw):
         return bytes(messages).count(b'"role"')
-    return len(messages) if isinstance(messages, list) else 0
+    if isinstance(messages, dict):
+        messages = messages.get("messages")
+    return sum(isinstance(each, dict) for each in messages) if isinstance(messages, list) else 0
 
 
-def _text_values(fields: Mapping[str, Any]) -> Iterator[Any]:
-    for name in _TEXT_FIELDS:
-        if name in fields:
-            value = fields[name]
-            yield _decode(value) if isinstance(value, msgspec.Raw) else value
+def _texts(fields: Mapping[str, Any]) -> tuple[list[str], int]:
+    """The texts of a prompt, and how many token ids stand in their place."""
+    texts: list[str] = []
+    others: list[str] = []
+    ids = 0
+    for name, field in fields.items():
+        if name in _TEXT_FIELDS:
+            value = _decode(field) if isinstance(field, msgspec.Raw) else field
+            _add_strings(texts, value)
+            if isinstance(value, list) and name != "messages":
+                ids += _token_ids(value)
+        elif isinstance(field, _MANY) and name not in _SCHEMA_FIELDS and name not in _SETTINGS:
+            others.append(_written(field))
+        if len(name) > MAX_NAME:
+            others.append(name)
+    if sum(map(len, others)) > FREE_BYTES:
+        texts += others
+    return texts, ids
+
+
+def _written(value: Any) -> str:
+    """A value as the text that a template may make of it."""
+    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+
+
+_MANY: Final = (str, list, dict, msgspec.Raw)
+MAX_NAME: Final = 64
 
 
 def _likely(fields: Mapping[str, Any]) -> int:
-    tokens = 0
-    for value in _text_values(fields):
-        tokens += sum(map(estimate_tokens, _strings(value))) + _token_ids(value)
-    for name in _SCHEMA_FIELDS:
-        if fields.get(name):
-            tokens += len(msgspec.json.encode(fields[name])) // _BYTES_PER_SCHEMA_TOKEN
+    texts, tokens = _texts(fields)
+    tokens += estimate_tokens("\n".join(texts))  # at once: a blank ends a token, and counts nothing
+    if not _SCHEMA_FIELDS.isdisjoint(fields):
+        for name in _SCHEMA_FIELDS:
+            if fields.get(name):
+                tokens += len(msgspec.json.encode(fields[name])) // _BYTES_PER_SCHEMA_TOKEN
     return tokens
 
 
-def _token_ids(value: Any) -> int:
+def _token_ids(values: list[Any]) -> int:
     """Prompts and inputs may be lists of token ids: each is a token."""
-    if not isinstance(value, list):
-        return 0
-    return sum(len(item) if isinstance(item, list) else isinstance(item, int) for item in value)
+    return sum(len(item) if isinstance(item, list) else isinstance(item, int) for item in values)
 
 
-def _strings(value: Any) -> Iterator[str]:
-    """Every text of a value: of a message its content, name and calls, not its role or the kinds of its parts."""
+def _add_strings(texts: list[str], value: Any) -> None:
+    """Every text of a value, names included, but for the role of a message and the kinds of its parts."""
     if isinstance(value, str):
-        yield value
+        if value:
+            texts.append(value)
     elif isinstance(value, list):
         for item in value:
-            yield from _strings(item)
+            _add_strings(texts, item)
     elif isinstance(value, dict):
         for key, item in value.items():
-            if key not in ("role", "type", "id", "tool_call_id") and key not in _MEDIUM_PARTS:
-                yield from _strings(item)
+            if key not in _NAMES:
+                texts.append(key)
+            if not (isinstance(item, str) and len(item) <= _SHORT.get(key, -1)):
+                _add_strings(texts, item)

@@ -1,4 +1,4 @@
-"""The tour in the README, done word for word: a server, a shell, an empty folder.
+"""The tours in the documents, done word for word: a server, a shell, an empty folder.
 
 Every ``console`` block is run. A block that begins with `lingpai serve` is the first terminal: the server it starts
 replaces the one before. All other commands go to one shell. In what a block shows, `…` stands for any text, and alone on
@@ -89,7 +89,7 @@ class Shell(Terminal):
         )  # fmt: skip
 
     def run(self, command, key):
-        text = self.on_our_port(command.text).replace("sk-lp-…", key)
+        text = self.on_our_port(command.text).replace("sk-lp-…", key or "")
         script = self.folder.parent / "command.sh"
         script.write_text(f"{text}\n", encoding="utf-8")
         self.process.stdin.write(f"source {script} </dev/null\nprintf '\\n%s %s\\n' '{MARK}' $?\n")
@@ -142,9 +142,10 @@ def terminals():
     shutil.rmtree(place, ignore_errors=True)  # a killed server leaves helpers that end a moment later
 
 
-def test_the_tour_of_the_readme_works_as_it_says(terminals):
+@pytest.mark.parametrize("document", ["README.md", "docs/guides/limits.md"])
+def test_a_tour_works_as_it_says(terminals, document):
     server, shell = terminals
-    _, fences = split((ROOT / "README.md").read_text(encoding="utf-8"))
+    _, fences = split((ROOT / document).read_text(encoding="utf-8"))
     commands = [
         command for fence in fences if fence.language == "console" for command in shown_commands(fence)
     ]

@@ -1,7 +1,9 @@
 """Many callers at once, on bare sockets."""
 
 import asyncio
+import contextlib
 import itertools
+import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -44,56 +46,127 @@ async def _read_head(reader: asyncio.StreamReader) -> tuple[int, str, int]:
     return int(line.split(" ")[1]), headers["x-request-id"], int(headers.get("content-length", -1))
 
 
+# -- callers who keep book
+
+_PAUSE_S = 0.005  # after a refusal, or little else would be called but what is refused
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A call to be made: its bytes, whether it must have a record, and after how many seconds its caller leaves."""
+
+    request: bytes
+    kind: str
+    is_recordable: bool = True
+    leaves_after_s: float | None = None
+
+
+@dataclass(slots=True)
+class Sent:
+    """A call as its caller saw it. `address` is the caller's, and no other connection of the test has it.
+
+    `request_id` and `status` are known once the head of the answer is there, `end` when all of it is.
+    """
+
+    address: str
+    kind: str
+    is_recordable: bool
+    request_id: str = ""
+    status: int = 0
+    code: str = ""
+    end: bytes | None = None
+
+    @property
+    def is_answered(self) -> bool:
+        return self.end is not None
+
+
 @dataclass
-class Received:
-    """Request ids of the answers that arrived completely, by status."""
+class Crowd:
+    """Callers who call until the server is gone or `is_closing`, and note every call before it is sent.
 
-    answered: list[str] = field(default_factory=list)
-    refused: list[str] = field(default_factory=list)
-    begun: int = 0
+    Each connection comes from an address of its own, `127.net.x.y`, which the usage records repeat: so it can be told of
+    a record whose answer nobody has received whether its call was ever made.
+    """
 
+    port: int
+    plan: Callable[[random.Random], Planned]
+    net: int
+    seed: int
+    sent: list[Sent] = field(default_factory=list)
+    is_closing: bool = False
 
-async def call_until_killed(
-    port: int, key: str, *, callers: int, make_body: Callable[[int], dict]
-) -> Received:
-    """Call without pause until the server is gone."""
-    received = Received()
-    numbers = itertools.count()
+    def __post_init__(self) -> None:
+        self._numbers = itertools.count()
 
-    async def caller() -> None:
-        writer = None
-        try:
-            reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            while True:
-                received.begun += 1
-                writer.write(post_bytes("/v1/chat/completions", make_body(next(numbers)), key=key))
-                status, request_id = await _read_any(reader)
-                (received.answered if status == 200 else received.refused).append(request_id)
-        except (OSError, asyncio.IncompleteReadError):
-            pass  # killed: what was under way does not count as received
-        finally:
-            if writer is not None:
+    async def run(self, callers: int) -> list[Sent]:
+        """All calls that were made."""
+        await asyncio.gather(*(self._caller(number) for number in range(callers)))
+        return self.sent
+
+    async def _caller(self, number: int) -> None:
+        dice = random.Random(self.seed * 1000 + number)
+        while not self.is_closing:
+            address = self._next_address()
+            try:
+                reader, writer = await asyncio.open_connection(
+                    "127.0.0.1", self.port, local_addr=(address, 0)
+                )
+            except OSError:
+                return  # the server is gone
+            try:
+                while not self.is_closing and await self._call(dice, address, reader, writer):
+                    pass
+            except (OSError, asyncio.IncompleteReadError):
+                pass  # killed, or it closes after an answer: the next connection tells
+            finally:
                 writer.transport.abort()
 
-    await asyncio.gather(*(caller() for _ in range(callers)))
-    return received
+    def _next_address(self) -> str:
+        number = next(self._numbers)
+        return f"127.{self.net}.{number // 250}.{number % 250 + 1}"
+
+    async def _call(
+        self,
+        dice: random.Random,
+        address: str,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+    ) -> bool:
+        """Make one call; whether the connection can have another."""
+        planned = self.plan(dice)
+        sent = Sent(address, planned.kind, planned.is_recordable)
+        self.sent.append(sent)
+        writer.write(planned.request)
+        if planned.leaves_after_s is None:
+            await _read_answer(reader, sent)
+            if sent.status >= 400:
+                await asyncio.sleep(_PAUSE_S)
+            return True
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(_read_answer(reader, sent), planned.leaves_after_s)
+        return False
 
 
-async def _read_any(reader: asyncio.StreamReader) -> tuple[int, str]:
-    status, request_id, length = await _read_head(reader)
+async def _read_answer(reader: asyncio.StreamReader, sent: Sent) -> None:
+    sent.status, sent.request_id, length = await _read_head(reader)
     if length >= 0:
-        note_error(status, {}, await reader.readexactly(length))
+        body = await reader.readexactly(length)
+        note_error(sent.status, {}, body)
+        sent.code = _code_in(body) if sent.status >= 400 else ""
+        sent.end = body[-200:]
     else:
-        await _read_stream(reader)
-    return status, request_id
+        sent.end = await _read_stream(reader)
 
 
-async def _read_stream(reader: asyncio.StreamReader) -> None:
-    """A chunked stream to its very end; it counts as received only when [DONE] came."""
+def _code_in(body: bytes) -> str:
+    return body.partition(b'"code":"')[2].partition(b'"')[0].decode()
+
+
+async def _read_stream(reader: asyncio.StreamReader) -> bytes:
+    """The end of a chunked stream. Raises IncompleteReadError when it breaks off."""
     body = b""
     while size := int(await reader.readuntil(b"\r\n"), 16):
-        body += (await reader.readexactly(size + 2))[:-2]
-        body = body[-200:]
+        body = (body + (await reader.readexactly(size + 2))[:-2])[-400:]
     await reader.readexactly(2)
-    if not body.endswith(b"data: [DONE]\n\n"):
-        raise asyncio.IncompleteReadError(body, None)
+    return body

@@ -62,15 +62,15 @@ class Pack:
     """
 
     CALLS, STREAMS, LEAVING, REFUSED, UNKNOWN = 1000, 100, 5, 20, 10
+    RECORDED = CALLS + STREAMS + REFUSED
 
     def __init__(self, keys: Sequence[str], *, spent: str) -> None:
         sizes = [524_288] + [65_536] * 9 + [8192] * 60 + [50] * (self.CALLS - 70)
         bodies = {size: text_body(size) for size in set(sizes)}
         stream, leave = text_body(50, stream=True), text_body(50, stream=True, user=LEAVER)
         kinds = [(Kind.CALL, bodies[size]) for size in sizes]
-        kinds += [(Kind.STREAM, stream)] * (self.STREAMS - self.LEAVING) + [
-            (Kind.LEAVE, leave)
-        ] * self.LEAVING
+        kinds += [(Kind.STREAM, stream)] * (self.STREAMS - self.LEAVING)
+        kinds += [(Kind.LEAVE, leave)] * self.LEAVING
         self._steps = [
             Step(kind, post_bytes(CHAT, body, key=keys[number % len(keys)]))
             for number, (kind, body) in enumerate(kinds)
@@ -87,7 +87,7 @@ class Pack:
             yield from steps
 
     def _unknown(self) -> Step:
-        """A key that is well-formed, so that it has to be looked up, and never the same."""
+        """A key that is well-formed, so that its form does not give it away, and never the same."""
         return Step(Kind.UNKNOWN, post_bytes(CHAT, self._small, key=mint_credential("sk-lp-").token))
 
 

@@ -1,4 +1,4 @@
-"""kill -9: what was answered is recorded, once, and quotas go on where they were."""
+"""kill -9: what was answered is recorded, once, nothing is invented, and limits go on where they were."""
 
 import asyncio
 import collections
@@ -6,30 +6,156 @@ import os
 import random
 import signal
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
+from tests.e2e import bookkeeping
 from tests.e2e.conftest import MakeServer
 from tests.e2e.lingpai_server import LingpaiServer
-from tests.e2e.load import Received, call_many, call_until_killed
-from tests.e2e.raw_http import chat, get, post
+from tests.e2e.load import Crowd, Planned, Sent, call_many
+from tests.e2e.raw_http import chat, get, post, post_bytes
+from tests.fakes.openai_engine import EngineCall, FakeEngine, chunk
 
 CHAT = "/v1/chat/completions"
-LIMIT = 2500
+MODEL = "fake/chat"
+ROUNDS = 20
+CALLERS = 12
+
+CONFIG = """
+[gateway]
+first_byte_timeout_s = 1.0
+
+[[models]]
+target = "app.py"
+name = "app"
+
+[[models]]
+target = "{engine}"
+name = "engine"
+
+[models.prices."fake/chat"]
+input = "2.5"
+output = "10"
+currency = "USD"
+"""
+
+APP = """
+import lingpai as lp
+
+@lp.model("acme/parrot", task="chat")
+async def parrot(messages: list[lp.Message]):
+    for word in messages[-1].text.split():
+        yield word + " "
+"""
+
+# Each key meets a limit of its own unit, and all of them those of their user, project and model.
+KEYS = {
+    "by-requests": ["1500/month"],
+    "by-tokens": ["13000 tokens/month@Asia/Shanghai"],
+    "by-money": ["0.075 USD/month"],
+    "by-place": ["1 concurrent", "90000 tokens/month"],
+}
+USER_LIMITS = ["150000 tokens/month", "1.5 USD/month", "20000/month"]
+MODEL_LIMITS = ["8 concurrent", "1.2 USD/month"]
+USER_MODEL_LIMITS = ["15000/month", "120000 tokens/month"]
 
 
-def mixed_body(number: int) -> dict:
-    """Every third call streams, slowly enough that some are always under way."""
-    return chat(stream=True, pause_s=0.002) if number % 3 == 0 else chat()
+@dataclass
+class MixedLoad:
+    """Plans calls of every kind at random: good ones, bad ones, and such whose callers leave."""
+
+    engine: FakeEngine
+    keys: list[str]
+
+    def __post_init__(self) -> None:
+        self._scripts = [self.engine.script(each) for each in (fails, breaks_off, says_no_usage)]
+
+    def __call__(self, dice: random.Random) -> Planned:
+        kind = dice.choices(
+            ("unary", "stream", "worker", "failing", "leaves", "bad", "no key"),
+            weights=(26, 24, 8, 12, 16, 9, 5),
+        )[0]
+        key = dice.choice(self.keys)
+        if kind == "bad":
+            return Planned(self._bad(dice, key), kind)
+        if kind == "no key":
+            request = post_bytes(CHAT, chat(), key="sk-lp-" + "x" * 61)
+            return Planned(request, kind, is_recordable=False)
+        body = chat(stream=kind == "stream" or dice.random() < 0.5, pause_s=0.002)
+        if kind == "worker":
+            body = chat(model="acme/parrot", stream=dice.random() < 0.5)
+        elif kind == "failing":
+            body["script"] = dice.choice(self._scripts)
+        if dice.random() < 0.5:
+            body["max_tokens"] = dice.randint(4, 40)
+        leaves = dice.random() * 0.02 if kind == "leaves" else None
+        return Planned(post_bytes(CHAT, body, key=key), kind, leaves_after_s=leaves)
+
+    def _bad(self, dice: random.Random, key: str) -> bytes:
+        bodies = [b'{"model": ', chat(model="nobody/none"), {"model": MODEL, "messages": 3}]
+        return post_bytes(CHAT, dice.choice(bodies), key=key)
 
 
-def calls_until_kill_after(server: LingpaiServer, key: str, seconds: float) -> Received:
-    async def both() -> Received:
-        asyncio.get_running_loop().call_later(seconds, server.process.kill)
-        return await call_until_killed(server.port, key, callers=16, make_body=mixed_body)
+async def fails(call: EngineCall) -> None:
+    await call.answer({"error": {"message": "overloaded"}}, status="500 Internal Server Error")
 
-    received = asyncio.run(both())
+
+async def breaks_off(call: EngineCall) -> None:
+    """In the middle of a stream, or of a body."""
+    if call.json["stream"]:
+        await call.stream_head()
+        await call.event(chunk(call.json, {"content": "Good"}))
+    else:
+        await call.head("content-type: application/json", "content-length: 100")
+    call.close(reset=True)
+
+
+async def says_no_usage(call: EngineCall) -> None:
+    fields = call.json
+    if fields["stream"]:
+        await call.stream_head()
+        await call.event(chunk(fields, {"content": "Good"}))
+        await call.event(chunk(fields, {"content": " day"}, "stop"))
+        await call.event(b"[DONE]")
+        await call.chunk(b"")
+    else:
+        message = {"role": "assistant", "content": "Good day"}
+        choices = [{"index": 0, "message": message, "finish_reason": "stop"}]
+        await call.answer({"object": "chat.completion", "model": fields["model"], "choices": choices})
+
+
+def play_until_kill(
+    server: LingpaiServer, load: MixedLoad, dice: random.Random, number: int, children: tuple[str, ...]
+) -> list[Sent]:
+    """Calls until the server is killed at a random moment, and before that those of its `children`."""
+
+    async def play() -> list[Sent]:
+        loop = asyncio.get_running_loop()
+        crowd = Crowd(server.port, load, net=number + 1, seed=dice.randrange(2**32))
+        seconds = dice.uniform(0.05, 0.45)
+        for child in children:
+            loop.call_later(dice.uniform(0, seconds), kill_child, server, child)
+        loop.call_later(seconds, server.process.kill)
+        return await crowd.run(CALLERS)
+
+    sent = asyncio.run(play())
     server.kill()
-    return received
+    return sent
+
+
+def kill_child(server: LingpaiServer, which: str) -> None:
+    for pid, command in children_of(server.process.pid).items():
+        if which in command:
+            os.kill(pid, signal.SIGKILL)
+
+
+def kill_while_starting(server: LingpaiServer, dice: random.Random) -> None:
+    """Kill the server in the middle of its start, maybe while it loads the journal."""
+    server.launch()
+    time.sleep(dice.uniform(0.2, 1.0))
+    server.kill()
 
 
 def children_of(pid: int) -> dict[int, str]:
@@ -63,30 +189,80 @@ def used_of(server: LingpaiServer, key: str) -> int:
     return limit["used"]
 
 
-def test_answered_means_recorded_through_several_crashes(make_server: MakeServer, engine):
-    """After each of several kills under load: every received answer has one record, and the quota is not exceeded."""
-    server = make_server(engine.url).start()
-    key = server.make_key("batch", limits=[f"{LIMIT}/day"])
-    answered: list[str] = []
+@pytest.mark.slow
+def test_answered_means_recorded_and_nothing_is_invented_through_twenty_crashes(
+    make_server: MakeServer, engine: FakeEngine
+):
+    """Killed twenty times under mixed load: one record per answer, none without a call, and the limits know it all."""
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    dice = random.Random(seed)
+    server = make_server(config=CONFIG.format(engine=engine.url))
+    (server.folder / "app.py").write_text(APP)
+    keys = set_up_limits(server.start())
+    load = MixedLoad(engine, list(keys.values()))
+    sent: list[Sent] = []
 
-    for _ in range(3):
-        received = calls_until_kill_after(server, key, random.uniform(0.1, 0.3))
-        answered += received.answered
+    for number in range(ROUNDS):
+        children = (("ingester",), ("engines.python",), ("ingester", "engines.python"), ())[number % 4]
+        sent += play_until_kill(server, load, dice, number, children)
+        if number % 5 == 4:
+            kill_while_starting(server, dice)
         server.start()
 
-        charged = [record["request_id"] for record in server.records("charged > 0")]
-        doubled = [id_ for id_, count in collections.Counter(charged).items() if count > 1]
-        assert answered
-        assert set(answered) <= set(charged)
-        assert doubled == []
-        assert len(answered) <= used_of(server, key) <= LIMIT
-        assert used_of(server, key) == len(charged)
-        (row,) = server.cli_json("usage", "--by", "key")
-        assert row["requests"] >= len(answered)
+        records = server.records()
+        bookkeeping.check_each_call_once(records, sent)
+        bookkeeping.check_counters(server, keys, MODEL, records)
 
-    left = LIMIT - used_of(server, key)
-    statuses = asyncio.run(call_many(server.port, key, calls=left + 50, callers=16))
-    assert collections.Counter(statuses) == {200: left, 429: 50}
+    check_load_was_mixed(sent)
+    for name in ("by-requests", "by-tokens", "by-money"):
+        check_limit_is_exact(server, name, keys[name])
+    bookkeeping.check_counters(server, keys, MODEL, server.records())
+
+
+def set_up_limits(server: LingpaiServer) -> dict[str, str]:
+    """A user with keys of all kinds, under limits of every unit; the keys by name."""
+    server.admin("POST", "/api/v1/users", {"name": "ada", "limits": USER_LIMITS})
+    server.admin("PUT", "/api/v1/limits", {"subject": "model", "id": MODEL, "limits": MODEL_LIMITS})
+    each_user = {"subject": "user_model", "user": "*", "model": MODEL, "limits": USER_MODEL_LIMITS}
+    server.admin("PUT", "/api/v1/limits", each_user)
+    return {name: server.make_key(name, user="ada", limits=limits) for name, limits in KEYS.items()}
+
+
+def check_load_was_mixed(sent: list[Sent]) -> None:
+    """What was asked and what was answered had everything in it that the promise is about."""
+    answered = [call for call in sent if call.is_answered]
+    print(
+        f"{len(sent)} calls, {len(answered)} answered:", collections.Counter(each.status for each in answered)
+    )
+    codes = {call.code for call in answered}
+    streams = [call.end for call in answered if call.kind == "stream" and call.status == 200]
+
+    assert len(answered) > 50 * ROUNDS / 4
+    assert {call.kind for call in answered} >= {"unary", "stream", "worker", "failing", "bad", "no key"}
+    assert any(end.endswith(b"data: [DONE]\n\n") for end in streams)
+    assert {call.status for call in answered} >= {200, 400, 401, 404, 429, 502}
+    assert "rate_limit_exceeded" in codes  # by concurrency
+    assert any(not call.is_answered and call.kind == "leaves" for call in sent)
+    assert any(not call.is_answered and call.kind == "stream" for call in sent)
+
+
+def check_limit_is_exact(server: LingpaiServer, name: str, key: str) -> None:
+    """The limit that all the runs had together lets in what is left of it, and no more."""
+    (limit,) = [row for row in bookkeeping.limits_of(server, name, MODEL) if row["subject"] == "key"]
+    before = len(server.records("charged > 0"))
+    left = float(limit["remaining"])
+    each = {"requests": 1, "tokens": 9, "USD": 0.0000525}[limit["unit"]]
+
+    # One after the other where calls reserve what is left: at the same time they would refuse each other.
+    callers = 8 if limit["unit"] == "requests" else 1
+    statuses = asyncio.run(call_many(server.port, key, calls=int(left / each) + 20, callers=callers))
+
+    (limit,) = [row for row in bookkeeping.limits_of(server, name, MODEL) if row["subject"] == "key"]
+    assert 429 in statuses
+    assert len(server.records("charged > 0")) - before == statuses.count(200)
+    if limit["unit"] == "requests":
+        assert statuses.count(200) == left
 
 
 def test_journal_that_was_not_loaded_before_the_crash_counts(make_server: MakeServer, engine):

@@ -1,7 +1,10 @@
 """Sound, pictures and reranking through the stock `openai` package: to local models, and on to another server."""
 
 import base64
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import httpx2
 import openai
@@ -139,3 +142,178 @@ def test_each_call_is_recorded_without_what_was_said(local: LingpaiServer):
         "audio.transcriptions", "automatic-speech-recognition", 200,
     )  # fmt: skip
     assert "canary" not in str(record).lower()
+
+
+# -- addresses, and large files
+
+CALLER = """
+import lingpai as lp
+
+@lp.model("acme/look", task="image-to-text")
+def look(image: lp.Image) -> str:
+    return f"{image.media_type} {len(image.bytes)}"
+
+@lp.model("acme/listen", task="automatic-speech-recognition")
+def listen(audio: lp.Audio) -> str:
+    return f"{len(audio.bytes)}"
+"""
+PRIVATE = "is not on the public internet"
+NOT_PLAIN = "is not a plain IPv4 address"
+REFUSED = [
+    ("http://127.0.0.1:{port}/secret.png", PRIVATE),
+    ("http://localhost:{port}/secret.png", PRIVATE),
+    ("http://[::1]:{port}/secret.png", PRIVATE),
+    ("http://[::ffff:127.0.0.1]:{port}/secret.png", PRIVATE),
+    ("http://0.0.0.0:{port}/secret.png", PRIVATE),
+    ("http://2130706433:{port}/secret.png", NOT_PLAIN),
+    ("http://0x7f.1:{port}/secret.png", NOT_PLAIN),
+    ("http://169.254.169.254/latest/meta-data/", PRIVATE),
+    ("http://10.0.0.1/a.png", PRIVATE),
+    ("http://loops.test:{port}/secret.png", PRIVATE),
+    ("http://me@127.0.0.1:{port}/secret.png", "user name"),
+    ("http://127.0.0.1:22/", "port 22"),
+    ("file:///etc/passwd", ""),
+    ("ftp://127.0.0.1/a.png", ""),
+]
+# A public name that resolves to this host, as anybody's name server may say: /etc/hosts is not ours to write to.
+SITE = """
+from lingpai.backends.engines import fetching, requests
+async def resolve(host, port):
+    return ["127.0.0.1"] if host == "loops.test" else await fetching.resolve(host, port)
+requests._FETCHING = fetching.Fetcher(resolve=resolve)
+"""
+
+
+class Site(BaseHTTPRequestHandler):
+    """A site inside: it counts who comes."""
+
+    visits: ClassVar[list[str]] = []
+
+    def do_GET(self) -> None:
+        self.visits.append(self.path)
+        if self.path == "/redirect.png":
+            self.send_response(302)
+            self.send_header("location", "/secret.png")
+            self.end_headers()
+            return
+        self.send_response(200)
+        self.send_header("content-type", "image/png")
+        self.end_headers()
+        self.wfile.write(b"\x89PNG\r\n\x1a\n")
+
+    def log_message(self, *_: object) -> None:
+        """Nothing is printed."""
+
+
+@pytest.fixture(scope="module")
+def site():
+    with ThreadingHTTPServer(("127.0.0.1", 0), Site) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server.server_port
+        server.shutdown()
+        thread.join()
+
+
+def looking(folder: Path, app: str = CALLER, config: str = "") -> LingpaiServer:
+    server = LingpaiServer(folder, "look.py", config=config)
+    (folder / "look.py").write_text(app)
+    return server.start()
+
+
+@pytest.fixture(scope="module")
+def looker(tmp_path_factory: pytest.TempPathFactory):
+    """A server that may fetch, on a machine where `loops.test` resolves to the machine itself."""
+    server = looking(tmp_path_factory.mktemp("looker"), SITE + CALLER)
+    server.key = server.make_key("unlimited")
+    yield server
+    server.stop()
+
+
+def look(server: LingpaiServer, image, model: str = "acme/look") -> httpx2.Response:
+    url = f"{server.base}/api/v1/models/{model}/inference"
+    return httpx2.post(
+        url, json={"input": image}, headers={"authorization": f"Bearer {server.key}"}, timeout=60
+    )
+
+
+@pytest.mark.parametrize(("address", "said"), REFUSED, ids=[case[0] for case in REFUSED])
+@pytest.mark.parametrize("model", ["acme/look", "acme/listen"])
+def test_address_that_is_not_public_is_refused_unvisited(looker, site, model, address, said):
+    """The caller's fault, with the field named; nobody comes to the site inside."""
+    Site.visits.clear()
+
+    answer = look(looker, {"url": address.format(port=site)}, model)
+
+    assert answer.status_code == 400, answer.text
+    assert said in answer.json()["error"]["message"]
+    assert answer.json()["error"]["param"].startswith("input")
+    assert Site.visits == []
+
+
+def test_redirect_is_not_followed(tmp_path: Path, site):
+    """Even where the guard lets everything pass, the address that was asked for is all that is visited."""
+    allowed = "requests._FETCHING = fetching.Fetcher(resolve=resolve, is_allowed=lambda _: True)\n"
+    server = looking(tmp_path, SITE + allowed + CALLER)
+    Site.visits.clear()
+    try:
+        fetched = look(server, f"http://loops.test:{site}/secret.png")
+        redirected = look(server, f"http://loops.test:{site}/redirect.png")
+    finally:
+        server.stop()
+
+    assert fetched.json()["output"] == {"text": "image/png 8"}
+    assert redirected.status_code == 400
+    assert "answered with status 302" in redirected.json()["error"]["message"]
+    assert Site.visits == ["/secret.png", "/redirect.png"]
+
+
+def test_fetching_can_be_switched_off(tmp_path: Path):
+    """Then no address is even looked up, and files that are sent themselves go on working."""
+    server = looking(tmp_path, config="[gateway]\nfetch_media = false\n")
+    try:
+        named = look(server, "https://example.com/cat.png")
+        sent = look(server, "data:image/png;base64,iVBORw0KGgo=")
+    finally:
+        server.stop()
+
+    assert named.status_code == 400
+    assert "does not fetch addresses" in named.json()["error"]["message"]
+    assert sent.json()["output"] == {"text": "image/png 8"}
+
+
+def resident_mb(server: LingpaiServer) -> int:
+    assert server.process is not None
+    status = Path(f"/proc/{server.process.pid}/status").read_text()
+    return int(status.partition("VmRSS:")[2].split()[0]) // 1000
+
+
+def test_large_picture_passes_and_leaves_no_memory_behind(looker):
+    """Thirty megabytes as a data URL and as a form, again and again: the server is as large after as before."""
+    url = f"{looker.base}/api/v1/models/acme/look/inference"
+    small = b"\x89PNG\r\n\x1a\n" + bytes(22_000_000)
+    large = b"\x89PNG\r\n\x1a\n" + bytes(30_000_000)
+    as_url = "data:image/png;base64," + base64.b64encode(small).decode()  # 29.4 MB as text
+
+    def send() -> list[str]:
+        form = httpx2.post(
+            url,
+            files={"file": ("a.png", large)},
+            headers={"authorization": f"Bearer {looker.key}"},
+            timeout=60,
+        )
+        return [each.json()["output"]["text"] for each in (look(looker, as_url), form)]
+
+    first, before = send(), resident_mb(looker)
+    for _ in range(4):
+        assert send() == first
+
+    assert first == [f"image/png {len(small)}", f"image/png {len(large)}"]
+    assert resident_mb(looker) < before + 70, "one body more than before"
+
+
+def test_picture_over_the_limit_is_a_413(looker):
+    answer = look(looker, "data:image/png;base64," + "A" * 60_000_000)
+
+    assert answer.status_code == 413
+    assert answer.json()["error"]["code"]

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Final, cast
@@ -121,14 +122,22 @@ async def _serve() -> None:
     await streams.run()
 
 
+@dataclass(frozen=True)
+class FastUpstream:
+    """Such a process: its id, and the address of its API."""
+
+    pid: int
+    url: str
+
+
 @contextmanager
-def fast_upstream() -> Iterator[str]:
-    """The address of such a process, which ends with the block."""
+def fast_upstream() -> Iterator[FastUpstream]:
+    """Run one; it ends with the block."""
     command = [sys.executable, "-m", "tests.fakes.fast_upstream"]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
-            yield f"http://127.0.0.1:{int(process.stdout.readline())}/v1"
+            yield FastUpstream(process.pid, f"http://127.0.0.1:{int(process.stdout.readline())}/v1")
         finally:
             process.kill()
 

@@ -105,7 +105,7 @@ class EngineCall:
         """Wait until the other side has closed; notes when."""
         deadline = time.monotonic() + timeout
         while not self.is_gone and time.monotonic() < deadline:
-            await asyncio.sleep(0.005)
+            await asyncio.sleep(0.001)
         self.gone_at = time.monotonic() if self.is_gone else None
         return self.is_gone
 

@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+import time
 
 import pytest
 from hypothesis import given, settings
@@ -16,6 +17,7 @@ from lingpai.ids import (
     new_id,
     new_request_id,
     random_base62,
+    request_made_at,
 )
 
 PREFIXES = ("sk-lp-", "at-lp-", "rt-lp-", "cs-lp-")
@@ -113,7 +115,7 @@ def test_request_ids_are_all_different_and_fit_for_a_header():
     made = [new_request_id() for _ in range(1000)]
 
     assert len(set(made)) == 1000
-    assert all(re.fullmatch(rb"req_[0-9a-f]{20,}", one) for one in made)
+    assert all(re.fullmatch(rb"req_[0-9a-f]{28,}", one) for one in made)
 
 
 def test_request_ids_differ_across_restarts():
@@ -122,3 +124,17 @@ def test_request_ids_differ_across_restarts():
     ids = {subprocess.check_output([sys.executable, "-c", code]) for _ in range(2)}
 
     assert len(ids) == 2
+
+
+def test_request_id_says_when_it_was_made():
+    before = int(time.time())
+
+    made_at = request_made_at(new_request_id().decode())
+
+    assert made_at is not None
+    assert before <= made_at <= time.time()
+
+
+@pytest.mark.parametrize("text", ["", "req_", "req_0123456789abcdef0123", "req_" + "x" * 28, "x" * 500])
+def test_other_texts_tell_no_time(text):
+    assert request_made_at(text) is None

@@ -438,3 +438,16 @@ def test_limits_are_replaced_and_none_means_unlimited(world, kind):
 
     assert replaced.limits == ("7/hour",)
     assert world.subjects.find(world.admin, *subject).limits == ()
+
+
+def test_limits_of_what_is_no_models_id_say_so(world):
+    """An alias of a model that was not there yet, or a slip: such limits never hold."""
+    world.set(("model", "acme/shout"), "5/day")
+    world.set(("model", "shout"), "5/day")
+    world.set(("user_model", "* acme/gone"), "5/day")
+
+    names = [subject.name for subject in world.page(world.admin)]
+
+    assert "acme/shout" in names
+    assert "shout (no model has this id now)" in names
+    assert "each user on acme/gone (no model has this id now)" in names

@@ -35,8 +35,13 @@ class World:
     def __init__(self, folder, environment):
         self.catalog = Catalog()
         self.removed = []
+        self.health = []
         self.fleet = Fleet(
-            self.catalog, socket_folder=folder, environment=environment, on_removed=self.removed.append
+            self.catalog,
+            socket_folder=folder,
+            environment=environment,
+            on_removed=self.removed.append,
+            on_health=lambda backend, why: self.health.append((backend.name, why)),
         )
         self._stack = contextlib.AsyncExitStack()
 
@@ -263,6 +268,30 @@ def test_origin_that_is_away_for_a_while_keeps_its_models(play, caplog):
 
     assert play(test) == ["a", "b", "c"]
     assert "backend away" in caplog.text
+
+
+def test_every_look_at_an_origin_says_whether_it_is_there(play):
+    """One that answers something else than a list is there: it may well answer calls."""
+
+    async def test(world):
+        away = "http://127.0.0.1:1/v1"
+        origin = await world.origin("a")
+        await world.add(origin.address, name="gpu-1")
+        backend = world.fleet.served()[0].backend
+        await world.fleet.refresh({"gpu-1"})
+        origin.status = b"500 Busy"
+        await world.fleet.refresh({"gpu-1", away})
+        port, backend.port = backend.port, 1
+        await world.fleet.refresh({"gpu-1"})
+        await world.fleet.refresh({"another"})
+        backend.port = port
+        return world.health
+
+    (there, answers, away) = play(test)
+
+    assert there == answers == ("gpu-1", None)
+    assert away[0] == "gpu-1"
+    assert "Nothing answers at http://127.0.0.1:1" in away[1]
 
 
 def test_removed_target_takes_its_models_along(play):

@@ -14,6 +14,22 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 MAX_URL: Final = 2000
 _NAT64: Final = ipaddress.ip_network("64:ff9b::/96")
+_NEVER_V4: Final = tuple(
+    ipaddress.IPv4Network(network)
+    for network in (
+        "168.63.129.16/32",  # Azure's own services for each machine, its metadata among them
+        "192.0.0.0/24",  # IETF protocol assignments; some of them count as global
+        "192.88.99.0/24",  # relays of 6to4, deprecated (RFC 7526)
+    )
+)
+_NEVER_V6: Final = tuple(
+    ipaddress.IPv6Network(network)
+    for network in (
+        "fec0::/10",  # site-local, deprecated (RFC 3879), and still routed inside of some networks
+        "3fff::/20",  # documentation (RFC 9637)
+    )
+)
+"""What `is_global` lets through, in some versions of Python or in all, although nobody on the internet is there."""
 _HOST: Final = re.compile(
     r"(?=.{1,253}\.?\Z)(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z0-9-]{1,63}\.?", re.ASCII
 )
@@ -74,8 +90,11 @@ def is_public(address: Address) -> bool:
     inner = _embedded(address)
     if inner is not None:
         return is_public(inner)
-    return address.is_global and not (
-        address.is_multicast or address.is_reserved or address.is_unspecified or address.is_loopback
+    never = _NEVER_V4 if isinstance(address, ipaddress.IPv4Address) else _NEVER_V6
+    return (
+        address.is_global
+        and not (address.is_multicast or address.is_reserved or address.is_unspecified or address.is_loopback)
+        and not any(address in network for network in never)
     )
 
 

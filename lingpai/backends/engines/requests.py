@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -20,6 +20,7 @@ DEEPEST: Final = 100
 
 Checked = TypeVar("Checked", bound=OpenAIRequest)
 
+_FETCHING, _NOT_FETCHING = Fetcher(), Fetcher(is_enabled=False)
 _PARAMETER_NAME: Final = re.compile(r"[\w.-]{1,64}", re.ASCII)
 
 
@@ -33,7 +34,7 @@ class Request:
     """Whether parameters without effect are refused rather than named in a header."""
     is_form: bool = False
     """Whether the fields came as a form: files are `lp.File`, all else is text."""
-    fetcher: Fetcher = Fetcher()  # noqa: RUF009  frozen, and the same for all
+    fetcher: Fetcher = _FETCHING
 
     def model(self) -> LoadedModel:
         """The model that the body names. Raises LingpaiError."""
@@ -115,10 +116,14 @@ def read_request(body: bytes, headers: Iterable[tuple[bytes, bytes]], models: Mo
     told = dict(headers)
     content_type = told.get(b"content-type", b"")
     comes_as_form = is_form(content_type)
-    fetcher = Fetcher(is_enabled=told.get(b"x-lingpai-fetch-media") != b"off")
     fields = _form_fields(read_form(body, content_type)) if comes_as_form else read_object(body)
-    request = Request(fields, models, is_strict=b"x-lingpai-strict-params" in told)
-    return replace(request, is_form=comes_as_form, fetcher=fetcher)
+    return Request(
+        fields,
+        models,
+        is_strict=b"x-lingpai-strict-params" in told,
+        is_form=comes_as_form,
+        fetcher=_NOT_FETCHING if told.get(b"x-lingpai-fetch-media") == b"off" else _FETCHING,
+    )
 
 
 def _form_fields(form: Form) -> dict[str, Any]:

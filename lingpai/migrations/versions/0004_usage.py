@@ -20,6 +20,7 @@ _SUMS = (
 def upgrade() -> None:
     _extend_records()
     _rebuild_rollups()
+    _add_charges()
     op.create_table(
         "usage_marks",
         sa.Column("bucket_start", sa.BigInteger, nullable=False),
@@ -111,9 +112,42 @@ def _rebuild_rollups() -> None:
     op.create_index("ix_usage_rollups_model_bucket_start", "usage_rollups", ["model", "bucket_start"])
 
 
+def _add_charges() -> None:
+    op.create_table(
+        "usage_charges",
+        sa.Column("bucket_start", sa.BigInteger, nullable=False),
+        sa.Column("kind", sa.String, nullable=False),
+        sa.Column("id", sa.String, nullable=False),
+        sa.Column("project_id", sa.String, nullable=False),
+        sa.Column("model", sa.String, nullable=False),
+        sa.Column("charged", sa.BigInteger, nullable=False),
+        sa.Column("charged_tokens", sa.BigInteger, nullable=False),
+        sa.Column("charged_usd", sa.BigInteger, nullable=False),
+        sa.Column("charged_cny", sa.BigInteger, nullable=False),
+        sa.PrimaryKeyConstraint("bucket_start", "kind", "id", "project_id", "model", name="pk_usage_charges"),
+        sa.CheckConstraint(
+            "min(charged, charged_tokens, charged_usd, charged_cny) >= 0",
+            name="ck_usage_charges_charges_are_not_negative",
+        ),
+        sqlite_with_rowid=False,
+    )
+    op.execute(
+        "INSERT INTO usage_charges SELECT bucket_start, 'user', user_id, '', model, sum(charged), 0, 0, 0"
+        " FROM usage_rollups WHERE charged > 0 GROUP BY bucket_start, user_id, model"
+    )
+    op.execute(
+        "INSERT INTO usage_charges SELECT bucket_start, 'model', model, '', '', sum(charged), 0, 0, 0"
+        " FROM usage_rollups WHERE charged > 0 AND model != '' GROUP BY bucket_start, model"
+    )
+    op.create_index("ix_usage_charges_kind_id_bucket_start", "usage_charges", ["kind", "id", "bucket_start"])
+    op.create_index(
+        "ix_usage_charges_project_id_bucket_start", "usage_charges", ["project_id", "bucket_start"]
+    )
+
+
 def downgrade() -> None:
     """Prices and projects are lost, and what was charged in money and tokens with them."""
-    for table in ("usage_retention", "usage_damage", "usage_marks"):
+    for table in ("usage_retention", "usage_damage", "usage_marks", "usage_charges"):
         op.drop_table(table)
     _bring_back_rollups()
     for column in (

@@ -92,6 +92,20 @@ def test_one_that_dies_does_not_take_the_model_down(make_worker, app, states):
     assert states == ["loading", "ready", "stopped"]
 
 
+def test_one_that_has_just_died_gets_no_calls_although_it_is_not_known_to_be_dead(make_worker, app):
+    """It has the fewest calls of all, so without a first sign it would get every one until its end is noticed."""
+
+    async def story():
+        async with started(make_worker(app)) as worker:
+            first, second = worker.replicas
+            os.kill(first.pid, signal.SIGKILL)
+            await wait_until(lambda: first.is_mute or first.state != "ready")
+
+            assert {worker.pick({first: 0, second: 9}.__getitem__) for _ in range(4)} == {second}
+
+    asyncio.run(story())
+
+
 def test_when_all_are_away_so_is_the_model(make_worker, app, states, monkeypatch):
     monkeypatch.setattr(worker_replica, "FIRST_DELAY_S", 1.5)
 

@@ -4,13 +4,18 @@ from pathlib import Path
 
 import pytest
 
-from bench.key_rows import insert_keys
+from bench.key_rows import insert_history, insert_keys
 from lingpai.identity.keyring import Keyring
 from lingpai.identity.peppers import peppers_from_file
 from lingpai.identity.schemas import KeyCreate
 from lingpai.identity.service import Keys, Users
 from lingpai.identity.store import SqlCredentialStore
+from lingpai.metering.rebuild import Rebuild
+from lingpai.metering.store import SqlUsageStore
 from lingpai.storage.database import Database, sqlite_url
+
+NOW = 1_800_000_000.0
+SHARED = {"on_change": lambda kind, id_: None, "validate_limit": str, "default_limits": ()}
 
 
 @pytest.fixture
@@ -19,10 +24,9 @@ def data(tmp_path: Path) -> Path:
     database = Database(sqlite_url(tmp_path / "lingpai.db"))
     database.migrate()
     peppers = peppers_from_file(tmp_path / "secrets" / "pepper.json")
-    shared = {"on_change": lambda kind, id_: None, "validate_limit": str, "default_limits": ()}
-    users = Users(database, **shared)
+    users = Users(database, **SHARED)
     users.ensure_admin()
-    keys = Keys(database, peppers=peppers, **shared)
+    keys = Keys(database, peppers=peppers, **SHARED)
     keys.create(users.local_administrator(), KeyCreate(name="template", limits=["1000/day"]))
     database.close()
     return tmp_path
@@ -39,3 +43,22 @@ def test_real_keys_are_recognised_and_filler_keys_are_there(data: Path) -> None:
     database.close()
     assert [principal.key_limits for principal in principals if principal] == [("1000/day",)] * 3
     assert count == 5004
+
+
+def test_history_is_charged_to_the_limited_user_and_model_as_the_server_counts_it(data: Path) -> None:
+    """Sums and records agree: a rebuild finds nothing to repair."""
+    insert_keys(data, "template", real=3, filler=500)
+
+    calls = insert_history(data, "template", model="demo/echo", since=NOW - 86_400, until=NOW)
+
+    database = Database(sqlite_url(data / "lingpai.db"))
+    store = SqlUsageStore(database)
+    user = Users(database, **SHARED).local_administrator()
+    charged = [
+        store.charged_since(subject, "requests", NOW - 90_000)
+        for subject in (("model", "demo/echo"), ("user", user.user_id))
+    ]
+    report = Rebuild(database).run()
+    database.close()
+    assert charged == [calls, calls] == [504, 504]
+    assert (report.repaired, report.marks_repaired) == ((), 0)

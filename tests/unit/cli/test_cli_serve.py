@@ -2,8 +2,11 @@
 
 from types import SimpleNamespace
 
+import pytest
+
 from lingpai.backends.openai import openai_backend
 from lingpai.backends.worker import Worker
+from lingpai.catalog.interfaces import Model
 from lingpai.cli import app, serve
 
 
@@ -32,3 +35,25 @@ def test_reload_is_for_workers_and_engines_stay_as_they_are(tmp_path):
     serve._reload_on_change(SimpleNamespace(fleet=SimpleNamespace(served=lambda: served)))
 
     assert worker.watches
+
+
+PICTURE = {"type": "string", "contentMediaType": "image/*"}
+ROWS = {"type": "array", "items": {"type": "number"}}
+TEXT = {"type": "string"}
+
+
+@pytest.mark.parametrize(
+    ("inputs", "shown"),
+    [
+        ([ROWS, TEXT], """one/1/inference -H "Authorization: Bearer $LINGPAI_API_KEY" \\\n    -H 'Content-Type: application/json' -d '{"input": "Hello"}'"""),
+        ([ROWS, PICTURE], "-F file=@FILE"), ([ROWS], "lingpai models show one/0"), ([ROWS, {}], '{"input": "Hello"}'), ([], "/v1/models"),
+    ],
+)  # fmt: skip
+def test_the_first_lines_show_a_call_that_works(inputs, shown):
+    """Of a model that can be called with a word, else with a file; else where to read what it takes."""
+    models = [
+        Model(id=f"one/{number}", task="generic", backend=SimpleNamespace(), upstream_name="", input=schema)
+        for number, schema in enumerate(inputs)
+    ]
+
+    assert shown in serve._try_it("http://127.0.0.1:8741", models)

@@ -74,8 +74,9 @@ class Post:
     def __init__(
         self, endpoints: tuple[Endpoint, ...], store: SqlEventStore, clock: Clock, owners: Owners
     ) -> None:
-        self.client = WebhookClient(timeout_s=1.0, clock=clock)
-        self.webhooks = Webhooks(endpoints, store, client=self.client, clock=clock)
+        self.webhooks = Webhooks(
+            endpoints, store, make_client=lambda: WebhookClient(timeout_s=1.0, clock=clock), clock=clock
+        )
         self.events = Events(
             store,
             owners=owners,

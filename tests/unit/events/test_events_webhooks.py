@@ -395,6 +395,16 @@ def test_idle_courier_asks_the_database_nothing(start, receiver, store, monkeypa
     run(post.round)
 
 
+def test_without_webhooks_there_is_no_client(store):
+    """It takes time and memory that few servers need."""
+    made = []
+
+    webhooks = webhooks_module.Webhooks((), store, make_client=lambda: made.append("a client"))
+    run(webhooks.close)
+
+    assert (made, webhooks.couriers) == ([], ())
+
+
 def test_trying_out_sends_a_signed_test_to_every_webhook_and_stores_nothing(start, receiver):
     good, bad = receiver(200), receiver(403)
     post = start(good, bad)

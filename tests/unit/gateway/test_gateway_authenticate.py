@@ -16,6 +16,7 @@ from lingpai.gateway.authenticate import (
     read_credential,
     unknown_key,
 )
+from lingpai.identity.known_ids import LookUps
 from lingpai.ids import mint_credential
 from lingpai.jobs.runner import JobRunner
 from lingpai.quotas.loader import StaleLimitsError
@@ -380,3 +381,29 @@ def test_look_up_that_is_cancelled_does_not_call_the_key_wrong():
     asyncio.run(run())
 
     assert all(error is not None for _, error in heard)
+
+
+def test_failing_look_ups_of_other_routes_are_bounded_too():
+    """The management API must not be a way around the bound on model calls; of IPv6 a /64 is one caller."""
+    keys, look_ups = FakeKeys(), LookUps(per_s=0.001, burst=3)
+
+    async def test(authenticator):
+        for number in range(3):
+            address = f"2001:db8::{number}"
+            assert await authenticator.principal_for(b"K%d" % number, look_ups, address) is None
+        with pytest.raises(LingpaiError) as caught:
+            await authenticator.principal_for(b"K9", look_ups, "2001:db8::9")
+        await authenticator.principal_for(b"K9", look_ups, "2001:db8:1::9")
+        return caught.value
+
+    error = look_up(keys, Meters(), test)
+
+    assert error.code == "rate_limit_exceeded"
+    assert int(error.headers["retry-after"]) > 0
+    assert keys.looked_up == [b"K0", b"K1", b"K2", b"K9"]
+
+
+def test_call_without_a_key_is_worth_nothing_either(served, front):
+    served.call(front=front, key=None)
+
+    assert front.told_to_slow_down

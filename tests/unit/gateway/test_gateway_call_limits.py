@@ -1,6 +1,7 @@
 """The limits of a model, and of a user on it: found once per account, loaded when they must be, and never stale."""
 
 import asyncio
+import time
 
 import pytest
 from gateway_fakes import GOOD, FakeBackend, FakeFront, model, principal
@@ -117,6 +118,52 @@ def test_change_while_limits_are_read_reads_them_again(limited):
     assert len(limited.link.sent) == 1
 
 
+def test_key_that_is_revoked_while_limits_are_read_does_not_enter(limited):
+    limited.book.entries = (MODEL,)
+
+    _, front = chat(limited)
+    del limited.keys.known[b"sk-lp-known"]
+    limited.keys.garbage.add(b"sk-lp-known")
+    go(limited)
+
+    assert (limited.link.sent, front.head["status"]) == ([], "401 Unauthorized")
+
+
+def test_key_that_expires_while_limits_are_read_does_not_enter(limited):
+    limited.book.entries = (MODEL,)
+    caller = principal()
+    limited.allow(caller)
+
+    _, front = chat(limited)
+    caller.expires_at = time.time()
+    go(limited)
+
+    assert (limited.link.sent, front.head["status"]) == ([], "401 Unauthorized")
+
+
+def test_limits_of_the_key_that_change_while_those_of_the_model_are_read_hold_the_call(limited):
+    """The meters that the call came with are dropped: what they counted, nobody would hear of."""
+    limited.book.entries = (MODEL,)
+    limit(limited, "5/day")
+    load = limited.gateway.call_limits._load_meters
+    changes = [lambda: limit(limited, "9/day")]
+
+    async def overtaken(*args, **kwargs):
+        if changes:
+            changes.pop()()
+            limited.keys.generation += 1
+            raise StaleLimitsError
+        return await load(*args, **kwargs)
+
+    limited.gateway.call_limits._load_meters = overtaken
+
+    call, _ = chat(limited)
+    go(limited)
+
+    assert [str(meter.limit) for meter in call.limits.meters] == ["9/day", "2/day"]
+    assert len(limited.link.sent) == 1
+
+
 @pytest.mark.parametrize(
     "error", [LingpaiError("storage_unavailable", "The records are being loaded."), RuntimeError("broken")]
 )
@@ -180,7 +227,9 @@ def test_call_under_way_is_found_by_every_subject_it_counts_against(limited, ans
     answer(call, GOOD)
     after = limited.gateway.held_for(("key", "k1"), [call])
 
-    assert held == [[(call.started_at, call.reserved)]] * len(subjects)
+    assert [[each[:2] for each in calls] for calls in held] == [[(call.started_at, call.reserved)]] * len(
+        subjects
+    )
     assert (other, after) == ([], [])
 
 

@@ -5,12 +5,14 @@ the records.
 import asyncio
 import json
 import random
+import time
 
 import pytest
-from gateway_fakes import GOOD, STREAM_HEAD, FakeFront, chunk, model
+from gateway_fakes import GOOD, STREAM_HEAD, FakeFront, chunk, model, principal
 from gateway_limits import PRICE, chat, limit, turn
 
 from lingpai.lane.upstream import Failure
+from lingpai.quotas.calendar_meter import CalendarMeter
 
 LIMITS = ("300/day", "60000 tokens/day wait 1s", "0.2 USD/day", "12 concurrent wait 1s")
 
@@ -18,17 +20,18 @@ LIMITS = ("300/day", "60000 tokens/day wait 1s", "0.2 USD/day", "12 concurrent w
 class Play:
     """Calls of one caller, and the model of what they may do next."""
 
-    def __init__(self, stage, meters, seed):
+    def __init__(self, stage, meters, seed, keys=(b"sk-lp-known",)):
         self.stage, self.meters, self.random = stage, meters, random.Random(seed)
+        self.keys = keys
         self.open = []
-        self.overdrawn_and_withheld = [0, 0, 0]
 
     def begin(self):
         fields = {"n": self.random.choice([1, 1, 2])}
         if self.random.random() < 0.6:
             fields["max_tokens"] = self.random.randrange(1, 400)
         text = "words " * self.random.randrange(1, 60)
-        call, front = chat(self.stage, text=text, stream=self.random.random() < 0.5, **fields)
+        key = self.random.choice(self.keys)
+        call, front = chat(self.stage, text=text, stream=self.random.random() < 0.5, key=key, **fields)
         self.open.append((call, front))
 
     def step(self):
@@ -111,16 +114,12 @@ class Play:
             is_written = self.random.random() < 0.9
             if is_written:
                 journal.records.append(record)
-            elif not then.__self__.is_admitted:
-                # settled at once, because it took more than was reserved: stays charged (see gateway/charge.py)
-                self.overdrawn_and_withheld[0] += record.charged_tokens
-                self.overdrawn_and_withheld[1] += record.charged_cost
-                self.overdrawn_and_withheld[2] += record.charged
             then(is_written)
 
     def check_limits(self):
         for meter in self.meters:
             assert 0 <= meter.reserved <= meter.used <= meter.amount
+            assert meter.used_at(time.time()) <= meter.amount
 
     def close(self):
         for call, front in self.open:
@@ -160,11 +159,72 @@ def test_whatever_happens_nothing_is_left_over_and_counters_equal_the_records(li
     assert {record.end_reason for record in records} >= {"complete", "client_gone"}
     assert [(meter.reserved, meter.on_room) for meter in meters] == [(0, None)] * 4
     assert places.used == limited.gateway.queue.size == len(limited.gateway.counting) == 0
-    assert requests.used == sum(record.charged for record in records) + play.overdrawn_and_withheld[2]
-    assert tokens.used == sum(record.charged_tokens for record in records) + play.overdrawn_and_withheld[0]
-    assert money.used == sum(record.charged_cost for record in records) + play.overdrawn_and_withheld[1]
+    assert requests.used == sum(record.charged for record in records)
+    assert tokens.used == sum(record.charged_tokens for record in records)
+    assert money.used == sum(record.charged_cost for record in records)
     assert len({record.request_id for record in records}) == len(records)
     assert all(record.charged_tokens <= record.prompt_tokens + record.completion_tokens for record in records)
     assert all(record.charged_cost <= record.cost for record in records)
     assert asyncio.all_tasks(limited.gateway.loop) == set()
     assert all(isinstance(front, FakeFront) for _, front in play.open)
+
+
+KEY_LIMITS = ("40/minute", "30000 tokens/minute wait 1s", "6 concurrent wait 1s")
+USER_LIMITS = ("20000 tokens/1m", "60000 tokens/hour", "0.1 USD/1m", "0.2 USD/minute", "60/1m")
+
+
+def attach(stage, subject, limits):
+    return stage.limiter.attach(subject, limits, stage.limiter.read_history(subject, limits))
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_limits_that_keys_share_hold_at_every_step_while_windows_end(limited, seed, monkeypatch):
+    """Two keys of one user, calendar windows and smooth rates, calls that outlast the window they began in."""
+    clock = VirtualClock()
+    monkeypatch.setattr(time, "time", clock)
+    limited.limiter._clock = clock
+    limited.serve_only(model(price=PRICE, default_max_tokens=500))
+    shared = attach(limited, ("user", "usr_1"), USER_LIMITS)
+    own = [attach(limited, ("key", key_id), KEY_LIMITS) for key_id in ("k1", "k2")]
+    for meters, key_id in zip(own, ("k1", "k2"), strict=True):
+        limited.allow(principal(key_id=key_id), meters=(*meters, *shared), key=key_id.encode())
+    limited.journal.waits = True
+    play = Play(limited, (*own[0], *own[1], *shared), seed, keys=(b"k1", b"k2"))
+
+    for _ in range(600):
+        clock.now += play.random.choice([0.0, 0.0, 0.01, 0.3, 2.0])
+        play.step()
+        play.check_limits()
+        if play.random.random() < 0.3:
+            turn(limited, 1)
+            play.write_records()
+            play.check_limits()
+        play.open = [(call, front) for call, front in play.open if front.call is call]
+    play.close()
+
+    assert clock.now - BEGINNING > 120
+    assert [meter.reserved for meter in play.meters] == [0] * len(play.meters)
+    for meter in play.meters:
+        if isinstance(meter, CalendarMeter):
+            assert meter.used == sum(charges_of(meter, limited.journal.records)), str(meter.limit)
+
+
+def charges_of(meter, records):
+    """What the records charge to a meter's window: all that a restart would find."""
+    kind, id_ = meter.subject
+    for record in records:
+        if meter.starts_at <= record.started_at < meter.ends_at and (kind == "user" or record.key_id == id_):
+            yield {"requests": record.charged, "tokens": record.charged_tokens}.get(
+                meter.unit, record.charged_cost
+            )
+
+
+BEGINNING = 1_795_161_600.0
+
+
+class VirtualClock:
+    def __init__(self):
+        self.now = BEGINNING
+
+    def __call__(self):
+        return self.now

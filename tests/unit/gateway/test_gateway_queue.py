@@ -177,6 +177,28 @@ def test_queue_is_bounded_for_all_and_for_each_key(make_stage, limited):
     assert [front.head["status"][:3] if front.sent else "" for front in fronts] == ["", "", "429", "", "429"]
 
 
+def test_call_that_finds_the_queue_full_is_told_so_and_to_come_back_later(limited, error_of):
+    limited.gateway.queue._most = 0
+    limit(limited, "10/1s wait 5s")
+    for _ in range(10):
+        chat(limited)
+
+    _, front = chat(limited)
+
+    assert "as many calls as may are waiting already" in error_of(front)["message"]
+    assert int(front.head["retry-after"]) >= 1
+
+
+def test_call_that_has_waited_in_vain_is_told_how_long(limited, error_of):
+    limit(limited, "1 concurrent wait 1s")
+    chat(limited)
+    _, front = chat(limited)
+
+    wait(limited, 1.05)
+
+    assert "The call waited 1.0 s for room." in error_of(front)["message"]
+
+
 def test_caller_who_leaves_the_queue_holds_nothing(limited, answer):
     (meter,) = limit(limited, ONE_AT_A_TIME)
     first, _ = chat(limited, text="first")

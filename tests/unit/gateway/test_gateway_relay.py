@@ -18,14 +18,35 @@ def test_body_goes_to_the_backend_byte_for_byte_when_nothing_must_change(served,
     assert served.link.sent == [(b"/chat/completions", body)]
 
 
-@pytest.mark.parametrize(
-    "extra", [b'"Model":"evil"', b'"MODEL":"evil"', b'"mod\\u0065l":"acme/chat"', b'"model":"acme/chat"']
-)
-def test_body_with_a_second_spelling_of_model_is_made_unambiguous(served, front, extra):
+@pytest.mark.parametrize("extra", [b'"mod\\u0065l":"acme/chat"', b'"model":"acme/chat"'])
+def test_body_that_names_the_model_twice_is_made_unambiguous(served, front, extra):
     served.call(body=b'{"messages":[{}],' + extra + b',"model":"acme/chat"}', front=front)
 
     ((_, sent),) = served.link.sent
-    assert json.loads(sent, object_pairs_hook=list) == [("messages", [[]]), ("model", "acme/chat")]
+    pairs = json.loads(sent, object_pairs_hook=list)
+    assert sorted(pairs) == [("messages", [[]]), ("model", "acme/chat")]
+
+
+@pytest.mark.parametrize("name", ["Model", "MODEL", "N", "Stream", "Messages", "Stream_Options"])
+def test_body_with_a_second_spelling_of_a_field_is_refused(served, front, error_of, name):
+    served.call(body={"messages": [{}], name: "evil", "model": "acme/chat"}, front=front)
+
+    assert (error_of(front)["code"], error_of(front)["param"]) == ("invalid_request", name)
+    assert served.link.sent == []
+
+
+@pytest.mark.parametrize(
+    "extra", [{"Model": "evil"}, {"Stream": True}, {"messages": [{}]}, {"model": "evil"}]
+)
+@pytest.mark.parametrize("path", [b"/api/v1/models/acme/chat/inference", b"/api/v1/generate"])
+def test_parameters_choose_no_model_and_no_prompt(served, front, error_of, path, extra):
+    inner = {name: value for name, value in extra.items() if path.endswith(b"inference") or name != "model"}
+    body = {"input": "x", "parameters": inner} if path.endswith(b"inference") else {"prompt": "x", **inner}
+    served.call(path, body, front=front)
+
+    if inner:
+        assert error_of(front)["param"] == next(iter(extra))
+        assert served.link.sent == []
 
 
 def test_callers_key_is_not_sent_to_the_backend(served, front):

@@ -1,9 +1,11 @@
 """Step 6: the record first, then the last bytes, whatever way a call ends."""
 
 import json
+import time
+from email.utils import parsedate_to_datetime
 
 import pytest
-from gateway_fakes import GOOD, FakeFront, FakeLink, chunk, model, principal, stream
+from gateway_fakes import GOOD, STREAM, STREAM_HEAD, FakeFront, FakeLink, chunk, model, principal, stream
 
 from lingpai.lane.upstream import Failure
 
@@ -243,3 +245,20 @@ def test_fault_of_ours_is_answered_logged_and_given_back(served, front, error_of
     assert "secret detail" in caplog.text
     assert call.request_id.decode() in caplog.text
     assert served.limiter.held == 0
+
+
+def test_headers_are_about_the_present_however_long_the_call_took(stage, served, answer):
+    """Told of its beginning, a smooth rate would have to go back to it."""
+    asked = []
+    served.gateway.rate_limit_headers = lambda meters, now: asked.append(now) or b""
+    front = FakeFront()
+    unary = served.call(front=front)
+    unary.started_at -= 3600
+    answer(unary, GOOD)
+    streamed = served.call(body=STREAM)
+    streamed.started_at -= 3600
+    streamed.response_started(200, STREAM_HEAD)
+
+    assert all(abs(now - time.time()) < 60 for now in asked)
+    assert len(asked) == 2
+    assert abs(parsedate_to_datetime(front.head["date"]).timestamp() - time.time()) < 60

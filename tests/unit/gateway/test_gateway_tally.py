@@ -1,11 +1,14 @@
 """How many tokens a call used: reported, counted or estimated; what early leavers pay; what backends may not claim."""
 
+import asyncio
 import json
 
 import pytest
 from gateway_fakes import GOOD, STREAM, STREAM_HEAD, FakeBackend, FakeFront, chunk, model, usage_chunk
-from gateway_limits import PRICE, chat, limit, turn
+from gateway_limits import PRICE, chat, limit, turn, wait
 
+from lingpai.gateway import farewell
+from lingpai.gateway import stream as stream_module
 from lingpai.lane.upstream import Failure
 
 TEXT = {"choices": [{"message": {"content": "one two three"}}]}
@@ -83,6 +86,17 @@ def test_stream_without_usage_is_counted_by_the_models_own_tokenizer(served):
     turn(served)
 
     assert counts(served)[1:] == (9, "counted")
+
+
+def test_stream_that_is_too_long_to_be_kept_is_estimated(served, monkeypatch):
+    monkeypatch.setattr(stream_module, "MAX_KEPT_BYTES", 100)
+    served.serve_only(model(tokenizer="a tokenizer"))
+    call = streamed(served, *(chunk("word ") for _ in range(20)))
+
+    call.response_finished()
+    turn(served)
+
+    assert counts(served)[1:] == (20, "estimated")
 
 
 def test_tokenizer_that_fails_leaves_an_estimate(served, answer):
@@ -170,6 +184,7 @@ def test_backend_that_uses_more_than_it_was_told_is_charged_to_the_limit_and_nam
     assert (record.completion_tokens, record.charged_tokens) == (5000, 1000)
     assert (meter.used, meter.reserved) == (1000, 0)
     assert "backend gpu-1 used more tokens than it was told to" in caplog.text
+    assert "backend gpu-1 used more than the limits of a call had left" in caplog.text
 
 
 # -- prices
@@ -245,7 +260,7 @@ def test_caller_who_leaves_a_stream_is_counted_by_the_tokenizer_and_holds_until_
     held = limited.gateway.held_for(("key", "k1"), [])
     turn(limited)
 
-    assert held == [(call.started_at, call.reserved)]
+    assert [each[:2] for each in held] == [(call.started_at, call.reserved)]
     assert counts(limited) == (9 + 3, 4, "counted")
     assert (meter.used, meter.reserved) == (16, 0)
     assert limited.gateway.held_for(("key", "k1"), []) == []
@@ -317,3 +332,71 @@ def test_reservation_stays_until_the_record_is_written(limited, answer):
 
     assert before == call.reserved.tokens
     assert (meter.used, meter.reserved) == (7, 0)
+
+
+# -- who leaves between the last word and the usage
+
+
+def finish():
+    event = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
+    return b"data: " + json.dumps(event).encode() + b"\n\n"
+
+
+def leave_at_the_end(stage):
+    """A stream whose caller leaves when the model has finished; and the backend's connection."""
+    front = FakeFront()
+    call = streamed(stage, chunk("word "), finish(), front=front)
+    upstream = call.upstream
+    front.call = None
+    call.caller_left()
+    return call, upstream
+
+
+def test_usage_is_waited_for_when_the_model_has_finished(limited):
+    (meter,) = limit(limited, "100000 tokens/day")
+
+    call, upstream = leave_at_the_end(limited)
+    turn(limited)
+    before = list(limited.journal.records), meter.reserved
+    upstream.receiver.response_data(usage_chunk())
+    turn(limited)
+
+    assert before == ([], call.reserved.tokens)
+    assert counts(limited) == (3, 4, "reported")
+    assert limited.journal.record.end_reason == "client_gone"
+    assert upstream.told[-1] == "abort"
+    assert (meter.used, meter.reserved) == (7, 0)
+    assert limited.gateway.counting == set()
+
+
+@pytest.mark.parametrize("end", ["finished", "failed", "done", "too late", "server stops"])
+def test_usage_that_does_not_come_is_estimated(limited, monkeypatch, end):
+    monkeypatch.setattr(farewell, "PATIENCE_S", 0.01 if end == "too late" else 60)
+    _, upstream = leave_at_the_end(limited)
+    turn(limited)
+
+    if end == "finished":
+        upstream.receiver.response_finished()
+    elif end == "failed":
+        upstream.receiver.response_failed(Failure.CLOSED, "")
+    elif end == "done":
+        upstream.receiver.response_data(b"data: [DONE]\n\n")
+    elif end == "server stops":
+        for task in asyncio.all_tasks(limited.gateway.loop):
+            task.cancel()
+    wait(limited, 0.05)
+
+    assert limited.journal.record.counted == "estimated"
+    assert limited.journal.record.end_reason == "client_gone"
+
+
+def test_backend_is_stopped_at_once_while_the_model_has_more_to_say(limited):
+    front = FakeFront()
+    call = streamed(limited, chunk("word "), front=front)
+    upstream = call.upstream
+
+    front.call = None
+    call.caller_left()
+
+    assert upstream.told == ["abort"]
+    assert limited.journal.record.end_reason == "client_gone"

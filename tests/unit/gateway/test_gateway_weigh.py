@@ -74,6 +74,26 @@ def test_length_that_the_caller_names_is_kept_and_reserved(limited):
     assert 500 < call.reserved.tokens < 1000
 
 
+def test_body_that_names_its_length_plainly_is_sent_as_it_came(limited):
+    limit(limited, "100000 tokens/day")
+    body = b'{"model" : "acme/chat", "max_tokens":500, "messages": [{"role":"user","content":"x"}]}'
+
+    limited.call(body=body)
+
+    assert limited.link.sent[-1][1] == body
+
+
+def test_upper_bound_is_reserved_while_there_is_room_and_the_estimate_counts_when_there_is_not(limited):
+    limit(limited, "1000 tokens/day")
+
+    first, _ = chat(limited, max_tokens=500)
+    second, _ = chat(limited, max_tokens=300)
+
+    assert first.reserved == first.weight.most
+    assert first.weight.least == first.weight.most
+    assert second.weight.least.tokens < second.reserved.tokens < second.weight.most.tokens
+
+
 def test_length_over_the_limit_is_refused_with_advice(limited, error_of):
     limit(limited, "1000 tokens/day")
 
@@ -91,7 +111,12 @@ def test_length_over_the_limit_is_refused_with_advice(limited, error_of):
         ({"max_tokens": 10, "max_completion_tokens": 50}, "max_completion_tokens", 50),
         ({"max_tokens": 50.0}, "max_tokens", 50),
         ({"max_tokens": None}, "max_tokens", 4096),
-        ({"Max_Tokens": 9_000_000}, "max_tokens", 4096),
+        ({"maxTokens": 9_000_000}, "max_tokens", 4096),
+        ({"n_predict": 50}, "max_tokens", 50),
+        ({"n_predict": -1, "num_predict": "many", "max_output_tokens": 1e9}, "max_tokens", 4096),
+        ({"max_tokens": 20, "n_predict": 50}, "max_tokens", 20),
+        ({"max_tokens": 20, "options": {"num_predict": 50, "Max_Tokens": 9}}, "max_tokens", 20),
+        ({"max_tokens": 20, "min_tokens": 21}, "max_tokens", 20),
     ],
 )
 def test_backend_reads_one_length_whatever_the_caller_wrote(limited, fields, name, length):
@@ -100,8 +125,10 @@ def test_backend_reads_one_length_whatever_the_caller_wrote(limited, fields, nam
 
     chat(limited, **fields)
 
-    told = {key: value for key, value in sent(limited).items() if key.casefold().startswith("max_")}
-    assert told == {name: length}
+    told = sent(limited)
+    assert told.keys() - {"model", "messages", "options"} == {name}
+    assert told[name] == length
+    assert told.get("options", {}) == {}
 
 
 def test_repeated_length_is_weighed_as_it_is_sent(limited):
@@ -300,3 +327,89 @@ def test_backend_that_obeys_never_uses_more_than_was_granted(price, prompt, long
     assert 1 <= told <= longest
     assert used.tokens <= granted.tokens
     assert cost <= max(granted.usd, granted.cny)
+
+
+def test_length_that_is_said_once_leaves_the_body_as_it_is(limited):
+    limit(limited, "100000 tokens/day")
+    body = b'{"model":"acme/chat", "messages":[{"role":"user","content":"x"}], "max_tokens":10, "temperature":0.50}'
+
+    limited.call(body=body)
+
+    assert limited.link.sent[-1][1] == body
+
+
+@pytest.mark.parametrize("blank", [b"\n", b" ", b"\t\r\n"])
+def test_blanks_in_front_of_the_body_change_nothing(limited, blank):
+    limit(limited, "100000 tokens/day")
+    body = blank + b'{"model":"acme/chat","messages":[{"role":"user","content":"x"}]}'
+
+    call = limited.call(body=body)
+
+    assert call.weight.answers.choices == 1
+    assert sent(limited)["max_tokens"] == 4096
+
+
+@pytest.mark.parametrize("name", ["N", "Best_Of", "Messages", "Stream_Options", "N_Predict", "Max_Tokens"])
+def test_what_another_case_would_hide_is_refused(limited, error_of, name):
+    (meter,) = limit(limited, "100000 tokens/day")
+
+    _, front = chat(limited, **{name: 1000})
+
+    assert error_of(front)["param"] == name
+    assert (limited.link.sent, meter.used) == ([], 0)
+
+
+def test_prompt_is_weighed_as_it_is_sent(limited):
+    """What stands in `parameters` is sent beside the prompt."""
+    limit(limited, "100000 tokens/day")
+
+    call = limited.call(
+        b"/api/v1/models/acme/chat/inference",
+        {"input": "x", "parameters": {"chat_template": "long text " * 500}},
+    )
+
+    assert call.weight.prompt.likely >= 1000
+
+
+def test_prompts_given_as_vectors_have_answers_too(limited):
+    limit(limited, "100000 tokens/day")
+
+    call = limited.call(
+        b"/v1/completions",
+        {"model": "acme/chat", "prompt": ["a", "b"], "prompt_embeds": ["QUJD"] * 3, "max_tokens": 10},
+    )
+
+    assert call.weight.answers.choices == 5
+
+
+def form(*parts):
+    """A form with a file of each (type, bytes)."""
+    pieces = [
+        b'--b\r\nContent-Disposition: form-data; name="file%d"; filename="f"\r\nContent-Type: %b\r\n\r\n%b\r\n'
+        % (number or 0, kind, data)
+        for number, (kind, data) in enumerate(parts)
+    ]
+    return b"".join(pieces).replace(b'"file0"', b'"file"') + b"--b--\r\n"
+
+
+@pytest.mark.parametrize(
+    ("files", "tokens"),
+    [
+        ([(b"audio/wav", b"RIFF\xff")], 1500),
+        ([(b"audio/wav", b"RIFF\xff"), (b"image/png", b"\xff")], 3000),
+        ([(b"text/plain", b"long text " * 2000)], 5000),
+        ([(b"application/octet-stream", b"long text " * 2000)], 5000),
+    ],
+)
+def test_files_in_a_form_are_weighed(limited, files, tokens):
+    limited.serve_only(model("acme/scribe", "automatic-speech-recognition"))
+    (meter,) = limit(limited, "100000 tokens/day")
+
+    call = limited.call(
+        b"/v1/audio/transcriptions",
+        form(*files),
+        headers=[(b"content-type", b"multipart/form-data; boundary=b")],
+    )
+
+    assert tokens <= call.weight.least.tokens <= tokens + 200 + tokens // 4
+    assert meter.reserved >= tokens

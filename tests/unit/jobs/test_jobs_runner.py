@@ -56,6 +56,17 @@ def test_work_is_repeated(run):
     run(test)
 
 
+def test_first_round_can_come_sooner_than_the_others(run):
+    async def test(jobs):
+        rounds = Rounds(wanted=1)
+        jobs.every(3600, "count", rounds, first_after=0.001)
+        await rounds.enough.wait()
+        await asyncio.sleep(0.01)
+        return rounds.count
+
+    assert run(test) == 1
+
+
 @pytest.mark.parametrize("is_async", [False, True])
 def test_failing_round_is_logged_and_the_next_one_comes(run, caplog, is_async):
     async def test(jobs):

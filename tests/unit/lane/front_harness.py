@@ -77,10 +77,11 @@ class App:
     def __init__(self):
         self.scopes = []
         self.go_on = asyncio.Event()
+        self.reads_bodies = True
 
     async def __call__(self, scope, receive, send):
         self.scopes.append(scope)
-        body, more = b"", True
+        body, more = b"", self.reads_bodies
         while more:
             message = await receive()
             body += message.get("body", b"")

@@ -10,7 +10,7 @@ from front_harness import get, post, settled
 
 from lingpai.lane import doorman as doorman_module
 from lingpai.lane import front as front_module
-from lingpai.lane.doorman import FREE_OFFENCES, Bounds, Doorman, is_shared
+from lingpai.lane.doorman import FREE_OFFENCES, Bounds, Doorman, is_shared, network_of
 from lingpai.lane.server import most_connections, raise_descriptor_limit
 
 HERE = "203.0.113.7"
@@ -322,7 +322,7 @@ def test_offences_of_many_addresses_do_not_fill_the_memory(monkeypatch):
     doorman = Doorman(Bounds())
 
     for number in range(1000):
-        doorman.forgives(f"2001:db8::{number:x}", 0.0)
+        doorman.forgives(f"2001:db8:0:{number:x}::1", 0.0)
 
     assert len(doorman._offences) == 100
 
@@ -334,6 +334,7 @@ def test_offender_is_not_listened_to_for_a_while_and_then_is(run, lane):
             await caller.send(post())
             await caller.answer()
             front = running.calls.opened[0].front
+            front.caller_address = HERE  # over this connection others might call, were it this machine
             for _ in range(front_module.FREE_OFFENCES + 1):
                 front.slow_down()
             await caller.send(post())
@@ -469,3 +470,67 @@ def test_connections_inherit_how_vanished_callers_are_noticed(run, lane):
             )
 
     assert run(test()) == (1, 60_000)
+
+
+@pytest.mark.parametrize(
+    ("address", "network"),
+    [
+        ("192.0.2.7", "192.0.2.7"),
+        ("::ffff:192.0.2.7", "192.0.2.7"),
+        ("2001:db8:0:1::5", "2001:db8:0:1::/64"),
+        ("2001:db8:0:1:ffff::9", "2001:db8:0:1::/64"),
+        ("2001:db8:0:2::5", "2001:db8:0:2::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("::1", "::1"),
+        ("", ""),
+        ("not:an:address", "not:an:address"),
+    ],
+)
+def test_bounds_are_kept_for_what_one_customer_has(address, network):
+    assert network_of(address) == network
+
+
+def test_addresses_of_one_ipv6_network_share_their_bounds():
+    doorman = Doorman(Bounds(connections_per_address=2, calls_per_address=1))
+    guests = [Guest(f"2001:db8:0:1::{number}") for number in range(3)]
+
+    refusals = [doorman.admit(guest, guests, 1, 0.0) for guest in guests]
+    calls = [doorman.begin_call(guest.caller_address) for guest in guests[:2]]
+    doorman.leave(guests[0])
+    doorman.end_call(guests[1].caller_address)
+
+    assert [refusal and refusal[0] for refusal in refusals] == [None, None, 429]
+    assert calls == [True, False]
+    assert doorman.admit(guests[2], guests, 1, 0.0) is None
+    assert doorman.begin_call(guests[2].caller_address)
+
+
+def test_connection_of_a_proxy_is_not_held_up_for_one_of_its_callers(run, lane):
+    """Good calls came over it, so others than the offender wait for their answers there."""
+
+    async def test():
+        async with lane() as running:
+            caller = await running.caller()
+            await caller.send(post())
+            await caller.answer()
+            front = running.calls.opened[0].front
+            for _ in range(front_module.FREE_OFFENCES * 3):
+                front.slow_down()
+                front._finished += 1  # the worthless one was answered
+            return front._is_held
+
+    assert run(test()) is False
+
+
+def test_unread_body_of_an_offence_is_not_waited_for(run, lane):
+    """Half of a body has come; whoever sent it reads the answer, and then the end."""
+
+    async def test():
+        async with lane() as running:
+            running.app.reads_bodies = False
+            caller = await running.caller()
+            await caller.send(b"POST /offence HTTP/1.1\r\nhost: h\r\ncontent-length: 1000\r\n\r\nhalf")
+            answer = await caller.answer()
+            return answer[0], await caller.rest()
+
+    assert run(test()) == (200, b"")

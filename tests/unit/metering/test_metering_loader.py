@@ -9,7 +9,7 @@ from sqlalchemy import select
 from lingpai.metering import loader as loader_module
 from lingpai.metering.loader import SqliteLoader
 from lingpai.metering.segments import START
-from lingpai.metering.tables import usage_damage, usage_marks, usage_records, usage_rollups
+from lingpai.metering.tables import usage_charges, usage_damage, usage_marks, usage_records, usage_rollups
 
 
 @pytest.fixture
@@ -117,6 +117,29 @@ def test_projects_are_summed_apart(loader, make_record, tables):
     loader.load([make_record(), make_record(project_id="prj_other")], (1, 1))
 
     assert [row["project_id"] for row in tables.rows(usage_rollups)] == ["prj_ada", "prj_other"]
+
+
+def test_what_limits_were_charged_is_kept_apart_from_keys_and_tasks(loader, make_record, tables):
+    """A row for each user, project and model together, for each model and for each client."""
+    records = [make_record(key_id=f"key-{n}", task=f"task-{n}") for n in range(5)]
+    loader.load([*records, make_record(client_id="app", currency="CNY")], (1, 1))
+    loader.load([make_record(user_id="usr_bob", project_id="", model="", client_id="app")], (1, 2))
+
+    rows = [tuple(row.values())[1:] for row in tables.rows(usage_charges)]
+    assert rows == [
+        ("client", "app", "", "", 2, 60, 1500, 1500),
+        ("model", "lingpai/eliza", "", "", 6, 180, 7500, 1500),
+        ("user", "usr_ada", "prj_ada", "lingpai/eliza", 6, 180, 7500, 1500),
+        ("user", "usr_bob", "", "", 1, 30, 1500, 0),
+    ]
+
+
+def test_what_was_charged_nothing_leaves_no_charges(loader, make_record, tables):
+    """A program that is refused all the time makes no rows."""
+    nothing = {"charged": 0, "charged_tokens": 0, "charged_cost": 0}
+    loader.load([make_record(end_reason="refused", client_id="app", **nothing)], (1, 1))
+
+    assert tables.rows(usage_charges) == []
 
 
 def test_marks_say_where_the_records_of_a_bucket_are(loader, make_record, tables):

@@ -7,10 +7,11 @@ import threading
 import pytest
 from sqlalchemy import delete, insert, select, text
 
+from lingpai.metering import rebuild as rebuild_module
 from lingpai.metering.loader import SqliteLoader
 from lingpai.metering.rebuild import Rebuild
 from lingpai.metering.retention import Retention
-from lingpai.metering.tables import usage_marks, usage_rollups
+from lingpai.metering.tables import usage_charges, usage_marks, usage_rollups
 
 AT = 1_800_000_000.0
 DAY = 86_400
@@ -35,6 +36,7 @@ def random_record(make_record):
             cost=chance.choice([0, 5, 10**18]),
             charged_cost=chance.choice([0, 3]),
             currency=chance.choice(["", "USD", "CNY"]),
+            client_id=chance.choice(["", "app"]),
         )
 
     return draw
@@ -47,7 +49,8 @@ def state(database):
     def read():
         with database.read() as connection:
             rollups = connection.execute(select(usage_rollups)).all()
-            return rollups, connection.execute(select(usage_marks).order_by("bucket_start")).all()
+            marks = connection.execute(select(usage_marks).order_by("bucket_start")).all()
+            return rollups, marks, connection.execute(select(usage_charges)).all()
 
     return read
 
@@ -111,7 +114,8 @@ def test_only_what_is_asked_for_is_looked_at(database, load, state):
 
 def test_sums_of_deleted_records_stay(database, load, state):
     """Of that time they are all there is; also when late records came after the others had gone."""
-    load({"started_at": AT - 200 * DAY}, {"started_at": AT - 200 * DAY + 1}, {"started_at": AT})
+    load({"started_at": AT - 200 * DAY}, {"started_at": AT - 200 * DAY + 1})
+    load(*({"started_at": AT - day * DAY} for day in range(7)))
     asyncio.run(Retention(database, 100, clock=lambda: AT, pause_s=0).expire())
     load({"started_at": AT - 200 * DAY + 2})
 
@@ -119,7 +123,44 @@ def test_sums_of_deleted_records_stay(database, load, state):
 
     assert report.repaired == ()
     assert report.since == AT - 100 * DAY
-    assert [row.requests for row in state()[0]] == [3, 1]
+    assert [row.requests for row in state()[0]] == [3, *[1] * 7]
+
+
+def test_charges_are_put_right_as_well(database, load, state):
+    """Wrong, missing and invented ones, of every kind."""
+    load({"client_id": "app"}, {"user_id": "usr_bob", "currency": "CNY"})
+    before = state()
+    damage(
+        database,
+        "UPDATE usage_charges SET charged = 9 WHERE kind = 'model'",
+        "DELETE FROM usage_charges WHERE kind = 'client' OR id = 'usr_bob'",
+        "INSERT INTO usage_charges VALUES (900, 'user', 'x', '', '', 1, 0, 0, 0)",
+    )
+
+    report = Rebuild(database).run()
+
+    assert state() == before
+    assert [repair.groups for repair in report.repaired] == [1, 3]
+
+
+def test_a_bucket_is_not_worked_out_again_while_the_database_is_locked(database, load, state, monkeypatch):
+    """Only what has arrived since it was read is read then; the ingester would have to wait."""
+    load(*({"started_at": AT + n} for n in range(100)))
+    before = state()
+    damage(database, "UPDATE usage_rollups SET requests = 1", "DELETE FROM usage_charges")
+    read = []
+    summed = rebuild_module._summed
+
+    def remember(connection, bucket, first, last):
+        read.append((first, last))
+        return summed(connection, bucket, first, last)
+
+    monkeypatch.setattr(rebuild_module, "_summed", remember)
+    monkeypatch.setattr(rebuild_module, "_STRETCH", 40)
+    Rebuild(database).run()
+
+    assert state() == before
+    assert read == [(1, 40), (41, 80), (81, 100)]
 
 
 def test_it_is_exact_while_records_keep_coming(database, database_path, random_record, state):

@@ -1,11 +1,16 @@
 """Calls one by one: in pages that no insert moves, through many millions of others, and all of them at once."""
 
 import pytest
+from sqlalchemy import event
 
 from lingpai.metering import requests as requests_module
 from lingpai.metering.requests import RequestFilter, SqlRequestStore
 
 AT = 1_800_000_000.0
+
+
+def request_id(made_at, number=1):
+    return f"req_{int(made_at):08x}aaaaaaaaaaaa{number:08x}"
 
 
 @pytest.fixture
@@ -134,11 +139,21 @@ def test_a_page_ends_after_so_many_calls_looked_at_and_says_where_to_go_on(store
 def test_one_call_is_found_by_its_id(store, load_named, monkeypatch):
     """However far back; another user's is not there."""
     monkeypatch.setattr(requests_module, "_STRETCH", 10)
+    ids = [request_id(AT + 10 * number, number) for number in range(700)]
+    load_named(range(700), lambda number: {"request_id": ids[number]})
+
+    assert store.find(ids[3]).started_at == AT + 30
+    assert store.find(ids[3], user_id="usr_bob") is None
+    assert store.find(request_id(AT, number=700)) is None
+
+
+def test_id_of_an_older_version_is_looked_for_among_the_newest(store, load_named, monkeypatch):
+    """It says nothing of its time, and to look through all of them would take too long."""
+    monkeypatch.setattr(requests_module, "_STRETCH", 10)
     load_named(range(700))
 
-    assert store.find("r3").started_at == AT + 30
-    assert store.find("r3", user_id="usr_bob") is None
-    assert store.find("r700") is None
+    assert store.find("r690").started_at == AT + 6900
+    assert store.find("r3") is None
 
 
 def test_an_export_has_everything_once_and_leaves_out_what_comes_meanwhile(store, load_named):
@@ -151,3 +166,59 @@ def test_an_export_has_everything_once_and_leaves_out_what_comes_meanwhile(store
     found += [record.request_id for chunk in chunks for record in chunk]
 
     assert found == [f"r{number}" for number in range(1203)]
+
+
+@pytest.mark.parametrize("wanted", [{}, {"since": AT}, {"user_id": "usr_ada"}])
+def test_an_export_and_a_page_ask_once_where_calls_are(store, load_named, database, monkeypatch, wanted):
+    """There may be tens of thousands of marks: not for each of thousands of pieces, nor for each stretch."""
+    monkeypatch.setattr(requests_module, "_STRETCH", 10)
+    load_named(range(200), lambda number: {"status": 500 if number == 0 else 200})
+    asked = []
+
+    @event.listens_for(database._engine, "before_cursor_execute")
+    def note(_, cursor, statement, *rest):
+        asked.append("usage_marks" in statement)
+
+    assert sum(len(chunk) for chunk in store.all(RequestFilter(**wanted))) == 200
+    assert sum(asked) == 1
+
+    asked.clear()
+    assert len(store.page(RequestFilter(status=(500, 500), **wanted), limit=5).records) == 1
+    assert sum(asked) == 1
+
+
+def test_request_is_looked_for_where_its_id_says(store, load, monkeypatch):
+    """Not in all that was ever recorded: whoever asks for ids that are none would make the server read it all."""
+    day = 86_400
+    wanted = [request_id(AT + day * number) for number in range(5)]
+    load(*({"request_id": wanted[number], "started_at": AT + day * number + 1} for number in range(5)))
+    looked_at = []
+    between = requests_module._records_between
+
+    def note(connection, wanted, start, end, **options):
+        looked_at.append((start, end))
+        return between(connection, wanted, start, end, **options)
+
+    monkeypatch.setattr(requests_module, "_records_between", note)
+    monkeypatch.setattr(requests_module, "_STRETCH", 1)
+
+    assert store.find(wanted[2]).started_at == AT + 2 * day + 1
+    assert store.find(request_id(AT + day, number=7)) is None
+    assert [
+        record.request_id for record in store.page(RequestFilter(request_id=wanted[3]), limit=5).records
+    ] == [wanted[3]]
+    assert len(looked_at) <= 5
+
+
+@pytest.mark.parametrize("late_s", [0, 100, 3 * 3600])
+def test_request_whose_body_came_slowly_is_found(store, load, late_s):
+    load({"request_id": request_id(AT), "started_at": AT + late_s})
+
+    assert store.find(request_id(AT)).started_at == AT + late_s
+
+
+def test_request_outside_of_the_time_asked_for_is_not_listed(store, load):
+    load({"request_id": request_id(AT), "started_at": AT})
+    wanted = RequestFilter(request_id=request_id(AT), since=AT + 10)
+
+    assert store.page(wanted, limit=5).records == []

@@ -34,7 +34,7 @@ UNITS = {"requests": 1, "tokens": 30, "USD": 1500}
 def test_charges_are_counted_from_the_very_moment(store, load, subject, since):
     """Within a bucket as exactly as at its start, in every unit and for every subject."""
     times = [AT - 1, AT, AT + 0.5, AT + 60, AT + 899.5, AT + 900, AT + 901, AT + 901.25, AT + 1800, AT + 5000]
-    load(*({"started_at": time, "client_id": "app"} for time in times))
+    load(*({"started_at": time, "client_id": "app", "duration_ms": 0.0} for time in times))
 
     for unit, amount in UNITS.items():
         assert store.charged_since(subject, unit, since) == amount * sum(time >= since for time in times)
@@ -57,7 +57,7 @@ def test_only_what_was_charged_counts(store, load):
             charged = [store.charged_since(subject, unit, since) for unit in UNITS]
             assert charged == [3, 35, 1507]
         assert store.charges_since(subject, "requests", AT) == [(AT, 1), (AT, 2)]
-        assert store.charges_since(subject, "tokens", AT) == [(AT, 30), (AT, 5)]
+        assert store.charges_since(subject, "tokens", AT) == [(AT + 0.0455, 30), (AT + 0.0455, 5)]
 
 
 def test_currencies_are_counted_apart(store, load):
@@ -67,7 +67,7 @@ def test_currencies_are_counted_apart(store, load):
     for since in (AT, AT - 1):
         assert store.charged_since(KEY, "USD", since) == 1500
         assert store.charged_since(KEY, "CNY", since) == 9
-    assert store.charges_since(KEY, "CNY", AT) == [(AT, 9)]
+    assert store.charges_since(KEY, "CNY", AT) == [(AT + 0.0455, 9)]
 
 
 def test_money_adds_up_beyond_64_bits(store, load):
@@ -99,16 +99,50 @@ def test_a_key_counts_alone_and_others_with_all_their_keys(store, load):
 
 def test_where_records_are_gone_the_charges_of_a_bucket_come_at_its_end(store, load, database):
     """Late rather than early: a limit made from them lets nothing through that it should not."""
-    load({"started_at": AT + 1}, {"started_at": AT + 2}, {"started_at": AT + 901}, {"started_at": AT + 1801})
+    load(*({"started_at": AT + seconds, "client_id": "app"} for seconds in (1, 2, 901, 1801)))
     with database.write() as connection:
         connection.execute(insert(usage_retention).values(id=1, kept_since=int(AT) + 1800))
         connection.execute(delete(usage_records).where(usage_records.c.started_at < AT + 900))
 
-    charges = store.charges_since(KEY, "tokens", AT + 1.5)
+    for subject in SUBJECTS:
+        charges = store.charges_since(subject, "tokens", AT + 1.5)
 
-    assert charges == [(AT + 900, 60), (AT + 1800, 30), (AT + 1801, 30)]
-    assert store.charges_since(KEY, "tokens", AT + 1800) == [(AT + 1801, 30)]
-    assert store.charged_since(KEY, "requests", AT) == 4
+        assert charges == [(AT + 900, 60), (AT + 1800, 30), (AT + 1801.0455, 30)]
+        assert store.charges_since(subject, "tokens", AT + 1800) == [(AT + 1801.0455, 30)]
+        assert store.charged_since(subject, "requests", AT) == 4
+        assert store.charged_since(subject, "requests", AT + 1.5) == 4
+
+
+def test_tokens_and_money_are_charged_when_a_call_has_ended(store, load):
+    """What it used beyond its reservation was taken then; a rate that took it for older would let more through."""
+    load({"started_at": AT, "duration_ms": 3599_000.0}, {"started_at": AT + 1, "duration_ms": 500.0})
+
+    assert store.charges_since(KEY, "tokens", AT) == [(AT + 1.5, 30), (AT + 3599, 30)]
+    assert store.charges_since(KEY, "USD", AT) == [(AT + 1.5, 1500), (AT + 3599, 1500)]
+    assert store.charges_since(KEY, "requests", AT) == [(AT, 1), (AT + 1, 1)]
+
+
+@pytest.mark.parametrize("subject", SUBJECTS[1:])
+def test_a_question_costs_the_same_whatever_the_number_of_keys(store, load, database, subject):
+    """The first call on a limited model waits for it, and a million keys may have called that model this month."""
+    steps = []
+
+    @event.listens_for(database._engine, "before_cursor_execute")
+    def count(_, cursor, *rest):
+        cursor.connection.set_progress_handler(lambda: steps.append(1), 1)
+
+    def cost():
+        steps.clear()
+        for unit in UNITS:
+            store.charged_since(subject, unit, AT + 1)
+        return len(steps)
+
+    load({"client_id": "app"}, {"started_at": AT + 900, "client_id": "app"})
+    with_one_key = cost()
+    load(*({"started_at": AT + 901, "key_id": f"key-{n}", "client_id": "app"} for n in range(2000)))
+
+    assert store.charged_since(subject, "requests", AT + 1) == 2001
+    assert cost() <= with_one_key
 
 
 def test_an_unknown_subject_used_nothing(store):

@@ -17,6 +17,7 @@ from lingpai.storage.upgrade import upgrade
 _OURS = {
     "usage_records",
     "usage_rollups",
+    "usage_charges",
     "usage_marks",
     "usage_damage",
     "usage_retention",
@@ -62,7 +63,8 @@ def test_what_an_older_release_recorded_stays_and_counts(tmp_path):
     assert (rollup.project_id, rollup.requests, rollup.reasoning_tokens, rollup.charged_usd) == ("", 1, 8, 0)
     assert [tuple(mark) for mark in marks] == [(1_800_000_000, 1, 3), (1_800_000_900, 2, 2)]
     assert store.charges_since(("key", "k"), "requests", 0)[0] == (1_800_000_001.5, 1)
-    assert store.charged_since(("user", "u"), "requests", 1_800_000_000) == 4
+    for subject in (("user", "u"), ("model", "m"), ("user_model", "u m")):
+        assert store.charged_since(subject, "requests", 1_800_000_000) == 4
     database.close()
 
 

@@ -1,17 +1,22 @@
 """Drives the limit engine and the slow model side by side, and compares them after each step."""
 
-from collections.abc import Iterable
+import asyncio
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from quota_doubles import VirtualClock
 from slow_model import Call, SlowCalendar, SlowLimit, SlowModel, SlowRateLimit
 
 from lingpai.quotas.amounts import NOTHING, ONE, Amounts
+from lingpai.quotas.description import describe
 from lingpai.quotas.grammar import parse_limit
+from lingpai.quotas.headers import rate_limit_headers
 from lingpai.quotas.interfaces import Subject
 from lingpai.quotas.limiter import LimitSet, MemoryLimiter, limit_set
+from lingpai.quotas.loader import MeterLoader
 from lingpai.quotas.meter import Meter
 from lingpai.quotas.refusal import Refusal
+from lingpai.quotas.under_way import CallUnderWay
 
 SUBJECTS: tuple[Subject, ...] = (
     ("key", "k1"),
@@ -57,6 +62,9 @@ class OpenCall:
     call: Call
     limits: LimitSet
     reserved: Amounts
+
+    def hold_to(self, meters: Sequence[Meter]) -> None:
+        self.limits = limit_set((*self.limits.meters, *meters))
 
 
 class EngineAgainstModel:
@@ -112,9 +120,18 @@ class EngineAgainstModel:
         call = self.model.admit(slow, caller, now, answer)
         for limit, meter in stricter:
             # Whatever made the engine stricter was over, and both begin again with this call.
-            limit.is_exact = answer[meter.index] > 0
+            if answer[meter.index] > 0:
+                limit.slack = 0
         self.open.append(OpenCall(call, limits, answer))
         self.outcomes["admitted"] += 1
+
+    def look_back(self, caller: tuple[Subject, ...], seconds: float) -> None:
+        """Somebody asks with an old reading of the clock, as at the end of a long call; that changes nothing."""
+        meters, past = self._set_of(caller)[0].meters, self.clock.now - seconds
+        rate_limit_headers(meters, past)
+        describe(meters, past)
+        for meter in meters:
+            meter.free_at(past)
 
     def settle(self, number: int, used: Amounts) -> None:
         """An open call ends having used that; NOTHING gives all of it back."""
@@ -152,18 +169,39 @@ class EngineAgainstModel:
         assert self.meters[subject] == before
 
     def replace_limits(self, subject: Subject, texts: tuple[str, ...]) -> None:
-        """The subject leaves memory and comes back, perhaps with other limits; while no call of its is under way."""
-        if any(subject in opened.call.subjects for opened in self.open):
+        """The subject leaves memory and comes back, perhaps with other limits; calls under way keep it there."""
+        if self._under_way(subject):
+            self._replace_under_way(subject, texts)
             return
         self.meters[subject] = ()
         self._sets.clear()
         self.limiter.evict_idle(self.clock.now + 1e9, 60, most=100)
-        assert len(self.limiter) == sum(map(len, self.meters.values()))
+        assert len(self.limiter) >= sum(map(len, self.meters.values()))
         snapshot = self.limiter.read_history(subject, texts)
         self.meters[subject] = self.limiter.attach(subject, texts, snapshot)
         self.texts[subject] = tuple(str(meter.limit) for meter in self.meters[subject])
         self.model.load(subject, [meter.limit for meter in self.meters[subject]], self.clock.now)
         self._highest.clear()
+
+    def _replace_under_way(self, subject: Subject, texts: tuple[str, ...]) -> None:
+        loader = MeterLoader(self.limiter, mark=lambda: 0, reached=_reached, under_way=self._under_way)
+        loader.limits_changed(subject)
+        for meter in self.meters[subject]:
+            slow = self._slow(meter)
+            if isinstance(slow, SlowRateLimit) and str(meter.limit.window) in _windows(meter.unit, texts):
+                slow.last = max(slow.last, self.clock.now)
+        self.meters[subject] = asyncio.run(loader.load(subject, texts, ""))
+        self.texts[subject] = tuple(str(meter.limit) for meter in self.meters[subject])
+        self.model.change_limits(subject, [meter.limit for meter in self.meters[subject]], self.clock.now)
+        self._sets.clear()
+        self._highest.clear()
+
+    def _under_way(self, subject: Subject) -> list[CallUnderWay]:
+        return [
+            CallUnderWay(opened.call.time, opened.reserved, opened.hold_to)
+            for opened in self.open
+            if subject in opened.call.subjects
+        ]
 
     def check(self, *, recount: bool = True) -> None:
         """Everything agrees, and no limit holds more than it may."""
@@ -190,6 +228,7 @@ class EngineAgainstModel:
                 f"{meter.limit} of {meter.subject}: {used} used, the model has {expected}"
             )
         assert used >= expected
+        assert used <= expected + limit.slack
         assert meter.remaining(now) == max(meter.amount - used, 0)
         # Never over: only a lowered amount can be below what is used, and then nothing more comes in.
         highest = max(self._highest.get(limit, 0), meter.amount)
@@ -210,3 +249,11 @@ class EngineAgainstModel:
             meters = [meter for subject in caller for meter in self.meters[subject]]
             self._sets[caller] = limit_set(meters), [self._slow(meter) for meter in meters]
         return self._sets[caller]
+
+
+def _windows(unit: str, texts: tuple[str, ...]) -> set[str]:
+    return {str(limit.window) for limit in map(parse_limit, texts) if limit.unit == unit}
+
+
+async def _reached(mark: int) -> bool:
+    return True

@@ -7,9 +7,11 @@ virtual scheduling), in whole microseconds or exact fractions. `recount` checks 
 
 from collections import Counter
 from collections.abc import Iterable
+from datetime import date, datetime, timedelta
 from fractions import Fraction
-from math import ceil
+from math import ceil, inf
 from typing import TypeAlias
+from zoneinfo import ZoneInfo
 
 from lingpai.quotas.amounts import UNITS, Amounts, Unit
 from lingpai.quotas.grammar import Limit
@@ -19,43 +21,74 @@ from lingpai.quotas.windows import CalendarWindow, Duration, Window
 Key: TypeAlias = tuple[Subject, Unit, Window | None]
 Charges: TypeAlias = list[tuple[float, int]]
 
+History: TypeAlias = list[tuple[float, float, int]]
+"""When calls were admitted, when they ended, and what they were charged."""
+
 CLOCK_STEP_S = 60.0
+LONGEST_CALL_S = 3600.0
+ANY = 1 << 100
+"""Slack without a bound."""
+
+
+def window_of(window: CalendarWindow, now: float) -> tuple[int, int]:
+    """Weeks and months are found by walking from day to day; in zones that never skip or repeat midnight."""
+    if window.unit not in {"week", "month"}:
+        return window.bounds(now)
+    zone = ZoneInfo(window.zone)
+    first = datetime.fromtimestamp(now, zone).date()
+    while not _begins(window, first):
+        first -= timedelta(days=1)
+    after = first + timedelta(days=1)
+    while not _begins(window, after):
+        after += timedelta(days=1)
+    start, end = (datetime(day.year, day.month, day.day, tzinfo=zone).timestamp() for day in (first, after))
+    return int(start), int(end)
+
+
+def _begins(window: CalendarWindow, day: date) -> bool:
+    return day.isoweekday() == 1 if window.unit == "week" else day.day == 1
 
 
 class Mark:
     """What one call holds of one limit: how much, since when (or in the window that began when)."""
 
-    __slots__ = ("amount", "at", "is_open", "reserved")
+    __slots__ = ("amount", "at", "is_kept", "is_open", "reserved")
 
     def __init__(self, at: int, amount: int, *, is_open: bool) -> None:
         self.at = at
         self.amount = amount
         self.reserved = amount if is_open else 0
         self.is_open = is_open
+        self.is_kept = False
 
 
 class Call:
     """One admitted call; `charged` is what the usage record says once it is settled."""
 
-    __slots__ = ("charged", "is_open", "marks", "reserved", "subjects", "time")
+    __slots__ = ("charged", "ended_at", "is_open", "marks", "reserved", "subjects", "time")
 
     def __init__(self, time: float, subjects: frozenset[Subject], reserved: Amounts) -> None:
         self.time = time
         self.subjects = subjects
         self.reserved = reserved
         self.charged = reserved
+        self.ended_at = time
         self.is_open = True
         self.marks: list[tuple[SlowLimit, Mark]] = []
 
 
 class SlowLimit:
-    """`is_exact`: whether the engine has to agree to the unit; where not, it may only be stricter."""
+    """`slack`: by how much the engine may be stricter; it may never be more generous."""
 
     def __init__(self, limit: Limit) -> None:
         self.limit = limit
         self.amount = limit.amount
         self.index = UNITS.index(limit.unit)
-        self.is_exact = True
+        self.slack = 0
+
+    @property
+    def is_exact(self) -> bool:
+        return self.slack == 0
 
     def see(self, now: float) -> int:
         """Look at the clock; answers what marks made now have for `at`."""
@@ -68,6 +101,10 @@ class SlowLimit:
         return max(self.amount - self.used(now), 0)
 
     def hold(self, now: float, amount: int) -> Mark:
+        raise NotImplementedError
+
+    def adopt(self, call: Call) -> Mark | None:
+        """The mark of a call that began before the limit was set; None where it holds nothing of it."""
         raise NotImplementedError
 
     def room_beyond(self, mark: Mark, now: float) -> int:
@@ -99,6 +136,9 @@ class SlowConcurrency(SlowLimit):
         self.marks.add(mark)
         return mark
 
+    def adopt(self, call: Call) -> Mark | None:
+        return None
+
     def room_beyond(self, mark: Mark, now: float) -> int:
         return 0
 
@@ -112,7 +152,7 @@ class SlowCalendar(SlowLimit):
     def __init__(self, limit: Limit, window: CalendarWindow, charges: Charges, now: float) -> None:
         super().__init__(limit)
         self.window = window
-        self.start, self.end = window.bounds(now)
+        self.start, self.end = window_of(window, now)
         self.marks = [
             Mark(self.start, amount, is_open=False) for time, amount in charges if time >= self.start
         ]
@@ -120,7 +160,7 @@ class SlowCalendar(SlowLimit):
 
     def see(self, now: float) -> int:
         if now >= self.end:
-            self.start, self.end = self.window.bounds(now)
+            self.start, self.end = window_of(self.window, now)
         return self.start
 
     def used(self, now: float) -> int:
@@ -134,6 +174,14 @@ class SlowCalendar(SlowLimit):
         mark = Mark(self.see(now), amount, is_open=True)
         self.marks.append(mark)
         self.sums[mark.at] += amount
+        return mark
+
+    def adopt(self, call: Call) -> Mark | None:
+        if call.time < self.start:
+            return None
+        mark = Mark(self.start, call.reserved[self.index], is_open=True)
+        self.marks.append(mark)
+        self.sums[mark.at] += mark.amount
         return mark
 
     def room_beyond(self, mark: Mark, now: float) -> int:
@@ -159,21 +207,42 @@ class SlowCalendar(SlowLimit):
 class SlowRateLimit(SlowLimit):
     """Replays marks and changes of the amount, in order; a clock set back takes the schedule along."""
 
-    def __init__(self, limit: Limit, window: Duration, charges: Charges, now: float) -> None:
+    def __init__(self, limit: Limit, window: Duration, history: History, now: float) -> None:
         super().__init__(limit)
         self.period = window.seconds * 1_000_000
         self.last = now
         self.turned_back = 0
         self.events: list[tuple[int, Mark | int]] = []
         self.began_with: int = limit.amount
-        self.began_at: int | Fraction = self._after(charges, now)
-        self.is_exact = not charges
+        self.final_until = -inf
+        self.began_at: int | Fraction = self._after(history, now)
+        self.slack = ANY if self._is_in_doubt(history, now) else 0
         self._known: int | Fraction | None = None
 
-    def _after(self, charges: Charges, now: float) -> int | Fraction:
-        """Where history leaves the schedule: never further ahead than a period."""
+    def _is_in_doubt(self, history: History, now: float) -> bool:
+        """Whether the engine may take the past for busier than it was: the period before those it replays was not
+        quiet, the clock was set back, or a call took longer than it looks back.
+        """
+        is_weighed = self.limit.unit != "requests"
+        replayed_s = 2 * self.period / 1e6 + (LONGEST_CALL_S if is_weighed else 0)
+        for time, end, _ in history:
+            if now - replayed_s - self.period / 1e6 - 1 <= time <= now - replayed_s + 1:
+                return True
+            if end > now or end < time or end - time > LONGEST_CALL_S:
+                return True
+        return False
+
+    def _after(self, history: History, now: float) -> int | Fraction:
+        """Where history leaves the schedule: never further ahead than a period.
+
+        Tokens and money are used until a call ends, or until it has run as long as is looked back.
+        """
         arrival: int | Fraction = 0
-        for time, amount in charges:
+        is_weighed = self.limit.unit != "requests"
+        times = sorted(
+            (min(end, time + LONGEST_CALL_S) if is_weighed else time, amount) for time, end, amount in history
+        )
+        for time, amount in times:
             at = int(min(time, now) * 1e6)
             arrival = min(max(arrival, at) + amount * self._interval(self.amount), at + self.period)
         return arrival
@@ -188,6 +257,7 @@ class SlowRateLimit(SlowLimit):
                 now = self.last  # an old reading: time stands still
             else:
                 self.turned_back += int(self.last * 1e6) - int(now * 1e6)
+                self.final_until = max(self.final_until, self.last)
                 self.last = now
         return int(now * 1e6) + self.turned_back
 
@@ -203,8 +273,8 @@ class SlowRateLimit(SlowLimit):
             if isinstance(event, Mark):
                 arrival = max(arrival, at) + event.amount * self._interval(amount)
             else:
-                # As many are outstanding after the change as before.
-                arrival = at + max(arrival - at, 0) * Fraction(amount, event)
+                # As many are outstanding after the change as before, but nobody waits longer than a period.
+                arrival = at + min(max(arrival - at, 0) * Fraction(amount, event), self.period)
                 arrival = int(arrival) if arrival == int(arrival) else arrival
                 amount = event
         return arrival, amount
@@ -222,21 +292,40 @@ class SlowRateLimit(SlowLimit):
             self._known = None
         return mark
 
+    def adopt(self, call: Call) -> Mark | None:
+        """History has it already, and keeps it."""
+        mark = Mark(0, call.reserved[self.index], is_open=True)
+        mark.is_kept = True
+        self.final_until = max(self.final_until, self.last, call.time)
+        return mark
+
     def room_beyond(self, mark: Mark, now: float) -> int:
         return self.remaining(now)
 
     def settle(self, mark: Mark, call: Call, charged: int, now: float) -> None:
         if charged > mark.amount:
             self.hold(now, charged - mark.amount).is_open = False
-        elif charged < mark.amount:
-            # A slot of a request that is given back comes back by itself where the engine cannot tell more.
-            self.is_exact &= self.limit.unit != "requests"
+        elif charged < mark.amount and not mark.is_kept:
+            if self.limit.unit == "requests":
+                # It comes back by itself where the engine cannot tell more; but the last one can always be told.
+                if not self._is_last(mark, call):
+                    self.slack += 1
+                self.final_until = max(self.final_until, self.last)
             mark.amount = charged
         mark.reserved, mark.is_open = 0, False
         self._known = None
 
+    def _is_last(self, mark: Mark, call: Call) -> bool:
+        return self.events[-1][1] is mark and self.final_until < call.time == self.last
+
     def change(self, amount: int, now: float) -> None:
-        self.events.append((self.see(now), amount))
+        at = self.see(now)
+        self.final_until = max(self.final_until, self.last)
+        is_forgiven = self.slack or self.arrival() - at > self.period * Fraction(amount, self.amount)
+        if is_forgiven and any(isinstance(event, Mark) and event.is_open for _, event in self.events):
+            # What was reserved before is not given back any more, as nobody can tell of which part.
+            self.slack = ANY
+        self.events.append((at, amount))
         self.amount = amount
         self._known = None
 
@@ -257,6 +346,7 @@ class SlowModel:
     def __init__(self) -> None:
         self.calls: list[Call] = []
         self.limits: dict[Key, SlowLimit] = {}
+        self._dropped: dict[Key, SlowLimit] = {}
 
     def charged_since(self, subject: Subject, unit: Unit, since: float) -> int:
         return sum(amount for _, amount in self.charges_since(subject, unit, since))
@@ -264,28 +354,58 @@ class SlowModel:
     def charges_since(self, subject: Subject, unit: Unit, since: float) -> Charges:
         index = UNITS.index(unit)
         return sorted(
-            (call.time, call.charged[index])
-            for call in self.calls
-            if call.time >= since
-            and not call.is_open
-            and call.charged[index] > 0
-            and subject in call.subjects
+            (time if index == 0 else end, amount)
+            for time, end, amount in self.history_of(subject, unit)
+            if time >= since
         )
+
+    def history_of(self, subject: Subject, unit: Unit) -> History:
+        index = UNITS.index(unit)
+        return [
+            (call.time, call.ended_at, call.charged[index])
+            for call in self.calls
+            if not call.is_open and call.charged[index] > 0 and subject in call.subjects
+        ]
 
     def load(self, subject: Subject, limits: Iterable[Limit], now: float) -> None:
         """Begin anew with what the calls were charged."""
         for key in [key for key in self.limits if key[0] == subject]:
             del self.limits[key]
         for limit in limits:
-            self.limits[subject, limit.unit, limit.window] = self._slow_limit(subject, limit, now)
+            self.limits[subject, limit.unit, limit.window] = self._slow_limit(subject, limit, now, [])
 
-    def _slow_limit(self, subject: Subject, limit: Limit, now: float) -> SlowLimit:
+    def change_limits(self, subject: Subject, limits: Iterable[Limit], now: float) -> None:
+        """Set limits while calls are under way: the new ones count those in full, and they settle them."""
+        known = {key: self.limits.pop(key) for key in list(self.limits) if key[0] == subject}
+        for limit in limits:
+            key = (subject, limit.unit, limit.window)
+            kept = known.pop(key, None) or (self._dropped.get(key) if limit.window is None else None)
+            if kept is None:
+                kept = self._slow_limit(subject, limit, now, self._under_way(subject))
+            elif kept.amount != limit.amount:
+                kept.change(limit.amount, now)
+            self.limits[key] = kept
+        self._dropped.update(known)
+
+    def _under_way(self, subject: Subject) -> list[Call]:
+        return [call for call in self.calls if call.is_open and subject in call.subjects]
+
+    def _slow_limit(self, subject: Subject, limit: Limit, now: float, under_way: list[Call]) -> SlowLimit:
         if limit.window is None:
             return SlowConcurrency(limit)
-        charges = self.charges_since(subject, limit.unit, 0.0)
+        history = self.history_of(subject, limit.unit)
+        slow: SlowLimit
         if isinstance(limit.window, CalendarWindow):
-            return SlowCalendar(limit, limit.window, charges, now)
-        return SlowRateLimit(limit, limit.window, charges, now)
+            slow = SlowCalendar(limit, limit.window, [(time, amount) for time, _, amount in history], now)
+        else:
+            index = UNITS.index(limit.unit)
+            history += [(call.time, call.time, call.reserved[index]) for call in under_way]
+            slow = SlowRateLimit(limit, limit.window, history, now)
+        for call in under_way:
+            mark = slow.adopt(call)
+            if mark is not None:
+                call.marks.append((slow, mark))
+        return slow
 
     def grant(self, limits: Iterable[SlowLimit], now: float, least: Amounts, most: Amounts) -> Amounts | None:
         """What a call is given: the most of each unit that all its limits have left; None when that is too little."""
@@ -317,6 +437,7 @@ class SlowModel:
         for limit, mark in call.marks:
             limit.settle(mark, call, charged[limit.index], now)
         call.charged = charged
+        call.ended_at = max(now, call.time)
         call.is_open = False
 
     def forget_before(self, instant: float) -> None:

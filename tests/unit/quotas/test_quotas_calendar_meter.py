@@ -104,3 +104,20 @@ def test_every_day_admits_the_amount_or_all_that_came_whichever_is_less(steps, a
                 admitted[day] = admitted.get(day, 0) + 1
 
     assert admitted == {day: min(amount, requests) for day, requests in asked.items()}
+
+
+def test_asking_about_a_later_window_does_not_begin_it():
+    [meter] = fresh_meters("5/minute")
+    meter.take(NOON_ISH)
+    later = NOON_ISH + 60
+
+    asked = [
+        meter.used_at(later),
+        meter.remaining(later),
+        meter.left_and_wait(later),
+        meter.resets_at(later),
+        meter.free_at(later, 9),
+    ]
+
+    assert asked == [0, 5, (5, 60), later + 60, later + 60]
+    assert (meter.used_at(NOON_ISH), meter.resets_at(NOON_ISH)) == (1, later)

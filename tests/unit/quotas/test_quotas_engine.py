@@ -40,6 +40,10 @@ class EngineMachine(RuleBasedStateMachine):
     def the_clock_is_set_back(self, seconds: float) -> None:
         self.driver.advance(-seconds)
 
+    @rule(caller=st.sampled_from(CALLERS), seconds=_pauses)
+    def somebody_asks_with_an_old_reading(self, caller: tuple[tuple[str, str], ...], seconds: float) -> None:
+        self.driver.look_back(caller, seconds)
+
     @rule(number=st.integers(0, 99), early=st.sampled_from([0.000001, 0.0, -0.25]))
     def a_window_ends(self, number: int, early: float) -> None:
         meters = [meter for meters in self.driver.meters.values() for meter in meters]

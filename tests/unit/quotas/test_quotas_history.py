@@ -120,3 +120,18 @@ def test_a_snapshot_needs_nothing_for_concurrent_calls():
     [meter] = limiter.attach(KEY, ("3 concurrent",))
 
     assert meter.remaining(NOON_ISH) == 3
+
+
+def test_a_rate_of_tokens_remembers_what_a_long_call_took_when_it_ended():
+    """The history tells the time of the end; the call began before everything that the rate looks back on."""
+
+    class ToldByTheirEnd(RecordedHistory):
+        def charged_since(self, subject, unit, since):
+            return 1000 if since <= NOON_ISH - 500 else 0
+
+        def charges_since(self, subject, unit, since):
+            return [(NOON_ISH - 1, 1000)] if since <= NOON_ISH - 500 else []
+
+    [meter] = attach(MemoryLimiter(ToldByTheirEnd(), VirtualClock(NOON_ISH)), KEY, "1000 tokens/10s")
+
+    assert meter.remaining(NOON_ISH) == 100

@@ -9,6 +9,7 @@ from lingpai.errors import LingpaiError
 from lingpai.quotas.amounts import ONE, Amounts
 from lingpai.quotas.limiter import SNAPSHOT_LIFE_S, MemoryLimiter, limit_set
 from lingpai.quotas.loader import MeterLoader, StaleLimitsError
+from lingpai.quotas.under_way import CallUnderWay
 
 
 class Journal:
@@ -133,7 +134,10 @@ def test_new_meters_count_the_calls_that_are_under_way():
         journal.limiter,
         mark=lambda: len(journal.written),
         reached=journal.reached,
-        under_way=lambda subject: [(NOON_ISH - 1, Amounts(tokens=70)), (NOON_ISH - 2, ONE)],
+        under_way=lambda subject: [
+            CallUnderWay(NOON_ISH - 1, Amounts(tokens=70)),
+            CallUnderWay(NOON_ISH - 2, ONE),
+        ],
     )
     journal.written = [NOON_ISH - 3]
     journal.loader.limits_changed(KEY)
@@ -141,3 +145,74 @@ def test_new_meters_count_the_calls_that_are_under_way():
     day, rate, tokens = journal.load("5/day", "5/10m", "100 tokens/day")
 
     assert (day.used, rate.used_at(NOON_ISH), tokens.used) == (3, 3, 70)
+
+
+def test_calls_under_way_hold_a_reservation_of_the_new_meters_and_are_told():
+    journal = Journal()
+    told: list[tuple[str, ...]] = []
+    calls = [
+        CallUnderWay(
+            NOON_ISH - 1,
+            Amounts(tokens=70),
+            lambda meters: told.append(tuple(str(meter.limit) for meter in meters)),
+        )
+    ]
+    journal.loader = MeterLoader(
+        journal.limiter, mark=lambda: 0, reached=journal.reached, under_way=lambda subject: calls
+    )
+    [old] = journal.load("9/day")
+    journal.loader.limits_changed(KEY)
+
+    _, tokens, rate, _ = journal.load("9/day", "100 tokens/day", "100 tokens/1h", "2 concurrent")
+
+    assert told == [("100 tokens/day", "100 tokens/1h")]
+    assert (tokens.reserved, rate.reserved, old.used) == (70, 70, 0)
+
+
+def test_calls_that_end_while_the_history_is_read_are_counted_in_full():
+    """Whether the history has them, nobody knows."""
+    journal = Journal()
+    calls = [CallUnderWay(NOON_ISH - 1, Amounts(tokens=70))]
+
+    async def reached(mark):
+        calls.clear()
+        return True
+
+    journal.loader = MeterLoader(
+        journal.limiter, mark=lambda: 0, reached=reached, under_way=lambda subject: tuple(calls)
+    )
+    journal.loader.limits_changed(KEY)
+
+    [tokens] = journal.load("100 tokens/day")
+
+    assert (tokens.used, tokens.reserved) == (70, 0)
+
+
+@pytest.mark.parametrize("is_still_open", [True, False])
+def test_record_handed_in_during_the_turn_in_which_limits_change_is_counted(is_still_open):
+    """The journal writes what it was given in one turn of the loop at the start of the next."""
+    journal = Journal()
+    calls = [CallUnderWay(NOON_ISH, ONE)]
+    journal.loader = MeterLoader(
+        journal.limiter,
+        mark=lambda: len(journal.written),
+        reached=journal.reached,
+        under_way=lambda subject: tuple(calls),
+    )
+
+    def end():
+        calls.clear()
+        asyncio.get_running_loop().call_soon(journal.written.append, NOON_ISH)
+
+    async def change_and_load():
+        if not is_still_open:
+            end()
+        journal.loader.limits_changed(KEY)
+        load = asyncio.create_task(journal.loader.load(KEY, ("5/day",), ""))
+        if is_still_open:
+            end()
+        return await load
+
+    [meter] = asyncio.run(change_and_load())
+
+    assert meter.used == 1

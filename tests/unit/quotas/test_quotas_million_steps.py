@@ -76,11 +76,13 @@ def one_step(driver: EngineAgainstModel, dice: random.Random) -> None:
     elif kind < 0.80:
         if driver.open:
             settle(driver, dice)
+    elif kind < 0.82:
+        driver.look_back(dice.choice(CALLERS), dice.expovariate(1 / dice.choice([1.0, 100.0, DAY_S])))
     elif kind < 0.985:
         driver.advance(abs(dice.gauss(0, dice.choice([0.01, 1.0, 5.0, 30.0]))))
-    elif kind < 0.995:
+    elif kind < 0.993:
         jump(driver, dice)
-    elif kind < 0.998:
+    elif kind < 0.996:
         driver.change_amount(dice.choice(SUBJECTS), dice.randrange(9), dice.choice([0.5, 0.7, 1.5, 2.0]))
     else:
         driver.replace_limits(dice.choice(SUBJECTS), some_limits(dice))

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from quota_doubles import NOON_ISH, SlowRate, admitted_at_once, fresh_meters
 
+from lingpai.quotas.description import describe
 from lingpai.quotas.grammar import parse_limit
 
 RATES = [(1, 1), (3, 1), (10, 1), (600, 600), (7, 60), (1000, 1), (13, 86_400), (3_000_000, 7)]
@@ -203,9 +204,9 @@ def test_another_amount_keeps_the_requests_that_are_outstanding():
     meter.change_limit(parse_limit("60/10m"), NOON_ISH)
 
     assert raised == 600
-    assert (meter.used_at(NOON_ISH), meter.remaining(NOON_ISH)) == (600, 0)
-    # 600 outstanding requests, of which one flows back every 10 s, until there is room among 60
-    assert meter.free_at(NOON_ISH) == NOON_ISH + 541 * 10
+    assert (meter.used_at(NOON_ISH), meter.remaining(NOON_ISH)) == (60, 0)
+    # No more than the new amount is kept, of which one flows back every 10 s.
+    assert meter.free_at(NOON_ISH) == NOON_ISH + 10
 
 
 @pytest.mark.parametrize(("amount", "period"), RATES[:5])
@@ -221,3 +222,61 @@ def test_over_a_long_run_at_full_speed_nothing_is_lost_to_rounding(amount, perio
 
     assert now == pytest.approx(NOON_ISH + 500 * period / amount, abs=0.000003)
     assert all(later > earlier for earlier, later in pairwise(starts))
+
+
+@pytest.mark.parametrize("unit", ["", " tokens"])
+def test_asking_about_a_time_long_past_changes_nothing(unit):
+    """A call that took a minute asks what is left as of its beginning; the schedule stays where it is."""
+    [meter] = fresh_meters(f"10{unit}/1m")
+    meter.reserve(NOON_ISH, 10)
+    past = NOON_ISH - 3600
+
+    asked = [
+        meter.left_and_wait(past),
+        meter.used_at(past),
+        meter.remaining(past),
+        meter.resets_at(past),
+        meter.free_at(past),
+        describe([meter], past)[0]["remaining"],
+    ]
+
+    assert asked == [(0, 6), 10, 0, past + 60, past + 6, 0]
+    assert (meter.remaining(NOON_ISH), meter.room(NOON_ISH), meter.free_at(NOON_ISH)) == (
+        0,
+        False,
+        NOON_ISH + 6,
+    )
+
+
+@pytest.mark.parametrize("unit", ["", " tokens"])
+def test_clock_set_back_lets_a_used_up_rate_refill_from_there(unit):
+    [meter] = fresh_meters(f"10{unit}/1m")
+    meter.reserve(NOON_ISH, 10)
+    back = NOON_ISH - 3600
+
+    assert [meter.room_for(back), meter.room_for(back + 30), meter.room_for(back + 60)] == [0, 5, 10]
+
+
+@pytest.mark.parametrize("unit", ["", " tokens"])
+def test_after_an_amount_is_lowered_nobody_waits_longer_than_a_period(unit):
+    """As after a restart."""
+    [meter] = fresh_meters(f"5000{unit}/1h")
+    meter.reserve(NOON_ISH, 5000)
+
+    meter.change_limit(parse_limit(f"10{unit}/1h"), NOON_ISH)
+
+    assert (meter.used_at(NOON_ISH), meter.resets_at(NOON_ISH)) == (10, NOON_ISH + 3600)
+    assert meter.remaining(NOON_ISH + 360) == 1
+
+
+@pytest.mark.parametrize("unit", ["", " tokens"])
+def test_what_was_forgiven_when_an_amount_was_lowered_is_not_given_back_too(unit):
+    [meter] = fresh_meters(f"100{unit}/1h")
+    for _ in range(100):
+        meter.reserve(NOON_ISH, 1)
+    meter.change_limit(parse_limit(f"10{unit}/1h"), NOON_ISH)
+
+    for _ in range(50):
+        meter.settle(NOON_ISH, 1, 0, NOON_ISH)
+
+    assert meter.used_at(NOON_ISH) == 10

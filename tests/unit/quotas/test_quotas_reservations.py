@@ -1,5 +1,6 @@
 """Calls that are weighed: reserved before, settled after, all or nothing."""
 
+import pytest
 from quota_doubles import KEY, NOON_ISH, USER, RecordedHistory, VirtualClock, attach, attach_set
 
 from lingpai.quotas.amounts import NOTHING, ONE, Amounts
@@ -164,3 +165,54 @@ def test_a_refused_call_may_wait_as_long_as_every_refusing_limit_lets_it():
     assert (refusal.wait_s, refusal.refusing) == (5, limits.meters[:2])
     assert without_queue is not None
     assert without_queue.wait_s == 0
+
+
+@pytest.mark.parametrize("is_recorded", [True, False])
+def test_what_a_call_used_beyond_its_reservation_is_reserved_until_it_is_recorded(is_recorded):
+    limiter, clock = limiter_at()
+    limits = attach_set(limiter, KEY, "1000 tokens/minute", "1200 tokens/1m", "5/day", "2 concurrent")
+    at = clock()
+    reserved = limiter.reserve(limits, at, Amounts(tokens=100), Amounts(tokens=100))
+    assert isinstance(reserved, Amounts)
+    used = Amounts(1, 5000, 0, 0, 0)
+
+    extended = limiter.extend(limits, at, reserved, used)
+    held = [(meter.used, meter.reserved) for meter in limits.meters]
+    charged = Amounts(*map(min, used, extended)) if is_recorded else NOTHING
+    limiter.settle(limits, at, extended, charged)
+
+    assert extended == Amounts(1, 1000, 0, 0, 1)
+    assert held == [(1000, 1000), (1000, 1000), (1, 0), (1, 0)]
+    assert [meter.used for meter in limits.meters] == ([1000, 1000, 1, 0] if is_recorded else [0, 0, 0, 0])
+    assert [meter.reserved for meter in limits.meters] == [0, 0, 0, 0]
+
+
+def test_an_extended_reservation_belongs_to_the_window_it_began_in():
+    limiter, clock = limiter_at()
+    limits = attach_set(limiter, KEY, "1000 tokens/minute")
+    at = clock()
+    reserved = limiter.reserve(limits, at, Amounts(tokens=100), Amounts(tokens=100))
+    assert isinstance(reserved, Amounts)
+    clock.advance(60)
+
+    extended = limiter.extend(limits, at, reserved, Amounts(tokens=300))
+    extended = limiter.extend(limits, at, extended, Amounts(tokens=5000))
+    now = limits.meters[0].used_at(clock())
+    charged = limiter.settle(limits, at, extended, Amounts(tokens=5000))
+
+    assert (extended.tokens, charged.tokens, now) == (1000, 1000, 0)
+    assert limits.meters[0].remaining(clock()) == 1000
+
+
+def test_extended_reservation_of_a_rate_is_given_back_part_by_part():
+    """Each part as far as those who came after it found as much."""
+    limiter, clock = limiter_at()
+    limits = attach_set(limiter, KEY, "1000 tokens/1h")
+    at = clock()
+    reserved = limiter.reserve(limits, at, Amounts(tokens=100), Amounts(tokens=100))
+    assert isinstance(reserved, Amounts)
+    extended = limiter.extend(limits, at, reserved, Amounts(tokens=400))
+
+    limiter.settle(limits, at, extended, Amounts(tokens=50))
+
+    assert limits.meters[0].remaining(at) == 950

@@ -12,11 +12,11 @@ class Warned:
     def __init__(self, *limits: str, used: int = 0) -> None:
         self.clock = VirtualClock()
         self.limiter = MemoryLimiter(RecordedHistory([NOON_ISH] * used), self.clock, warn_at=(80, 100))
-        self.limits = limit_set(attach(self.limiter, KEY, *limits))
         self.warnings: list[tuple[str, int, float]] = []
         self.limiter.on_threshold = lambda meter, percent, now: self.warnings.append(
             (str(meter.limit), percent, now)
         )
+        self.limits = limit_set(attach(self.limiter, KEY, *limits))
 
     def admit(self, times: int = 1) -> None:
         for _ in range(times):
@@ -63,6 +63,13 @@ def test_what_was_passed_before_a_restart_warns_again():
     assert [percent for _, percent, _ in warned.warnings] == [80, 100]
 
 
+def test_a_limit_that_is_used_up_when_it_is_loaded_warns_without_another_call():
+    """There is none that it would admit."""
+    warned = Warned("10/hour", used=10)
+
+    assert [percent for _, percent, _ in warned.warnings] == [80, 100]
+
+
 def test_what_is_only_reserved_does_not_warn():
     warned = Warned("1000 tokens/hour")
     reserved = warned.limiter.reserve(
@@ -85,6 +92,26 @@ def test_a_raised_amount_warns_at_its_own_percentages():
     warned.admit(7)
 
     assert [(limit, percent) for limit, percent, _ in warned.warnings] == [("10/hour", 80), ("20/hour", 80)]
+
+
+def test_a_lowered_amount_warns_of_what_it_makes_spent():
+    """Under the new limit's name, without another call."""
+    warned = Warned("20/hour")
+    warned.admit(10)
+
+    warned.limiter.attach(KEY, ("10/hour",))
+
+    assert [(limit, percent) for limit, percent, _ in warned.warnings] == [("10/hour", 80), ("10/hour", 100)]
+
+
+def test_a_lowered_amount_does_not_warn_of_a_window_that_has_ended():
+    warned = Warned("20/hour")
+    warned.admit(10)
+    warned.clock.advance(3600)
+
+    warned.limiter.attach(KEY, ("10/hour",))
+
+    assert warned.warnings == []
 
 
 def test_rates_and_concurrent_calls_do_not_warn():

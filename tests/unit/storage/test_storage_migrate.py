@@ -20,7 +20,7 @@ from lingpai.storage.metadata import metadata
 from lingpai.storage.migrate import NewerDatabaseError, current_revision, newest_revision
 from lingpai.storage.upgrade import alembic_config
 
-TABLE_MODULES = ("lingpai.identity.tables", "lingpai.metering.tables", "lingpai.catalog.tables")
+DOMAINS = ("catalog", "events", "identity", "metering", "quotas")
 
 
 @pytest.fixture
@@ -31,9 +31,8 @@ def database(tmp_path: Path) -> Iterator[Database]:
 
 
 def import_all_tables() -> None:
-    for module in TABLE_MODULES:
-        if importlib.util.find_spec(module) is not None:
-            importlib.import_module(module)
+    for domain in DOMAINS:
+        importlib.import_module(f"lingpai.{domain}.tables")
 
 
 def rules_of(connection: Connection) -> dict[str, dict[str, Any]]:
@@ -101,6 +100,26 @@ def test_database_at_the_newest_revision_is_opened_without_alembic(database: Dat
     )
 
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_empty_database_gets_the_described_tables_without_alembic(tmp_path: Path) -> None:
+    """The same tables as revision by revision (the tests above compare those), and a later upgrade goes on from there."""
+    code = (
+        "import sys; from lingpai.domains import metadata; from lingpai.storage.database import Database; "
+        f"Database('sqlite:///{tmp_path}/new.db').migrate(metadata); sys.exit('alembic' in sys.modules)"
+    )
+
+    outcome = subprocess.run([sys.executable, "-c", code], check=False)
+
+    import_all_tables()
+    made = Database(f"sqlite:///{tmp_path}/new.db")
+    with made.read() as connection:
+        assert current_revision(connection) == newest_revision()
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+        scripts = ScriptDirectory.from_config(alembic_config(connection))
+        assert MigrationContext.configure(connection).get_current_heads() == (scripts.get_current_head(),)
+    made.close()
+    assert outcome.returncode == 0
 
 
 def test_newest_revision_is_the_head_of_one_unbroken_chain(database: Database) -> None:

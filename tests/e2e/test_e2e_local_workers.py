@@ -1,0 +1,350 @@
+"""Workers that misbehave, and several of them: whatever a model does, it does to itself."""
+
+import os
+import re
+import signal
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.conftest import MakeServer
+from tests.e2e.lingpai_server import LingpaiServer
+from tests.e2e.raw_http import RawAnswer, exchange, post_bytes
+
+STUCK = """
+import ctypes
+import os
+import time
+import lingpai as lp
+
+@lp.model("acme/{name}", task="generic", timeout_s=0.3, concurrency=2)
+def {name}(seconds: float):
+    {code}
+    return os.getpid()
+"""
+MODELS = """
+import os
+import resource
+import subprocess
+import sys
+import time
+import lingpai as lp
+
+hoard = []
+
+@lp.model("acme/who", task="generic", concurrency=8{options})
+def who(seconds: float):
+    time.sleep(seconds)
+    return os.getpid()
+
+@lp.model("acme/leak", task="generic", memory_mb=250)
+def leak(megabytes: int):
+    hoard.append(b"x" * (megabytes * 10**6))
+    return os.getpid()
+
+@lp.model("acme/end", task="generic")
+def end(code: int):
+    os._exit(code)
+
+@lp.model("acme/print", task="generic")
+def print_(megabytes: int):
+    for number in range(megabytes * 10):
+        print("x" * 50_000 * 2)
+    sys.stderr.write("the end of it\\n")
+    return megabytes
+
+@lp.model("acme/fork", task="generic")
+def fork(count: int):
+    script = "import time; time.sleep(600)"
+    own = dict(stdin=subprocess.DEVNULL, start_new_session=True)
+    return [os.getpid(), *(subprocess.Popen([sys.executable, "-c", script], **own).pid for _ in range(count))]
+
+@lp.model("acme/files", task="generic")
+def files(_: int):
+    resource.setrlimit(resource.RLIMIT_NOFILE, (120, 120))
+    try:
+        while True:
+            hoard.append(open("/dev/null"))
+    except OSError as error:
+        return str(error)
+"""
+
+
+@pytest.fixture
+def serve(make_server: MakeServer):
+    """A server with the models above, `options` added to the decorator of `acme/who`."""
+
+    def start(options: str = "", *arguments: str) -> LingpaiServer:
+        server = make_server("app.py", arguments=arguments)
+        (server.folder / "app.py").write_text(MODELS.format(options=options))
+        server.start()
+        server.key = server.make_key("unlimited")
+        return server
+
+    return start
+
+
+def infer(server: LingpaiServer, model: str, value: Any) -> RawAnswer:
+    path = f"/api/v1/models/acme/{model}/inference"
+    return exchange(server.port, post_bytes(path, {"input": value}, key=server.key), timeout=60)
+
+
+def output(server: LingpaiServer, model: str, value: Any) -> Any:
+    answer = infer(server, model, value)
+    assert answer.status == 200, answer.body
+    return answer.json["output"]
+
+
+def patiently(server: LingpaiServer, model: str, value: Any) -> Any:
+    """The output, once the worker is back; meanwhile every answer says when to come again."""
+    deadline = time.monotonic() + 20
+    while (answer := infer(server, model, value)).status != 200:
+        assert answer.status == 503, answer.body
+        assert int(answer.headers["retry-after"]) >= 1
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return answer.json["output"]
+
+
+def wait_until(condition: Callable[[], Any], what: str, *, seconds: float = 15) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.02)
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in ("Z", "X")
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+class SteadyCallers:
+    """Call without pause until the block ends; what they were answered."""
+
+    def __init__(self, server: LingpaiServer, model: str, value: Any, *, callers: int = 3) -> None:
+        self.answers: list[RawAnswer] = []
+        self._call = lambda: infer(server, model, value)
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._run) for _ in range(callers)]
+
+    def __enter__(self) -> "SteadyCallers":
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            self.answers.append(self._call())
+
+    @property
+    def failed(self) -> list[bytes]:
+        return [answer.body for answer in self.answers if answer.status != 200]
+
+    @property
+    def outputs(self) -> set[Any]:
+        return {answer.json["output"] for answer in self.answers if answer.status == 200}
+
+
+# -- time
+
+
+@pytest.mark.slow
+def test_stuck_workers_are_restarted_and_others_do_not_notice(make_server: MakeServer):
+    """One call that does not end in its thread, one that holds the interpreter: two workers, each for itself."""
+    server = make_server("thread.py", "holder.py", "app.py")
+    codes = {"thread": "time.sleep(seconds)", "holder": "ctypes.PyDLL(None).sleep(int(seconds))"}
+    for name, code in codes.items():
+        (server.folder / f"{name}.py").write_text(STUCK.format(name=name, code=code))
+    (server.folder / "app.py").write_text(MODELS.format(options=""))
+    server.start()
+    before = {name: output(server, name, 0.0) for name in codes}
+
+    with ThreadPoolExecutor() as pool, SteadyCallers(server, "who", 0.01, callers=1) as others:
+        late = {name: pool.submit(infer, server, name, 100) for name in codes}
+        wait_until(lambda: server.stderr.count("is back") == 2, server.stderr, seconds=40)
+
+    assert late["thread"].result().error["code"] == "backend_timeout"
+    assert late["holder"].result().status in (502, 503, 504)
+    assert "a call of acme/thread does not end" in server.stderr
+    assert re.search(r"worker holder is restarted: it has not answered for \d+ s", server.stderr)
+    assert others.failed == []
+    assert len(others.answers) > 100
+    for name, pid in before.items():
+        assert output(server, name, 0.0) != pid
+
+
+# -- memory and descriptors
+
+
+def test_leaking_worker_is_restarted_and_calls_that_run_are_answered(serve):
+    server = serve()
+    before = output(server, "leak", 1)
+
+    with ThreadPoolExecutor() as pool:
+        running = pool.submit(infer, server, "who", 3.0)
+        time.sleep(0.2)
+        output(server, "leak", 240)
+        wait_until(lambda: "is restarted: it holds" in server.stderr, server.stderr)
+        meanwhile = infer(server, "who", 0.0)
+        assert running.result().json["output"] == before
+
+    assert meanwhile.status in (200, 503)
+    assert patiently(server, "leak", 1) != before
+
+
+def test_worker_without_descriptors_is_restarted(serve):
+    server = serve()
+    before = output(server, "who", 0.0)
+
+    assert "Too many open files" in output(server, "files", 1)
+
+    wait_until(lambda: "file descriptors" in server.stderr, server.stderr)
+    wait_until(lambda: "is back" in server.stderr, server.stderr)
+    assert patiently(server, "who", 0.0) != before
+
+
+# -- replicas
+
+
+def pids(server: LingpaiServer, count: int) -> set[int]:
+    with ThreadPoolExecutor(count) as pool:
+        return set(pool.map(lambda _: output(server, "who", 0.2), range(count)))
+
+
+def test_calls_spread_over_replicas_and_run_side_by_side(serve):
+    """Four processes, each with a quarter of what runs at the same time."""
+    server = serve(", replicas=4")
+
+    with ThreadPoolExecutor(8) as pool:
+        answered = list(pool.map(lambda _: output(server, "who", 0.4), range(8)))
+
+    assert sorted(answered.count(pid) for pid in set(answered)) == [2, 2, 2, 2]
+
+
+def test_replica_that_is_killed_leaves_the_others_serving(serve):
+    """Its own calls fail with an error that says so, nobody gets a wrong answer, and it comes back."""
+    server = serve(", replicas=3")
+    before = pids(server, 6)
+    victim = min(before)
+
+    with SteadyCallers(server, "who", 0.02, callers=6) as callers:
+        time.sleep(0.3)
+        os.kill(victim, signal.SIGKILL)
+        wait_until(lambda: "is back" in server.stderr, server.stderr)
+
+    assert len(before) == 3
+    assert len(callers.failed) <= 3  # those that ran in it
+    assert all(answer.status in (200, 502, 503) for answer in callers.answers)
+    assert callers.outputs >= before
+    assert len(pids(server, 6) - before) == 1
+
+
+def test_replica_that_leaks_is_replaced_without_a_failed_call(serve):
+    server = serve(", replicas=2")
+    before = pids(server, 4)
+
+    with SteadyCallers(server, "who", 0.05) as callers:
+        leaked = output(server, "leak", 240)
+        output(server, "leak", 1)
+        wait_until(lambda: "is back" in server.stderr, server.stderr)
+
+    assert leaked in before
+    assert callers.failed == []
+
+
+# -- reload
+
+
+def test_edited_file_is_served_under_running_calls(serve):
+    """No call fails; a slip of the pen is shown and changes nothing."""
+    server = serve("", "--reload")
+    source = (server.folder / "app.py").read_text()
+
+    with SteadyCallers(server, "who", 0.05) as callers:
+        (server.folder / "app.py").write_text(source.replace("return os.getpid()", "return 'new'", 1))
+        wait_until(lambda: "new" in callers.outputs, server.stderr)
+        (server.folder / "app.py").write_text(source + "\ndef broken(:\n")
+        wait_until(lambda: "goes on with the code from before" in server.stderr, server.stderr)
+        seen = len(callers.answers)
+        wait_until(lambda: len(callers.answers) > seen + 5, server.stderr)
+
+    assert callers.failed == []
+    assert {answer.json["output"] for answer in callers.answers[seen:]} == {"new"}
+    assert "def broken(:" in server.stderr
+    assert "SyntaxError" in server.stderr
+    assert f'app.py", line {source.count(chr(10)) + 2}' in server.stderr
+
+
+def test_model_that_an_edit_adds_is_there(serve):
+    server = serve("", "--reload")
+    more = '\n@lp.model("acme/more", task="generic")\ndef more(value):\n    return value\n'
+
+    with (server.folder / "app.py").open("a") as file:
+        file.write(more)
+    wait_until(lambda: infer(server, "more", 1).status == 200, server.stderr)
+
+    assert "acme/more" in server.cli("models", "list").stdout
+
+
+# -- what else models do
+
+
+def test_worker_that_ends_is_restarted_and_its_calls_are_told(serve):
+    server = serve()
+
+    with ThreadPoolExecutor() as pool:
+        running = pool.submit(infer, server, "who", 5.0)
+        time.sleep(0.2)
+        ended = infer(server, "end", 3)
+
+    for answer in (ended, running.result()):
+        assert answer.status in (502, 503), answer.body
+        assert server.record_of(answer.headers["x-request-id"])["end_reason"] == "upstream_error"
+    assert "worker app ended: exit code 3" in server.stderr
+    assert isinstance(patiently(server, "who", 0.0), int)
+
+
+def test_megabytes_of_output_do_not_hold_up_others_or_fill_the_log(serve):
+    server = serve()
+
+    with SteadyCallers(server, "who", 0.0) as callers:
+        assert output(server, "print", 30) == 30
+
+    assert callers.failed == []
+    wait_until(lambda: "left out" in server.stderr, server.stderr[-1000:])
+    assert len(server.stderr) < 4_000_000
+    assert len(max(server.stderr.splitlines(), key=len)) < 9_000
+
+
+@pytest.mark.parametrize("how", ["kill", "stop"])
+def test_children_of_a_model_end_with_the_server(serve, how):
+    """Also those in sessions of their own, and also when the server is killed with -9."""
+    server = serve()
+    worker, *children = output(server, "fork", 3)
+    assert all(map(is_running, [worker, *children]))
+
+    getattr(server, how)()
+
+    wait_until(lambda: not any(map(is_running, [worker, *children])), "they live")
+
+
+def test_children_of_a_worker_that_is_killed_end_with_it(serve):
+    server = serve()
+    worker, *children = output(server, "fork", 3)
+
+    os.kill(worker, signal.SIGKILL)
+
+    wait_until(lambda: not any(map(is_running, children)), "they live")
+    assert patiently(server, "who", 0.0) != worker
