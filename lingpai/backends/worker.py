@@ -59,6 +59,7 @@ class Worker(UnixBackend):
         self._on_state = on_state
         self._on_progress = on_progress
         self._turn = 0
+        self._is_stopping = False
         self._reloading: asyncio.Task[None] | None = None
 
     @property
@@ -92,6 +93,7 @@ class Worker(UnixBackend):
         """Start the processes and wait until all can be called. Raises WorkerStartError; stopped then."""
         if self.state != "stopped":
             raise RuntimeError(f"the worker of {self.target} runs already")
+        self._is_stopping = False
         first = self._make_replica(1)
         self.replicas = (first,)
         try:
@@ -107,6 +109,7 @@ class Worker(UnixBackend):
 
     async def stop(self) -> None:
         """End the processes, gently first. Calling it again, or before a start, does nothing."""
+        self._is_stopping = True
         reloading, self._reloading = self._reloading, None
         if reloading is not None:
             reloading.cancel()
@@ -156,6 +159,8 @@ class Worker(UnixBackend):
 
     def _replica_changed(self, replica: Replica) -> None:
         states = {each.state for each in self.replicas}
+        if self._is_stopping and states != {"stopped"}:
+            return  # one that was to restart is no news while all of them end
         ranking: tuple[WorkerState, ...] = ("ready", "loading", "restarting", "stopped")
         state = next(state for state in ranking if state in states)
         is_new = state != self.state or (replica.state == "ready" and replica.models != self.models)

@@ -122,6 +122,37 @@ def test_when_all_are_away_so_is_the_model(make_worker, app, states, monkeypatch
     assert states == ["loading", "ready", "restarting", "ready", "stopped"]
 
 
+def test_a_worker_that_is_stopped_while_one_comes_back_says_only_that_it_has_stopped(
+    make_worker, write_app, states, monkeypatch
+):
+    """The one that serves ends first; the one that loads takes its time."""
+    monkeypatch.setattr(worker_replica, "FIRST_DELAY_S", 0.01)
+    third_time_slow = """
+        import os, pathlib, signal, time
+        import lingpai.authoring as lp
+        loads = pathlib.Path(__file__).with_suffix(".loads")
+        with loads.open("a") as file: file.write("x")
+        if loads.stat().st_size == 3:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            loads.with_suffix(".slow").touch()
+            time.sleep(1)
+            os._exit(1)
+
+        @lp.model("acme/slow", replicas=2)
+        def slow(_): ...
+        """
+    target = write_app("third_time_slow.py", third_time_slow)
+
+    async def story():
+        async with started(make_worker(target)) as worker:
+            os.kill(worker.replicas[1].pid, signal.SIGKILL)
+            await wait_until(Path(target).with_suffix(".slow").exists)
+
+    asyncio.run(story())
+
+    assert states == ["loading", "ready", "stopped"]
+
+
 def test_a_call_goes_to_the_least_busy_one_and_in_turns_among_equals(make_worker, app):
     async def story():
         async with started(make_worker(app, replicas=3)) as worker:
