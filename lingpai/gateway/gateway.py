@@ -18,7 +18,8 @@ from lingpai.gateway.settings import GatewaySettings
 from lingpai.gateway.tally import Counter
 from lingpai.identity.known_ids import LookUps
 from lingpai.jobs.runner import JobRunner
-from lingpai.lane.front import Front, Headers
+from lingpai.lane.calls import Headers
+from lingpai.lane.front import Front
 from lingpai.lane.upstream import Origin, Receiver, Timeouts, UpstreamPool
 from lingpai.metering.journal import Journal
 from lingpai.principal import Principal
@@ -121,7 +122,7 @@ class Gateway:
             idle=settings.idle_timeout_s,
         )
 
-    # -- the door (lane.front.Calls)
+    # -- the door (lane.calls.Calls)
 
     def claims(self, url: bytes) -> bool:
         """Whether `url` is a model call's address."""

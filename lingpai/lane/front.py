@@ -15,15 +15,15 @@ backend must not work for nobody.
 """
 
 import asyncio
-from typing import Any, ClassVar, Final, Protocol
+from typing import Any, ClassVar, Final
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from lingpai.lane.calls import Call, Calls
 from lingpai.lane.doorman import MOST_LINGERING, Bounds, Doorman, is_shared
+from lingpai.lane.heads import MAX_HEAD_BYTES, MAX_HEADERS, problem_with_head, without_upgrade
 
-MAX_HEAD_BYTES: Final = 64 * 1024
-MAX_HEADERS: Final = 100
 HEAD_TIMEOUT_S: Final = 10.0
 """How long the head of a request may take, however busily it is being sent."""
 BODY_TIMEOUT_S: Final = 30.0
@@ -45,46 +45,6 @@ MAX_PIPELINED: Final = 16
 """How many requests for the ASGI application may wait behind the one that is being answered."""
 
 _APP_BODY_TOO_LARGE: Final = (413, f"The body is over {MAX_APP_BODY_BYTES} bytes. Send less.")
-
-Headers = list[tuple[bytes, bytes]]
-
-
-class Call(Protocol):
-    """One model call, told what happens on the caller's side. No method may raise."""
-
-    def body_part(self, data: bytes) -> None:
-        """A piece of the request body."""
-
-    def body_complete(self) -> None:
-        """The request is complete."""
-
-    def caller_left(self) -> None:
-        """The connection is gone; nothing can be answered any more."""
-
-    def pause(self) -> None:
-        """The caller reads slower than we write: stop the source."""
-
-    def resume(self) -> None:
-        """The caller has caught up."""
-
-    def stop(self) -> None:
-        """The server ends and cannot wait any longer: say so to the caller and finish."""
-
-
-class Calls(Protocol):
-    """Decides which requests are model calls."""
-
-    def claims(self, url: bytes) -> bool:
-        """Whether a POST to `url` is a model call."""
-
-    def open(self, front: "Front", url: bytes, headers: Headers, fields: dict[bytes, bytes]) -> Call | None:
-        """The call that this POST begins, or None when the request is for the ASGI application.
-
-        `fields` holds the same headers by lower-case name; of a repeated one, the last.
-        """
-
-    def malformed(self, status: int, message: str) -> bytes:
-        """A whole HTTP response, to be followed by a close, for a request that is not proper HTTP."""
 
 
 class Front(HttpToolsProtocol):
@@ -214,7 +174,12 @@ class Front(HttpToolsProtocol):
             or self._head_bytes
             or self._piece_bytes > MAX_HEAD_BYTES
         ):
-            problem = self._problem_with_head()
+            problem = problem_with_head(
+                self.url,
+                headers,
+                version=self.parser.get_http_version(),
+                received=self._head_bytes + self._piece_bytes,
+            )
             if problem:
                 self._refuse_head(*problem)
                 return
@@ -463,32 +428,16 @@ class Front(HttpToolsProtocol):
         The parser has stopped behind the head, whatever Content-Length says: Java's client, for one, asks for h2c with
         a body. So a new parser gets the same head without the wish, and then the rest.
         """
-        method, version = self.parser.get_method(), self.parser.get_http_version().encode()
-        head = b"%b %b HTTP/%b\r\n" % (method, self.url, version)
-        if not self.parser.should_keep_alive():
-            head += b"connection: close\r\n"
-        kept = [
-            item for item in self.headers if item[0] not in (b"upgrade", b"connection", b"http2-settings")
-        ]
-        head += b"".join(b"%b: %b\r\n" % item for item in kept)
+        parser = self.parser
+        head = without_upgrade(
+            parser.get_method(),
+            self.url,
+            self.headers,
+            version=parser.get_http_version(),
+            keep_alive=parser.should_keep_alive(),
+        )
         self.parser = httptools.HttpRequestParser(self)
-        self.data_received(head + b"\r\n" + rest)
-
-    def _problem_with_head(self) -> tuple[int, str] | None:
-        headers = self.headers
-        if len(headers) > MAX_HEADERS:
-            return 431, f"More than {MAX_HEADERS} headers. Send fewer."
-        if self._head_bytes + self._piece_bytes > MAX_HEAD_BYTES:
-            size = sum(len(name) + len(value) + 4 for name, value in headers) + len(self.url)
-            if size > MAX_HEAD_BYTES:
-                return 431, f"The header block is over {MAX_HEAD_BYTES} bytes. Send fewer or shorter headers."
-        hosts = 0
-        for name, _ in headers:
-            if name == b"host":
-                hosts += 1
-        if hosts != 1 and (hosts or self.parser.get_http_version() == "1.1"):
-            return 400, "A request needs exactly one Host header (RFC 9112, section 3.2)."
-        return None
+        self.data_received(head + rest)
 
     def _refuse_head(self, status: int, message: str) -> None:
         if self.transport.is_closing() or self._deaf:

@@ -3,8 +3,9 @@
 import asyncio
 from typing import Any, Final
 
+from lingpai.lane.calls import Calls
 from lingpai.lane.doorman import Bounds, Doorman
-from lingpai.lane.front import Calls, Front
+from lingpai.lane.front import Front
 
 MAX_UNSENT_BYTES: Final = 512 * 1024 * 1024
 """How much may wait to be sent on all connections together before those who hold most of it are dropped."""

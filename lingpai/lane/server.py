@@ -14,8 +14,9 @@ from typing import Any, Final
 import uvicorn
 from uvicorn._types import ASGI3Application
 
+from lingpai.lane.calls import Calls
 from lingpai.lane.doorman import Bounds, Doorman
-from lingpai.lane.front import Calls, Front
+from lingpai.lane.front import Front
 from lingpai.lane.fronts import front_protocol, watch_fronts
 
 BACKLOG: Final = 4096

@@ -183,9 +183,8 @@ class Upstream(asyncio.Protocol):
         if self.receiver is None:
             return
         if self._status and not self._is_framed() and exc is None:
-            self._finish(
-                may_keep_alive=False
-            )  # RFC 9112, section 6.3 rule 8: no length given, so the close ends the answer
+            # RFC 9112, section 6.3, rule 8: no length was given, so the close ends the answer.
+            self._finish(may_keep_alive=False)
         elif self._is_retryable and not self.has_answered and self.has_progressed:
             # Sent since the last sweep, so the connection was dead already; later, the backend may have done the work.
             request, receiver = self._request, self.receiver
@@ -400,10 +399,8 @@ class UpstreamPool:
             receiver.response_failed(
                 Failure.CONNECT_TIMEOUT, f"no connection within {self.timeouts.connect:g} s"
             )
-        except (
-            OSError,
-            UnicodeError,
-        ) as error:  # ssl.SSLError is an OSError; a host name can be no name at all
+        except (OSError, UnicodeError) as error:
+            # ssl.SSLError is an OSError; a host name can be no name at all.
             receiver.response_failed(Failure.CONNECT, str(error))
         else:
             if receiver.is_over:

@@ -7,7 +7,8 @@ import pytest
 from front_harness import get, post, settled
 
 from lingpai.lane import front as front_module
-from lingpai.lane.front import MAX_HEAD_BYTES, MAX_HEADERS, MAX_PIPELINED, Front
+from lingpai.lane.front import MAX_PIPELINED, Front
+from lingpai.lane.heads import MAX_HEAD_BYTES, MAX_HEADERS
 
 # -- heads
 
