@@ -60,7 +60,7 @@ class Domains:
         self.targets = SqlTargetStore(self.database)
         self.names = Names(self.database)
         self._open_identity(settings, _peppers(data, environment), on_identity_change)
-        self._open_limits(settings, catalog, on_limits_change)
+        self._open_limits(catalog, on_limits_change)
         self.usage = SqlUsageStore(self.database)
         self.usage_report = UsageReport(self.usage)
         self.requests = SqlRequestStore(self.database)
@@ -144,9 +144,7 @@ class Domains:
         self.projects = Projects(self.database, **shared)
         self.users.ensure_admin()
 
-    def _open_limits(
-        self, settings: Settings, catalog: Catalog, on_change: Callable[[Subject], None]
-    ) -> None:
+    def _open_limits(self, catalog: Catalog, on_change: Callable[[Subject], None]) -> None:
         self.models = ServedModels(catalog)
         self.book = LimitBook(
             SqlLimitStore(self.database), configured=CatalogLimits(catalog), on_change=on_change
@@ -159,7 +157,6 @@ class Domains:
             projects=self.projects,
             book=self.book,
             models=self.models,
-            default_limits=settings.limits.default,
         )
 
 

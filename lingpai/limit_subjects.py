@@ -16,7 +16,6 @@ from lingpai.identity.tables import api_keys, projects, users
 from lingpai.names import Names
 from lingpai.principal import Principal
 from lingpai.quotas.book import BookEntry, LimitBook, user_on
-from lingpai.quotas.grammar import canonical_limit
 from lingpai.quotas.interfaces import Subject, SubjectKind
 from lingpai.quotas.subjects import (
     EACH_USER,
@@ -61,9 +60,7 @@ class Subjects:
         projects: Projects,
         book: LimitBook,
         models: ServedModels,
-        default_limits: Sequence[str],
     ) -> None:
-        """`default_limits` are those that new users get, or new keys whose owner has none."""
         self._database = database
         self._names = Names(database)
         self._keys = keys
@@ -71,7 +68,6 @@ class Subjects:
         self._projects = projects
         self._book = book
         self._models = models
-        self._default_limits = tuple(map(canonical_limit, default_limits))
 
     def find(self, caller: Principal, kind: SubjectKind, reference: str) -> LimitedSubject:
         """The one that `caller` sees. Raises LingpaiError `not_found`."""
@@ -135,7 +131,7 @@ class Subjects:
 
     def _limited(self, kind: SubjectKind, row: ApiKey | User | Project | Row[Any]) -> LimitedSubject:
         limits = tuple(row.limits)
-        is_default = kind != "project" and bool(limits) and limits == self._default_limits
+        is_default = kind != "project" and bool(limits) and limits == self._users.default_limits
         return LimitedSubject(
             kind=kind,
             id=row.id,

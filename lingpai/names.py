@@ -1,6 +1,6 @@
 """Names and owners for identifiers, across domains: usage and events speak of keys and users without importing identity."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from sqlalchemy import Select, select
@@ -57,10 +57,8 @@ class Names:
 
     def _names(self, table: Any, ids: Collection[str]) -> dict[str, str]:
         found: dict[str, str] = {}
-        wanted = list(ids)
         with self._database.read() as connection:
-            for start in range(0, len(wanted), 500):  # SQLite bounds the variables of one statement
-                part = wanted[start : start + 500]
+            for part in _in_parts(list(ids)):
                 rows = connection.execute(select(table.c.id, table.c.name).where(table.c.id.in_(part)))
                 found.update((row.id, row.name) for row in rows)
         return found
@@ -74,6 +72,10 @@ class Names:
 def _with_id_or_name(table: Any, text: str) -> Select[Any]:
     query = select(table.c.id).where((table.c.id == text) | (table.c.name == text))
     return query.order_by(table.c.id != text).limit(1)
+
+
+def _in_parts(ids: Sequence[str]) -> Iterator[Sequence[str]]:
+    return (ids[start : start + _MOST_IDS] for start in range(0, len(ids), _MOST_IDS))
 
 
 class Owners:
@@ -93,9 +95,7 @@ class Owners:
                 ("project", projects.c.id, projects.c.owner_id),
             ):
                 wanted = [id_ for each, id_ in subjects if each == kind]
-                for start in range(0, len(wanted), _MOST_IDS):
-                    rows = connection.execute(
-                        select(owned, owner).where(owned.in_(wanted[start : start + _MOST_IDS]))
-                    )
+                for part in _in_parts(wanted):
+                    rows = connection.execute(select(owned, owner).where(owned.in_(part)))
                     found.update(((kind, id_), user_id) for id_, user_id in rows)
         return found

@@ -14,6 +14,8 @@ from lingpai.errors import did_you_mean
 
 Currency = Literal["USD", "CNY"]
 
+NANO: Final = 10**9
+"""How many of the units that amounts of money are kept in make one of the currency's."""
 MAX_PRICE: Final = 1_000_000
 """The highest price of a million tokens, and of a request."""
 MAX_TOKENS: Final = 10**9
@@ -21,7 +23,6 @@ MAX_TOKENS: Final = 10**9
 MAX_COST: Final = 10**18
 """What a usage record can hold, in nano."""
 
-_NANO: Final = 10**9
 _PICO_PER_NANO: Final = 1000
 _DECIMAL: Final = re.compile(r"[0-9]{1,7}(?:\.[0-9]{1,6})?", re.ASCII)
 _KEYS: Final = ("input", "output", "cached_input", "request", "currency")
@@ -68,7 +69,7 @@ class Price:
             "input": _per_million(self.input),
             "output": _per_million(self.output),
             "cached_input": _per_million(self.cached_input),
-            "request": _plain(Decimal(self.request) / _NANO),
+            "request": _plain(Decimal(self.request) / NANO),
             "currency": self.currency,
         }
 
@@ -91,6 +92,12 @@ def parse_price(table: Mapping[str, Any]) -> Price:
         request=_amount(table, "request", "0") * _PICO_PER_NANO,
         currency=_currency(table.get("currency", "USD")),
     )
+
+
+def decimal_text(nano: int) -> str:
+    """The exact amount as a decimal without an exponent: 1_500_000 is ``0.0015``, 0 is ``0``."""
+    whole, rest = divmod(nano, NANO)
+    return f"{whole}.{rest:09d}".rstrip("0") if rest else str(whole)
 
 
 def _amount(table: Mapping[str, Any], key: str, default: str | None) -> int:

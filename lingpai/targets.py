@@ -60,7 +60,8 @@ class ServedTarget:
     settings: ModelSettings
     backend: Backend
     is_loading: bool = True
-    models: list[Model] = field(default_factory=list)
+    models: list[Model] | None = None
+    """As put into the catalog; None until then, for a target may turn out to have none."""
     tokenizers: Mapping[str, object] = field(default_factory=dict)
     """By path."""
 

@@ -1,10 +1,10 @@
 """The shapes of ``/api/v1/events``."""
 
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 from pydantic import BaseModel, Field
 
-from lingpai.events.interfaces import Delivery, Event
+from lingpai.events.interfaces import Delivery, DeliveryState, Event
 from lingpai.events.service import iso_utc
 from lingpai.events.webhooks import Trial
 
@@ -15,7 +15,7 @@ class DeliveryView(BaseModel):
     webhook: str = Field(
         description="The host, and a digest of the address.", examples=["hooks.example-1f0c9a3b"]
     )
-    state: Literal["waiting", "delivered", "given_up"]
+    state: DeliveryState
     attempts: int
     next_at: str | None = Field(description="When it is tried again.")
     last_at: str | None

@@ -6,13 +6,14 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, get_args
 
 from sqlalchemy.exc import OperationalError
 
 from lingpai.events.interfaces import Event, EventType, Subject, SubjectOwners
 from lingpai.events.store import EventFilter, Position, SqlEventStore
 from lingpai.ids import new_id
+from lingpai.prices import Currency, decimal_text
 from lingpai.principal import Principal
 
 log = logging.getLogger("lingpai.events")
@@ -22,7 +23,6 @@ MOST_PENDING: Final = 10_000
 
 _BATCH: Final = 500
 _DAY_S: Final = 86_400
-_NANO: Final = 10**9
 
 
 class _Emitted(NamedTuple):
@@ -200,7 +200,4 @@ def _row(item: _Emitted, owners: Mapping[Subject, str]) -> dict[str, Any]:
 
 def _amount(value: int, unit: str) -> int | str:
     """Money as decimal text, so that no reader turns it into a float; everything else as it is."""
-    if unit not in {"USD", "CNY"}:
-        return value
-    whole, nano = divmod(value, _NANO)
-    return f"{whole}.{nano:09d}".rstrip("0").rstrip(".")
+    return decimal_text(value) if unit in get_args(Currency) else value

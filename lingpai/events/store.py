@@ -8,7 +8,6 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Row,
-    and_,
     delete,
     func,
     literal_column,
@@ -180,7 +179,7 @@ def _first_of_each(rows: Iterable[Mapping[str, Any]], known: set[str]) -> list[M
 
 
 def _conditions(wanted: EventFilter) -> list[ColumnElement[bool]]:
-    conditions: list[ColumnElement[bool]] = [and_(True)]
+    conditions: list[ColumnElement[bool]] = []
     if wanted.user_id is not None:
         conditions.append(events.c.user_id == wanted.user_id)
     if wanted.type is not None:

@@ -86,7 +86,10 @@ class BodyBudget:
 
 
 def key_of(exchange: "Exchange") -> str:
-    """Whose share it is; those whose key is still being looked up have one together."""
+    """Whose share, or turn, it is: a key's, a client's, or of callers without either their user's.
+
+    Those whose key is still being looked up have one together.
+    """
     caller = exchange.principal
     return "" if caller is None else caller.key_id or caller.client_id or caller.user_id
 

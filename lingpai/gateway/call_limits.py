@@ -52,15 +52,6 @@ class Book(Protocol):
         ...
 
 
-class EmptyBook:
-    """No model has limits."""
-
-    version = 0
-
-    def for_call(self, user_id: str, model_id: str, *, user_name: str = "") -> Sequence[Entry]:  # noqa: ARG002  the protocol's form
-        return ()
-
-
 class ModelAccess:
     """A model as one account calls it, and the limits of such calls; None until they are loaded."""
 

@@ -10,13 +10,13 @@ smallest share left of the unit that means most to them:
 """
 
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse
 
+from lingpai.metering.periods import iso_utc
 from lingpai.principal import Principal
 from lingpai.web.auth import ANY, require
 from lingpai.web.errors import ERROR_RESPONSES
@@ -48,7 +48,7 @@ def compatible_key_routes(describe: Describe, clock: Callable[[], float]) -> API
             "limit_remaining": left,
             "limit_reset": _reset(limit["limit"]) if limit else None,
             "usage": used,
-            "expires_at": None if caller.expires_at is None else _iso(caller.expires_at),
+            "expires_at": None if caller.expires_at is None else iso_utc(caller.expires_at),
             "is_free_tier": False,
         }
         return JSONResponse({"data": data}, headers=_NO_STORE)
@@ -101,7 +101,3 @@ def _reset(limit: str) -> str | None:
     """OpenRouter's word for the window of a limit such as ``5 USD/month@Asia/Shanghai``."""
     window = limit.partition("/")[2].partition(" ")[0].partition("@")[0]
     return _RESETS.get(window)
-
-
-def _iso(time: float) -> str:
-    return datetime.fromtimestamp(time, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

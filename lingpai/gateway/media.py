@@ -9,6 +9,7 @@ from lingpai.errors import LingpaiError
 from lingpai.gateway import forms
 from lingpai.gateway.endpoint import Endpoint, Prepared, echo_model
 from lingpai.wire import audio, images, openai, rerank, tasks
+from lingpai.wire.body import FIELDS
 from lingpai.wire.media import is_data_url, read_data_url
 from lingpai.wire.multipart import Form, Part
 
@@ -23,7 +24,6 @@ _KNOWN: Final = re.compile(
     rb"(?:; ?charset=[\w-]+)?",
     re.IGNORECASE,
 )
-_FIELDS: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 def answer_type(told: bytes) -> bytes:
@@ -50,7 +50,7 @@ def _prepare_transcription(exchange: "Exchange") -> Prepared:
 
 def _form_of(exchange: "Exchange") -> Form:
     """A form for a provider, which takes no JSON here. The server itself fetches nothing."""
-    fields = _FIELDS.decode(exchange.body)
+    fields = FIELDS.decode(exchange.body)
     value = msgspec.json.decode(fields.pop("file"))
     try:
         if not isinstance(value, str) or not is_data_url(value):

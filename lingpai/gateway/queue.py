@@ -20,6 +20,7 @@ from dataclasses import replace
 from itertools import islice, pairwise
 from typing import TYPE_CHECKING, Final
 
+from lingpai.gateway.bodies import key_of
 from lingpai.quotas.amounts import ONE, Amounts
 from lingpai.quotas.meter import Meter
 from lingpai.quotas.refusal import Refusal
@@ -135,7 +136,7 @@ class Queue:
 
         None where that is not so; then the limits themselves are to be asked.
         """
-        key, now, loop_now = _key(exchange), time.time(), self._loop.time()
+        key, now, loop_now = key_of(exchange), time.time(), self._loop.time()
         least = ONE if exchange.weight is None else exchange.weight.least
         passed: list[Place] = []
         for meter in exchange.limits.meters:  # type: ignore[union-attr]  # limits are known before a call is admitted
@@ -152,7 +153,7 @@ class Queue:
 
     def enter(self, exchange: "Exchange", refusal: Refusal) -> bool:
         """Let a refused call wait; False when it may not, when it would be in vain, or when too many wait."""
-        key, now = _key(exchange), self._loop.time()
+        key, now = key_of(exchange), self._loop.time()
         if self.is_full_for(exchange):
             return False
         # Who was in the queue before (something had changed, and all steps were taken again) has waited already.
@@ -169,7 +170,7 @@ class Queue:
 
     def is_full_for(self, exchange: "Exchange") -> bool:
         """Whether as many calls wait as may: of all callers, or of this one."""
-        return self.size >= self._most or self._by_key.get(_key(exchange), 0) >= self._most_per_key
+        return self.size >= self._most or self._by_key.get(key_of(exchange), 0) >= self._most_per_key
 
     def leave(self, exchange: "Exchange") -> None:
         """A waiting call ends otherwise: the caller left, or the server stops."""
@@ -315,9 +316,3 @@ def _is_worth_waiting(refusal: Refusal, left: float) -> bool:
     # When calls under way end, nobody knows.
     is_open = refusal.is_held or refusal.meter.limit.window is None
     return is_open or refusal.free_at - time.time() <= left
-
-
-def _key(exchange: "Exchange") -> str:
-    """Whose turn it is: a key's, a client's, or of callers without either their user's."""
-    caller = exchange.account.principal
-    return caller.key_id or caller.client_id or caller.user_id

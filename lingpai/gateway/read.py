@@ -8,6 +8,7 @@ from lingpai.gateway.settings import FEW_MESSAGES, GatewaySettings
 from lingpai.gateway.weigh import check_parameters
 from lingpai.wire.body import check_text, read_body
 from lingpai.wire.inference import GenerateRequest, InferenceRequest, read_fields
+from lingpai.wire.multipart import is_form
 from lingpai.wire.openai import ChatRequest, CompletionRequest, check_choices, clear_body
 
 if TYPE_CHECKING:
@@ -19,8 +20,8 @@ def read(exchange: "Exchange") -> None:
     form where the endpoint reads forms.
     """
     content_type = exchange.fields.get(b"content-type", b"")
-    is_form = content_type != b"application/json" and _is_no_json(content_type)
-    if is_form and not (exchange.endpoint.read_form and content_type[:19].lower() == b"multipart/form-data"):
+    is_other = content_type != b"application/json" and _is_no_json(content_type)
+    if is_other and not (exchange.endpoint.read_form and is_form(content_type)):
         raise LingpaiError(
             "unsupported_media_type",
             f"The body must be JSON, but Content-Type says `{content_type[:80].decode('latin-1')}`. "
@@ -32,7 +33,7 @@ def read(exchange: "Exchange") -> None:
         )
     body = exchange.body = bytes(exchange.upload)  # no copy when it came in one piece
     exchange.upload = b""
-    if is_form:
+    if is_other:
         forms.read(exchange, body, content_type)
     else:
         check_text(body)

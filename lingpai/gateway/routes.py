@@ -5,7 +5,6 @@ method a 405, and keep one document for everything that is served.
 """
 
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter
@@ -15,6 +14,7 @@ from lingpai.errors import LingpaiError
 from lingpai.gateway.endpoint import Endpoint
 from lingpai.gateway.endpoints import CHAT, COMPLETIONS, EMBEDDINGS, ENDPOINTS, GENERATE, INFERENCE, PREDICT
 from lingpai.gateway.media import IMAGES, RERANK, SPEECH, TRANSCRIPTIONS
+from lingpai.metering.periods import iso_utc
 from lingpai.principal import Principal
 from lingpai.web.auth import ANY, require
 from lingpai.web.errors import ERROR_RESPONSES
@@ -105,4 +105,4 @@ def key_routes(describe: Callable[[tuple[Any, ...], float], Any], clock: Callabl
 
 
 def _iso(time: float | None) -> str | None:
-    return None if not time else datetime.fromtimestamp(time, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return None if not time else iso_utc(time)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from lingpai.wire import tasks
 from lingpai.wire.answer_texts import answer_texts, estimate_answer, stream_texts
 from lingpai.wire.prompt_media import TOKENS_PER_MEDIUM
-from lingpai.wire.prompt_size import prompt_size, prompt_texts
+from lingpai.wire.prompt_size import messages_and_media, prompt_size, prompt_texts
 from lingpai.wire.token_estimate import TOKENS_PER_MESSAGE
 from lingpai.wire.usage import Usage, is_credible
 
@@ -102,9 +102,9 @@ async def _counted(exchange: "Exchange", answer: bytes) -> Usage | None:
     counts = await exchange.gateway.counter.count(exchange.model.tokenizer, *texts)
     if counts is None:
         return None
-    size = prompt_size(body)
+    messages, media = messages_and_media(body)
     # What the chat template adds, and what a model makes of a picture, a tokenizer does not know.
-    prompt = counts[0] + size.messages * TOKENS_PER_MESSAGE + size.media * TOKENS_PER_MEDIUM
+    prompt = counts[0] + messages * TOKENS_PER_MESSAGE + media * TOKENS_PER_MEDIUM
     return Usage(prompt_tokens=prompt, completion_tokens=counts[1] if has_answer else 0)
 
 

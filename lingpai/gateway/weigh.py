@@ -16,6 +16,7 @@ from lingpai.gateway.tally import TEXT_TASKS
 from lingpai.prices import Price
 from lingpai.quotas.amounts import Amounts
 from lingpai.wire import openai, tasks
+from lingpai.wire.body import FIELDS
 from lingpai.wire.inference import read_value
 from lingpai.wire.openai import LENGTH_NAMES, OTHER_LENGTH_NAMES
 from lingpai.wire.prompt_media import file_tokens
@@ -28,7 +29,6 @@ SMALLEST_ANSWER: Final = 16
 """Fewer tokens than this are not worth calling a model for."""
 
 _OPENAI_NAMES: Final = LENGTH_NAMES[:2]
-_FIELDS: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _CONTAINERS: Final = frozenset({
     "options", "parameters", "samplingparams", "extrabody", "generationconfig", "nvext",
 })  # fmt: skip
@@ -96,11 +96,11 @@ def weigh_at_most(exchange: "Exchange", body: bytes) -> Weight | None:
         or model.backend.kind == "worker"
         or _WANTS_COMPLETION_TOKENS.match(model.upstream_name)
         or body.count(b"[") != 1  # with the list of messages only, there are no pictures among them
-        or not _HARMLESS.issuperset(_FIELDS.decode(body))
+        or not _HARMLESS.issuperset(FIELDS.decode(body))
     ):
         return None
     messages = len(request.messages or ())
-    prompt = most_tokens(body, messages)
+    prompt = most_tokens(len(body), messages)
     most = amounts(model.price, prompt, request.max_tokens)
     answers = Answers(request.max_tokens, 1, "max_tokens", is_said_once=True)
     return Weight(most, most, PromptSize(prompt, prompt, messages), prompt, answers, request.max_tokens)
@@ -150,7 +150,7 @@ def fit(weight: Weight, granted: Amounts, price: Price | None, body: bytes) -> b
     if not answers.name or answers.is_said_once:
         return body
     length = answers.asked or max(_longest(weight, granted, price), min(SMALLEST_ANSWER, weight.longest))
-    fields = _FIELDS.decode(body)
+    fields = FIELDS.decode(body)
     if answers.is_nested:
         nested = _with_length(_nested(fields), answers.name, length)
         return msgspec.json.encode({**fields, "parameters": nested})
@@ -174,7 +174,7 @@ def _without_lengths(raw: msgspec.Raw) -> Any:
     if not bytes(raw).startswith(b"{"):
         return raw
     names_out = _LENGTHS | _MINIMA
-    return {name: value for name, value in _FIELDS.decode(raw).items() if _folded(name) not in names_out}
+    return {name: value for name, value in FIELDS.decode(raw).items() if _folded(name) not in names_out}
 
 
 def _is_up_to(raw: msgspec.Raw, most: int) -> bool:
@@ -208,7 +208,7 @@ def _longest(weight: Weight, granted: Amounts, price: Price | None) -> int:
 def _answers(exchange: "Exchange", body: bytes, max_choices: int) -> Answers:
     model = exchange.model
     is_worker = model.backend.kind == "worker"
-    fields = _FIELDS.decode(body)
+    fields = FIELDS.decode(body)
     is_nested = is_worker and "input" in fields
     given = _nested(fields) if is_nested else fields
     choices = openai.check_choices(given, max_choices) * _prompts(fields)
@@ -227,7 +227,7 @@ def _answers(exchange: "Exchange", body: bytes, max_choices: int) -> Answers:
 
 def _nested(fields: dict[str, msgspec.Raw]) -> dict[str, msgspec.Raw]:
     inner = bytes(fields.get("parameters", b""))
-    return _FIELDS.decode(inner) if inner.startswith(b"{") else {}
+    return FIELDS.decode(inner) if inner.startswith(b"{") else {}
 
 
 def _lengths(fields: Mapping[str, msgspec.Raw]) -> dict[str, int]:

@@ -103,11 +103,6 @@ class KnownIds:
         self._new: set[bytes] = set()
         self._filled: list[_Table] | None = None
 
-    @property
-    def is_filled(self) -> bool:
-        """Whether `is_known` can tell at all."""
-        return self._tables is not None or self._filled is not None
-
     def is_known(self, key_id: bytes) -> bool:
         """Whether there is, or was, a key with this id. Everything counts as known until `fill` is done."""
         tables = self._tables

@@ -1,7 +1,7 @@
 """The rules of projects: made and changed by administrators, seen by their owners."""
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from sqlalchemy import Connection
@@ -9,16 +9,11 @@ from sqlalchemy.exc import IntegrityError
 
 from lingpai.errors import LingpaiError
 from lingpai.identity import restrictions
+from lingpai.identity.finding import find_project, find_user
 from lingpai.identity.interfaces import OnChange, Project, User, ValidateLimit
-from lingpai.identity.rights import (
-    already_exists,
-    check_is_admin,
-    no_such_project,
-    no_such_user,
-    visible_user,
-)
+from lingpai.identity.rights import already_exists, check_is_admin, visible_user
 from lingpai.identity.schemas import ProjectCreate, ProjectUpdate
-from lingpai.identity.store import Position, SqlProjectStore, SqlUserStore
+from lingpai.identity.store import Position, SqlProjectStore
 from lingpai.ids import new_id
 from lingpai.principal import Principal
 from lingpai.storage.database import Database
@@ -44,7 +39,6 @@ class Projects:
         self._validate_limit = validate_limit
         self._clock = clock
         self._store = SqlProjectStore()
-        self._users = SqlUserStore()
 
     def create(self, caller: Principal, body: ProjectCreate) -> Project:
         """Make a project for the caller or for anybody."""
@@ -52,10 +46,7 @@ class Projects:
         name = restrictions.checked_name(body.name)
         limits = self._checked(body.limits or ())
         with self._database.write() as connection:
-            reference = body.owner or caller.user_id
-            owner = self._users.find(connection, reference, only=None)
-            if owner is None:
-                raise no_such_user(reference, param="owner")
+            owner = find_user(connection, body.owner or caller.user_id, only=None, param="owner")
             project = Project(
                 id=new_id("prj"),
                 name=name,
@@ -80,12 +71,12 @@ class Projects:
     def get(self, caller: Principal, reference: str) -> Project:
         """The project with this id or name."""
         with self._database.read() as connection:
-            return self._find(connection, reference, owner=visible_user(caller))
+            return find_project(connection, reference, owner=visible_user(caller))
 
     def update(self, caller: Principal, reference: str, body: ProjectUpdate) -> Project:
         """Change a project. Other limits hold from the next call on; what was used stays used."""
         with self._database.write() as connection:
-            project = self._find(connection, reference, owner=visible_user(caller))
+            project = find_project(connection, reference, owner=visible_user(caller))
             check_is_admin(caller, "change projects")
             values = self._changes(project, body)
             try:
@@ -93,19 +84,8 @@ class Projects:
                     self._store.update(connection, project.id, values)
             except IntegrityError as exc:
                 raise already_exists("project", body.name or "") from exc
-            project = self._find(connection, project.id, owner=None)
+            project = find_project(connection, project.id, owner=None)
         self._on_change("project", project.id)
-        return project
-
-    def names(self, ids: Iterable[str]) -> dict[str, str]:
-        """The names of projects by id."""
-        with self._database.read() as connection:
-            return self._store.names(connection, ids)
-
-    def _find(self, connection: Connection, reference: str, *, owner: str | None) -> Project:
-        project = self._store.find(connection, reference, owner=owner)
-        if project is None:
-            raise no_such_project(reference)
         return project
 
     def _checked(self, limits: Sequence[str]) -> tuple[str, ...]:

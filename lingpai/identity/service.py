@@ -1,7 +1,7 @@
 """The rules of API keys and users; those of projects are in `projects`. What callers may not see does not exist for them: not_found, as for unknown ids."""
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,6 +10,7 @@ from sqlalchemy.exc import IntegrityError
 
 from lingpai.errors import LingpaiError
 from lingpai.identity import restrictions
+from lingpai.identity.finding import find_project, find_user
 from lingpai.identity.interfaces import (
     ApiKey,
     CreatedKey,
@@ -32,13 +33,11 @@ from lingpai.identity.rights import (
     check_may_grant_networks,
     check_may_grant_scopes,
     check_may_widen,
-    no_such_project,
-    no_such_user,
     visible_user,
 )
 from lingpai.identity.schemas import KeyCreate, KeyUpdate, UserCreate, UserUpdate
 from lingpai.identity.scopes import ALL_SCOPES, DEFAULT_SCOPES
-from lingpai.identity.store import Position, SqlKeyStore, SqlProjectStore, SqlUserStore
+from lingpai.identity.store import Position, SqlKeyStore, SqlUserStore
 from lingpai.ids import MintedCredential, mint_credential, new_id
 from lingpai.principal import Principal
 from lingpai.storage.database import Database
@@ -69,6 +68,11 @@ class Users:
         self._clock = clock
         self._store = SqlUserStore()
 
+    @property
+    def default_limits(self) -> tuple[str, ...]:
+        """The limits that new ones get when none are given, in canonical form."""
+        return self._default_limits
+
     def set_default_limits(self, limits: Sequence[str]) -> None:
         """Change the limits that new ones get when none are given."""
         self._default_limits = restrictions.checked_limits(limits, self._validate_limit)
@@ -84,7 +88,7 @@ class Users:
     def local_administrator(self) -> Principal:
         """Who calls through the admin socket: the user `admin`, with every scope and no key."""
         with self._database.write() as connection:
-            user = self._find(connection, ADMIN_NAME, only=None)
+            user = find_user(connection, ADMIN_NAME, only=None)
             project = personal_project(connection, user)
         return Principal(
             user.id,
@@ -117,39 +121,28 @@ class Users:
     def get(self, caller: Principal, reference: str) -> User:
         """The user with this id or name."""
         with self._database.read() as connection:
-            return self._find(connection, reference, only=visible_user(caller))
+            return find_user(connection, reference, only=visible_user(caller))
 
     def update(self, caller: Principal, reference: str, body: UserUpdate) -> User:
         """Change a user. Disabling one disables all their keys at once; the last administrator cannot be lost."""
         with self._database.write() as connection:
-            user = self._find(connection, reference, only=visible_user(caller))
+            user = find_user(connection, reference, only=visible_user(caller))
             check_is_admin(caller, "change users")
             values = self._changes(user, body)
             if values.get("disabled_at") is not None or values.get("role") == "member":
                 self._check_not_last_admin(connection, user)
             if values:
                 self._store.update(connection, user.id, values)
-            user = self._find(connection, user.id, only=None)
+            user = find_user(connection, user.id, only=None)
         self._on_change("user", user.id)
         return user
-
-    def names(self, ids: Iterable[str]) -> dict[str, str]:
-        """The names of users by id."""
-        with self._database.read() as connection:
-            return self._store.names(connection, ids)
 
     def _insert(self, connection: Connection, *, name: str, role: str, limits: tuple[str, ...]) -> User:
         user_id = new_id("usr")
         row = {"id": user_id, "name": name, "role": role, "limits": limits, "created_at": self._clock()}
         self._store.insert(connection, row)
-        user = self._find(connection, user_id, only=None)
+        user = find_user(connection, user_id, only=None)
         make_personal_project(connection, user)
-        return user
-
-    def _find(self, connection: Connection, reference: str, *, only: str | None) -> User:
-        user = self._store.find(connection, reference, only=only)
-        if user is None:
-            raise no_such_user(reference)
         return user
 
     def _checked(self, limits: Sequence[str]) -> tuple[str, ...]:
@@ -198,8 +191,6 @@ class Keys:
         self._default_limits = restrictions.checked_limits(default_limits, validate_limit)
         self._clock = clock
         self._store = SqlKeyStore()
-        self._users = SqlUserStore()
-        self._projects = SqlProjectStore()
 
     def set_default_limits(self, limits: Sequence[str]) -> None:
         """Change the limits that new ones get when none are given."""
@@ -282,11 +273,6 @@ class Keys:
             with self._database.write() as connection:
                 self._store.touch(connection, uses)
 
-    def names(self, ids: Iterable[str]) -> dict[str, str]:
-        """The names of keys by id, those of deleted keys too."""
-        with self._database.read() as connection:
-            return self._store.names(connection, ids)
-
     def _find(self, connection: Connection, reference: str, *, owner: str | None) -> ApiKey:
         found = self._store.find(connection, reference, owner=owner)
         if not found:
@@ -299,16 +285,10 @@ class Keys:
         return found[0]
 
     def _owner(self, connection: Connection, caller: Principal, reference: str | None) -> User:
-        user = self._users.find(connection, reference or caller.user_id, only=visible_user(caller))
-        if user is None:
-            raise no_such_user(reference or caller.user_name, param="user")
-        return user
+        return find_user(connection, reference or caller.user_id, only=visible_user(caller), param="user")
 
     def _visible_project(self, connection: Connection, caller: Principal, reference: str) -> Project:
-        project = self._projects.find(connection, reference, owner=visible_user(caller))
-        if project is None:
-            raise no_such_project(reference, param="project")
-        return project
+        return find_project(connection, reference, owner=visible_user(caller), param="project")
 
     def _project_of_new_key(
         self, connection: Connection, caller: Principal, owner: User, reference: str | None

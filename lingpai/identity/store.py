@@ -1,6 +1,6 @@
 """The SQL of identity. Every function that takes a connection works in the caller's transaction."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from sqlalchemy import (
@@ -110,11 +110,6 @@ class SqlKeyStore:
         )
         connection.execute(statement, [use._asdict() for use in uses])
 
-    def names(self, connection: Connection, ids: Iterable[str]) -> dict[str, str]:
-        """The names of keys by id, those of deleted ones too."""
-        rows = connection.execute(select(api_keys.c.id, api_keys.c.name).where(api_keys.c.id.in_(set(ids))))
-        return {row.id: row.name for row in rows}
-
 
 class SqlUserStore:
     """Users. `only` restricts what is seen to one user; None sees all."""
@@ -151,11 +146,6 @@ class SqlUserStore:
         )
         return connection.execute(others.limit(1)).first() is not None
 
-    def names(self, connection: Connection, ids: Iterable[str]) -> dict[str, str]:
-        """The names of users by id."""
-        rows = connection.execute(select(users.c.id, users.c.name).where(users.c.id.in_(set(ids))))
-        return {row.id: row.name for row in rows}
-
 
 class SqlProjectStore:
     """Projects. `owner` restricts what is seen to one user's projects; None sees all."""
@@ -188,11 +178,6 @@ class SqlProjectStore:
     def update(self, connection: Connection, project_id: str, values: Mapping[str, Any]) -> None:
         """Change columns of a project. Raises sqlalchemy.exc.IntegrityError when the new name is taken."""
         connection.execute(update(projects).where(projects.c.id == project_id).values(dict(values)))
-
-    def names(self, connection: Connection, ids: Iterable[str]) -> dict[str, str]:
-        """The names of projects by id."""
-        rows = connection.execute(select(projects.c.id, projects.c.name).where(projects.c.id.in_(set(ids))))
-        return {row.id: row.name for row in rows}
 
 
 def _live_keys(owner: str | None) -> Select[Any]:

@@ -98,7 +98,7 @@ class Parent:
         return not self._is_gone
 
     def tell(self, position: Position, skipped: int = 0, loaded: int = 0) -> None:
-        """Say how far the journal is loaded, and what came of the way since the last time."""
+        """Say how far the journal is loaded, and how much was skipped and loaded since the last time."""
         try:
             os.write(_STDOUT, b"%d %d %d %d\n" % (*position, skipped, loaded))
         except BrokenPipeError:

@@ -159,8 +159,9 @@ class SqliteLoader:
 def roll_up(records: Sequence[UsageRecord], *, first_id: int = 1) -> tuple[list[RollUp], list[Mark]]:
     """The sums of `records` per group in the order of the columns of usage_rollups, and the marks of their buckets.
 
-    A group is a bucket, key, user, project, model and task. A refused call counts as refused only, and so does one whose caller left before it was admitted; an error is an
-    admitted call that ended badly. The first record has the id `first_id`, and the others follow.
+    A group is a bucket, key, user, project, model and task. A refused call counts as refused only, and so does one
+    whose caller left before it was admitted; an error is an admitted call that ended badly. The first record has the id
+    `first_id`, and the others follow.
 
     `rebuild` says the same in SQL.
     """

@@ -26,14 +26,16 @@ from sqlalchemy import (
     select,
 )
 
-from lingpai.metering.money import NANO
+from lingpai.metering.journal_state import kept_since
 from lingpai.metering.records import BUCKET_SECONDS, MAX_NANO, bucket_start
-from lingpai.metering.store import COUNTS, MONEY
+from lingpai.metering.store import joined_sum, split_sum
 from lingpai.metering.tables import (
+    CHARGED,
+    COUNTS,
+    MONEY,
     usage_charges,
     usage_marks,
     usage_records,
-    usage_retention,
     usage_rollups,
 )
 from lingpai.storage.database import Database
@@ -41,7 +43,6 @@ from lingpai.storage.database import Database
 _STRETCH: Final = 50_000
 _GROUP: Final = ("key_id", "user_id", "project_id", "model", "task")
 _SUBJECT: Final = ("kind", "id", "project_id", "model")
-_CHARGED: Final = ("charged", "charged_tokens", "charged_usd", "charged_cny")
 
 Sums = dict[str, int]
 Groups = dict[tuple[str, ...], Sums]
@@ -88,7 +89,7 @@ class Rebuild:
     def run(self, since: float = 0.0) -> RebuildReport:
         """Compare and repair every bucket from the one of `since` (unix seconds) on, and all marks."""
         with self._database.read() as connection:
-            start = max(_kept_since(connection), bucket_start(since))
+            start = max(kept_since(connection), bucket_start(since))
         marks_repaired = self._repair_marks()
         buckets = self._buckets(start)
         repaired = []
@@ -115,9 +116,9 @@ class Rebuild:
         with self._database.write() as connection:
             while (end := _merge_marks(connection, right, last)) is not None:
                 last = end
-            kept_since = _kept_since(connection)
-            right = {bucket: mark for bucket, mark in right.items() if bucket >= kept_since}
-            return _replace_marks(connection, right, kept_since)
+            kept = kept_since(connection)
+            right = {bucket: mark for bucket, mark in right.items() if bucket >= kept}
+            return _replace_marks(connection, right, kept)
 
     # Roll-ups
 
@@ -136,7 +137,7 @@ class Rebuild:
             if _stored(connection, bucket) == _finish(right):
                 return None
         with self._database.write() as connection:
-            if bucket < _kept_since(connection):
+            if bucket < kept_since(connection):
                 return None  # retention came first, and what is left of the records is not all
             right, _ = _with_later(connection, bucket, right, end)
             before, after = _stored(connection, bucket), _finish(right)
@@ -158,11 +159,6 @@ class Rebuild:
         return groups, last
 
 
-def _kept_since(connection: Connection) -> int:
-    kept_since: int | None = connection.scalar(select(usage_retention.c.kept_since))
-    return kept_since or 0
-
-
 def _merge_marks(connection: Connection, marks: Marks, last: int) -> int | None:
     """Add the records of the next stretch behind the id `last`; where it ends, or None when there are no more."""
     columns = usage_records.c
@@ -182,9 +178,9 @@ def _merge_marks(connection: Connection, marks: Marks, last: int) -> int | None:
     return min(end - 1, newest)
 
 
-def _replace_marks(connection: Connection, right: Marks, kept_since: int) -> int:
+def _replace_marks(connection: Connection, right: Marks, start: int) -> int:
     marks = usage_marks.c
-    rows = connection.execute(select(usage_marks).where(marks.bucket_start >= kept_since))
+    rows = connection.execute(select(usage_marks).where(marks.bucket_start >= start))
     stored = {row.bucket_start: (row.first_id, row.last_id) for row in rows}
     wrong = [bucket for bucket in stored.keys() | right.keys() if stored.get(bucket) != right.get(bucket)]
     for bucket in wrong:
@@ -198,7 +194,7 @@ def _replace_marks(connection: Connection, right: Marks, kept_since: int) -> int
 def _stored(connection: Connection, bucket: int) -> BucketSums:
     return BucketSums(
         _rows(connection, usage_rollups, bucket, _GROUP, (*COUNTS, *MONEY)),
-        _rows(connection, usage_charges, bucket, _SUBJECT, _CHARGED),
+        _rows(connection, usage_charges, bucket, _SUBJECT, CHARGED),
     )
 
 
@@ -241,7 +237,7 @@ def _finish(groups: Groups) -> BucketSums:
     for (*group, client_id), sums in groups.items():
         _, user_id, project_id, model, _ = group
         _add(rollups, [(tuple(group), sums)])
-        charged = {name: sums[name] for name in _CHARGED}
+        charged = {name: sums[name] for name in CHARGED}
         if not any(charged.values()):
             continue
         _add(charges, [(("user", user_id, project_id, model), charged)])
@@ -267,8 +263,7 @@ def _summed(
     )
     for row in connection.execute(found):
         sums = {name: getattr(row, name) for name in COUNTS}
-        for name in MONEY:
-            sums[name] = getattr(row, f"{name}_units") * NANO + getattr(row, name)
+        sums |= {name: joined_sum(row, name) for name in MONEY}
         yield tuple(row[: len(group)]), sums
 
 
@@ -284,13 +279,11 @@ def _sums() -> Iterator[ColumnElement[Any]]:
     yield func.sum(case((is_refused, 1), else_=0)).label("refused")
     for name in COUNTS[3:]:
         yield func.sum(records[name]).label(name)
-    nano = literal_column(str(NANO), Integer)
     for name, column in zip(
         MONEY, (records.cost, records.cost, records.charged_cost, records.charged_cost), strict=True
     ):
         amount = case((records.currency == name.rpartition("_")[2].upper(), column), else_=0)
-        yield func.sum(amount // nano).label(f"{name}_units")
-        yield func.sum(amount % nano).label(name)
+        yield from split_sum(amount, name)
 
 
 def _replace(connection: Connection, bucket: int, right: BucketSums) -> None:

@@ -1,6 +1,6 @@
 """``/api/v1/requests``: the calls one by one, and their export."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Depends, Response
@@ -13,7 +13,7 @@ from lingpai.metering.interfaces import UsageNames
 from lingpai.metering.parameters import ExportParameters, RequestParameters, Zone
 from lingpai.metering.periods import parse_moment, parse_zone
 from lingpai.metering.presenting import Fields, NameBook, record_fields
-from lingpai.metering.requests import RequestFilter, SqlRequestStore
+from lingpai.metering.requests import Record, RecordPage, RequestFilter, SqlRequestStore
 from lingpai.metering.routes import Wait, all_recorded
 from lingpai.metering.schemas import RequestBody
 from lingpai.metering.visibility import visible_subjects
@@ -55,15 +55,9 @@ def request_routes(
         """
 
         def page() -> Page[RequestBody]:
-            wanted = _filter(asked, caller, names, now=clock())
             before = None if cursor is None else _id_in(cursor)
-            records, next_before = store.page(wanted, limit=limit, before=before)
-            book, zone = NameBook(names), parse_zone(asked.tz)
-            book.learn_records(records)
-            return Page(
-                data=[RequestBody(**record_fields(record, book, zone)) for record in records],
-                next_cursor=None if next_before is None else encode_cursor(0.0, str(next_before)),
-            )
+            found = store.page(_filter(asked, caller, names, now=clock()), limit=limit, before=before)
+            return _page(found, names, asked.tz)
 
         response.headers["cache-control"] = "no-store"
         await all_recorded(wait)
@@ -78,7 +72,8 @@ def request_routes(
         """All calls that fit, the oldest first, as CSV or JSON lines. Streamed: there is no bound."""
         await all_recorded(wait)
         wanted = await run_in_threadpool(lambda: _filter(asked, caller, names, now=clock()))
-        chunks = _chunks(store, wanted, NameBook(names), asked.tz)
+        book = NameBook(names)
+        chunks = (_shown(records, book, asked.tz) for records in store.all(wanted))
         return StreamingResponse(
             as_jsonl(chunks) if export.format == "jsonl" else as_csv(COLUMNS, chunks, bom=export.bom),
             media_type=export.content_type,
@@ -90,20 +85,9 @@ def request_routes(
         caller: Annotated[Principal, can_read], request_id: str, response: Response, tz: Zone = "UTC"
     ) -> RequestBody:
         """One call. Another's does not exist for a member; one that retention deleted exists for nobody."""
-
-        def show() -> RequestBody:
-            zone = parse_zone(tz)
-            user_id = None if caller.is_admin else caller.user_id
-            record = store.find(request_id[:200], user_id=user_id)
-            if record is None:
-                raise LingpaiError("not_found", "There is no such request. Its id is in `x-request-id`.")
-            book = NameBook(names)
-            book.learn_records([record])
-            return RequestBody(**record_fields(record, book, zone))
-
         response.headers["cache-control"] = "no-store"
         await all_recorded(wait)
-        return await run_in_threadpool(show)
+        return await run_in_threadpool(_one, store, names, caller, request_id, tz)
 
     return router
 
@@ -135,6 +119,24 @@ def _status_range(text: str | None) -> tuple[int, int] | None:
     return int(text.replace("x", "0")), int(text.replace("x", "9"))
 
 
+def _page(found: RecordPage, names: UsageNames, tz: str) -> Page[RequestBody]:
+    return Page(
+        data=[RequestBody(**fields) for fields in _shown(found.records, NameBook(names), tz)],
+        next_cursor=None if found.next_before is None else encode_cursor(0.0, str(found.next_before)),
+    )
+
+
+def _one(
+    store: SqlRequestStore, names: UsageNames, caller: Principal, request_id: str, tz: str
+) -> RequestBody:
+    parse_zone(tz)  # before the search: a wrong zone is told of any request
+    record = store.find(request_id[:200], user_id=None if caller.is_admin else caller.user_id)
+    if record is None:
+        raise LingpaiError("not_found", "There is no such request. Its id is in `x-request-id`.")
+    [fields] = _shown([record], NameBook(names), tz)
+    return RequestBody(**fields)
+
+
 def _id_in(cursor: str) -> int:
     _, id_ = decode_cursor(cursor)
     if not id_.isascii() or not id_.isdecimal() or len(id_) > 18:
@@ -146,8 +148,7 @@ def _id_in(cursor: str) -> int:
     return int(id_)
 
 
-def _chunks(store: SqlRequestStore, wanted: RequestFilter, book: NameBook, tz: str) -> Iterator[list[Fields]]:
+def _shown(records: Sequence[Record], book: NameBook, tz: str) -> list[Fields]:
     zone = parse_zone(tz)
-    for records in store.all(wanted):
-        book.learn_records(records)
-        yield [record_fields(record, book, zone) for record in records]
+    book.learn_records(records)
+    return [record_fields(record, book, zone) for record in records]

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Row, exists, func, select
+from sqlalchemy import ColumnElement, Connection, Row, Select, exists, func, select
 
 from lingpai.ids import request_made_at
 from lingpai.metering.records import bucket_start
@@ -184,20 +184,19 @@ def _in_buckets(wanted: RequestFilter) -> list[ColumnElement[bool]]:
 def _records_between(
     connection: Connection, wanted: RequestFilter, start: int, end: int, *, most: int
 ) -> list[Record]:
-    columns = usage_records.c
-    query = select(usage_records).where(columns.id >= start, columns.id < end, *_conditions(wanted))
-    return list(connection.execute(query.order_by(columns.id.desc()).limit(most)))
+    query = _wanted_in(wanted, start, end).order_by(usage_records.c.id.desc())
+    return list(connection.execute(query.limit(most)))
 
 
 def _records_from(connection: Connection, wanted: RequestFilter, start: int, end: int) -> list[Record]:
-    columns = usage_records.c
-    query = select(usage_records).where(columns.id >= start, columns.id < end, *_conditions(wanted))
-    return list(connection.execute(query.order_by(columns.id).limit(_CHUNK)))
+    query = _wanted_in(wanted, start, end).order_by(usage_records.c.id)
+    return list(connection.execute(query.limit(_CHUNK)))
 
 
-def _conditions(wanted: RequestFilter) -> list[ColumnElement[bool]]:
+def _wanted_in(wanted: RequestFilter, start: int, end: int) -> Select[Any]:
     columns = usage_records.c
-    conditions = [
+    conditions = [columns.id >= start, columns.id < end]
+    conditions += [
         columns[name] == value
         for name in (*SUBJECT_COLUMNS, "end_reason", "endpoint", "request_id")
         if (value := getattr(wanted, name)) is not None
@@ -208,4 +207,4 @@ def _conditions(wanted: RequestFilter) -> list[ColumnElement[bool]]:
         conditions.append(columns.started_at < wanted.until)
     if wanted.status is not None:
         conditions.append(columns.status.between(*wanted.status))
-    return conditions
+    return select(usage_records).where(*conditions)

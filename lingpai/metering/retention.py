@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Integer, delete, func, insert, literal_column, select, update
 
+from lingpai.metering.journal_state import kept_since
 from lingpai.metering.records import BUCKET_SECONDS, bucket_start
 from lingpai.metering.tables import usage_marks, usage_records, usage_retention, usage_rollups
 from lingpai.storage.database import Database
@@ -69,7 +70,7 @@ class Retention:
         """
         clock = self._clock()
         with self._database.write() as connection:
-            line: int = connection.scalar(select(usage_retention.c.kept_since)) or 0
+            line = kept_since(connection)
             due = bucket_start(max(0.0, min(clock, _time_by_calls(connection, clock)) - self._days * _DAY_S))
             moved = max(line, due)
             if line > clock + BUCKET_SECONDS:

@@ -11,23 +11,20 @@ from starlette.concurrency import run_in_threadpool
 from lingpai.errors import LingpaiError
 from lingpai.metering.export import as_csv, as_jsonl, spool
 from lingpai.metering.interfaces import UsageNames
-from lingpai.metering.money import decimal_text
 from lingpai.metering.parameters import ExportParameters, UsageParameters
 from lingpai.metering.periods import iso_utc
 from lingpai.metering.presenting import Fields, NameBook, amount_fields, group_fields
 from lingpai.metering.schemas import UsageAnswer, UsageRowBody
 from lingpai.metering.service import Group, UsageQuestion, UsageReport, UsageRow
+from lingpai.metering.tables import COUNTS, MONEY
 from lingpai.metering.visibility import visible_subjects
+from lingpai.prices import decimal_text
 from lingpai.principal import Principal
 from lingpai.web.auth import require
 from lingpai.web.errors import ERROR_RESPONSES
 
 Wait = Callable[[], Awaitable[bool]]
 
-_AMOUNTS: Final = (
-    "requests", "errors", "refused", "charged", "prompt_tokens", "completion_tokens", "cached_tokens",
-    "reasoning_tokens", "charged_tokens", "cost_usd", "cost_cny", "charged_usd", "charged_cny",
-)  # fmt: skip
 _CHUNK: Final = 500
 
 
@@ -65,7 +62,7 @@ def usage_routes(report: UsageReport, wait: Wait, names: UsageNames) -> APIRoute
             chunks = _export_chunks(by, rows, NameBook(names))
             if export.format == "jsonl":
                 return spool(as_jsonl(chunks))
-            return spool(as_csv([*_group_columns(by), *_AMOUNTS], chunks, bom=export.bom))
+            return spool(as_csv([*_group_columns(by), *COUNTS, *MONEY], chunks, bom=export.bom))
 
         await all_recorded(wait)
         body = await run_in_threadpool(pieces)
@@ -132,4 +129,4 @@ def _exported_amounts(row: UsageRow) -> Fields:
         for kind, amounts in (("cost", row.costs), ("charged", row.charged_costs))
         for currency in ("USD", "CNY")
     }
-    return {name: money[name] if name in money else getattr(row, name) for name in _AMOUNTS}
+    return {name: getattr(row, name) for name in COUNTS} | money

@@ -8,10 +8,10 @@ from typing import Any, Final, Literal
 from zoneinfo import ZoneInfo
 
 from lingpai.errors import LingpaiError, did_you_mean
-from lingpai.metering.money import NANO
 from lingpai.metering.periods import day_of, hour_of, parse_moment, parse_zone
 from lingpai.metering.records import BUCKET_SECONDS, bucket_start
-from lingpai.metering.store import COUNTS, GroupColumn, SqlUsageStore, UsageFilter
+from lingpai.metering.store import GroupColumn, SqlUsageStore, UsageFilter, joined_sum
+from lingpai.metering.tables import COUNTS
 
 Group = Literal["key", "user", "project", "model", "task", "day", "hour"]
 
@@ -167,11 +167,7 @@ def _row(group: tuple[str, ...], found: Any) -> UsageRow:
     counts = {name: getattr(found, name) for name in COUNTS}
 
     def money(kind: str) -> dict[str, int]:
-        amounts = {
-            currency: getattr(found, f"{kind}_{currency.lower()}_units") * NANO
-            + getattr(found, f"{kind}_{currency.lower()}")
-            for currency in ("USD", "CNY")
-        }
+        amounts = {currency: joined_sum(found, f"{kind}_{currency.lower()}") for currency in ("USD", "CNY")}
         return {currency: amount for currency, amount in amounts.items() if amount}
 
     return UsageRow(group, **counts, costs=money("cost"), charged_costs=money("charged"))

@@ -19,31 +19,26 @@ from sqlalchemy import (
     select,
 )
 
-from lingpai.metering.money import NANO
+from lingpai.metering.journal_state import kept_since
 from lingpai.metering.records import BUCKET_SECONDS, bucket_start
 from lingpai.metering.tables import (
+    COUNTS,
+    MONEY,
     usage_charges,
     usage_marks,
     usage_records,
-    usage_retention,
     usage_rollups,
 )
+from lingpai.prices import NANO
 from lingpai.storage.database import Database
 
-GroupColumn = Literal["key_id", "user_id", "project_id", "model", "task", "bucket_start"]
+GroupColumn = Literal["key_id", "user_id", "project_id", "model", "task"]
 Charge = tuple[float, int]
 """When a call was admitted (unix seconds), and what it was charged."""
-
-COUNTS: Final = (
-    "requests", "errors", "refused", "charged", "prompt_tokens", "completion_tokens", "cached_tokens",
-    "reasoning_tokens", "charged_tokens",
-)  # fmt: skip
-MONEY: Final = ("cost_usd", "cost_cny", "charged_usd", "charged_cny")
 
 SUBJECT_COLUMNS: Final = ("key_id", "user_id", "project_id", "model")
 """What records and roll-ups can both be narrowed to."""
 
-_LAST_MOMENT: Final = 1e12
 _KINDS: Final = ("key", "client", "user", "project", "model", "user_model")
 _UNITS: Final = ("requests", "tokens", "USD", "CNY")
 
@@ -80,7 +75,7 @@ class SqlUsageStore:
     # Sums for reports
 
     def totals(self, wanted: UsageFilter, by: Sequence[GroupColumn]) -> Iterator[Row[Any]]:
-        """One row for each group, the busiest first: the columns `by`, then `COUNTS`, then `MONEY` (10^-9).
+        """One row for each group, the busiest first: the columns `by`, then `COUNTS`, then `MONEY`, split (`joined_sum`).
 
         No row when nothing matches. Rows are read as they are asked for; closing the iterator ends the reading.
         """
@@ -88,7 +83,7 @@ class SqlUsageStore:
         groups = [columns[name] for name in by]
         requests = func.sum(columns.requests)
         sums = [func.sum(columns[name]).label(name) for name in COUNTS]
-        money = [part for name in MONEY for part in _split_sum(columns[name], name)]
+        money = [part for name in MONEY for part in split_sum(columns[name], name)]
         statement = select(*groups, *sums, *money).where(*_conditions(wanted)).group_by(*groups)
         if not groups:
             statement = statement.having(func.count() > 0)
@@ -105,12 +100,6 @@ class SqlUsageStore:
 
     # History for limits
 
-    def prepare(self) -> None:
-        """Ask every question of the limits once, about nobody: the first time costs a millisecond for each."""
-        for kind, unit in _ALL:
-            self.charged_since((kind, ""), unit, _LAST_MOMENT)
-            self.charges_since((kind, ""), unit, _LAST_MOMENT)
-
     def charged_since(self, subject: tuple[str, str], unit: str, since: float) -> int:
         """How much was charged to `subject` for calls admitted at `since` (unix seconds) or later.
 
@@ -120,8 +109,8 @@ class SqlUsageStore:
         """
         first = bucket_start(since)
         with self._database.read() as connection:
-            kept_since = connection.scalar(_KEPT_SINCE) or 0
-            boundary = first if first == since or first < kept_since else first + BUCKET_SECONDS
+            is_whole = first == since or first < kept_since(connection)
+            boundary = first if is_whole else first + BUCKET_SECONDS
             values = {
                 **_identify(subject),
                 "since": float(since),
@@ -141,22 +130,27 @@ class SqlUsageStore:
         """
         values = {**_identify(subject), "since": float(since), "since_bucket": bucket_start(since)}
         with self._database.read() as connection:
-            kept_since = connection.scalar(_KEPT_SINCE) or 0
+            kept = kept_since(connection)
             deleted: list[Charge] = []
-            if since < kept_since:
-                rows = connection.execute(
-                    _DELETED_SINCE[subject[0], unit], {**values, "kept_since": kept_since}
-                )
+            if since < kept:
+                rows = connection.execute(_DELETED_SINCE[subject[0], unit], {**values, "kept_since": kept})
                 deleted = [(bucket + BUCKET_SECONDS, amount) for bucket, amount in rows]
-                values["since"] = float(kept_since)
+                values["since"] = float(kept)
             charges = connection.execute(_CHARGES_SINCE[subject[0], unit], values)
             return deleted + [(started_at, amount) for started_at, amount in charges]
 
 
-def _split_sum(column: ColumnElement[int], name: str) -> tuple[ColumnElement[Any], ColumnElement[Any]]:
-    """The sum in two columns, whole units and the rest: together it could be over 64 bits."""
+def split_sum(column: ColumnElement[int], name: str) -> tuple[ColumnElement[Any], ColumnElement[Any]]:
+    """The sum of an amount of money in two columns, whole units and the rest: together it could be over 64 bits."""
     nano = literal_column(str(NANO), Integer)
     return func.sum(column // nano).label(f"{name}_units"), func.sum(column % nano).label(name)
+
+
+def joined_sum(row: Row[Any], name: str) -> int:
+    """What `split_sum` has split under this name, in 10^-9."""
+    units: int = getattr(row, f"{name}_units")
+    rest: int = getattr(row, name)
+    return units * NANO + rest
 
 
 def _conditions(wanted: UsageFilter) -> list[ColumnElement[bool]]:
@@ -269,10 +263,10 @@ def _charged_since(kind: str, unit: str) -> CompoundSelect[Any]:
     """Two rows, to be added up: whole buckets and the piece before them."""
     sums, in_sums, belongs = _sums_of(kind, unit)
     in_records, has_amount = _amount(unit)
-    whole = select(*_split_sum(in_sums, "amount")).where(
+    whole = select(*split_sum(in_sums, "amount")).where(
         *belongs, sums.bucket_start >= bindparam("boundary", type_=Integer)
     )
-    piece = select(*_split_sum(in_records, "amount")).where(*_calls(kind, only_first=True), *has_amount)
+    piece = select(*split_sum(in_records, "amount")).where(*_calls(kind, only_first=True), *has_amount)
     return whole.union_all(piece)
 
 
@@ -302,4 +296,3 @@ _CHARGED_SINCE: Final = {each: _charged_since(*each) for each in _ALL}
 _CHARGES_SINCE: Final = {each: _charges_since(*each) for each in _ALL}
 _DELETED_SINCE: Final = {each: _deleted_since(*each) for each in _ALL}
 _BUCKETS: Final = _buckets()
-_KEPT_SINCE: Final = select(usage_retention.c.kept_since)

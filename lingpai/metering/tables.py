@@ -1,5 +1,6 @@
 """The tables of metering. The ingester writes them (`loader`, without SQLAlchemy), the store reads them."""
 
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from sqlalchemy import (
@@ -13,8 +14,25 @@ from sqlalchemy import (
     Table,
     text,
 )
+from sqlalchemy.schema import SchemaItem
 
 from lingpai.storage.metadata import metadata
+
+COUNTS: Final = (
+    "requests", "errors", "refused", "charged", "prompt_tokens", "completion_tokens", "cached_tokens",
+    "reasoning_tokens", "charged_tokens",
+)  # fmt: skip
+MONEY: Final = ("cost_usd", "cost_cny", "charged_usd", "charged_cny")
+CHARGED: Final = ("charged", "charged_tokens", "charged_usd", "charged_cny")
+"""Of both, what was taken from limits and kept."""
+
+
+def _sums(names: Sequence[str], *, check: str) -> Iterator[SchemaItem]:
+    """Columns in which something is added up, and the constraint `check`, which keeps them from being negative."""
+    for name in names:
+        yield Column(name, BigInteger, nullable=False)
+    yield CheckConstraint(f"min({', '.join(names)}) >= 0", name=check)
+
 
 # One row per record, in the order they arrived. `key_id` is empty for a call without a key.
 # There is one index, because each costs about a microsecond of CPU per call: it answers what a key has been charged
@@ -72,24 +90,7 @@ usage_rollups: Final = Table(
     Column("project_id", String, primary_key=True),
     Column("model", String, primary_key=True),
     Column("task", String, primary_key=True),
-    Column("requests", BigInteger, nullable=False),
-    Column("errors", BigInteger, nullable=False),
-    Column("refused", BigInteger, nullable=False),
-    Column("charged", BigInteger, nullable=False),
-    Column("prompt_tokens", BigInteger, nullable=False),
-    Column("completion_tokens", BigInteger, nullable=False),
-    Column("cached_tokens", BigInteger, nullable=False),
-    Column("reasoning_tokens", BigInteger, nullable=False),
-    Column("charged_tokens", BigInteger, nullable=False),
-    Column("cost_usd", BigInteger, nullable=False),
-    Column("cost_cny", BigInteger, nullable=False),
-    Column("charged_usd", BigInteger, nullable=False),
-    Column("charged_cny", BigInteger, nullable=False),
-    CheckConstraint(
-        "min(requests, errors, refused, charged, prompt_tokens, completion_tokens, cached_tokens, reasoning_tokens,"
-        " charged_tokens, cost_usd, cost_cny, charged_usd, charged_cny) >= 0",
-        name="totals_are_not_negative",
-    ),
+    *_sums((*COUNTS, *MONEY), check="totals_are_not_negative"),
     Index("ix_usage_rollups_key_id_bucket_start", "key_id", "bucket_start"),
     Index("ix_usage_rollups_user_id_bucket_start", "user_id", "bucket_start"),
     Index("ix_usage_rollups_project_id_bucket_start", "project_id", "bucket_start"),
@@ -108,13 +109,7 @@ usage_charges: Final = Table(
     Column("id", String, primary_key=True),
     Column("project_id", String, primary_key=True),
     Column("model", String, primary_key=True),
-    Column("charged", BigInteger, nullable=False),
-    Column("charged_tokens", BigInteger, nullable=False),
-    Column("charged_usd", BigInteger, nullable=False),
-    Column("charged_cny", BigInteger, nullable=False),
-    CheckConstraint(
-        "min(charged, charged_tokens, charged_usd, charged_cny) >= 0", name="charges_are_not_negative"
-    ),
+    *_sums(CHARGED, check="charges_are_not_negative"),
     Index("ix_usage_charges_kind_id_bucket_start", "kind", "id", "bucket_start"),
     Index("ix_usage_charges_project_id_bucket_start", "project_id", "bucket_start"),
     sqlite_with_rowid=False,

@@ -7,12 +7,13 @@ drifts is not exact.
 from decimal import Decimal
 from typing import Final, Literal, NamedTuple, TypeAlias, get_args
 
+from lingpai.prices import NANO, decimal_text
+
 Unit: TypeAlias = Literal["requests", "tokens", "USD", "CNY", "concurrent"]
 
 UNITS: Final[tuple[Unit, ...]] = get_args(Unit)
 """In the order of the fields of `Amounts`."""
 MONEY: Final[frozenset[Unit]] = frozenset(("USD", "CNY"))
-NANO: Final = 10**9
 MONEY_DECIMALS: Final = 9
 
 
@@ -41,15 +42,12 @@ def money(text: str) -> int:
         raise ValueError(f"not a decimal number: {text!r}")
     if len(decimals) > MONEY_DECIMALS:
         raise ValueError(f"more than {MONEY_DECIMALS} decimals: {text!r}")
-    return int(Decimal(text).scaleb(MONEY_DECIMALS))
+    return int(Decimal(text) * NANO)
 
 
 def amount_text(amount: int, unit: Unit) -> str:
     """The bare number: ``2000``, and for money the shortest decimal, ``0.5``."""
-    if unit not in MONEY:
-        return str(amount)
-    whole, nano = divmod(amount, NANO)
-    return f"{whole}.{nano:09d}".rstrip("0") if nano else str(whole)
+    return decimal_text(amount) if unit in MONEY else str(amount)
 
 
 def amount_words(amount: int, unit: Unit) -> str:

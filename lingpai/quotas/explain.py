@@ -1,7 +1,6 @@
 """What applies to a call: which limits, set where, how much is left of each, and which would refuse first."""
 
 from collections.abc import Sequence
-from math import inf
 from typing import Final, TypeAlias
 
 from typing_extensions import TypedDict
@@ -164,8 +163,7 @@ def _exemption(meter: Meter, model: KnownModel | None) -> str | None:
 
 def _tightness(meter: Meter, now: float) -> tuple[float, float]:
     """Smallest share left first; of those that have nothing left, the one that stays so longest."""
-    resets_at = meter.resets_at(now)
-    return meter.remaining(now) / meter.amount, -(inf if resets_at is None else resets_at)
+    return meter.remaining(now) / meter.amount, -meter.resets_at(now)
 
 
 def _tightest(subject: LimitedSubject, meter: Meter, now: float) -> Tightest:

@@ -14,7 +14,8 @@ from typing import Final, NoReturn, cast, get_args
 from zoneinfo import available_timezones
 
 from lingpai.errors import did_you_mean
-from lingpai.quotas.amounts import MONEY, MONEY_DECIMALS, NANO, Unit, amount_text, amount_words, money
+from lingpai.prices import NANO
+from lingpai.quotas.amounts import MONEY, MONEY_DECIMALS, Unit, amount_text, amount_words, money
 from lingpai.quotas.windows import CalendarUnit, CalendarWindow, Duration, Window, time_zone
 
 # Integers of HTTP's structured fields have 15 digits (RFC 9651 section 3.3.1); headers show money in millionths.

@@ -11,11 +11,13 @@ reserved before the call and settled after it (`remaining`, `reserve`, `settle`)
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Final
+from typing import Final, TypeVar
 
 from lingpai.quotas.amounts import MONEY, UNITS, Unit, amount_text
 from lingpai.quotas.grammar import Limit
 from lingpai.quotas.interfaces import Subject
+
+Value = TypeVar("Value")
 
 HEADER_MONEY: Final = 1000
 """The nano amount that headers count money in: a millionth of the currency."""
@@ -176,6 +178,17 @@ def header_name(subject: Subject, limit: Limit, *, with_zone: bool = False) -> s
     if limit.unit != "requests":
         parts.append(limit.unit.casefold())
     return "-".join(parts)
+
+
+def pop_oldest(reservations: dict[tuple[float, int], list[Value]], key: tuple[float, int]) -> Value | None:
+    """Take out the oldest of the reservations of one time and size; None when there is none."""
+    oldest = reservations.get(key)
+    if oldest is None:
+        return None
+    found = oldest.pop(0)
+    if not oldest:
+        del reservations[key]
+    return found
 
 
 # Cached because a million keys share a handful of limits, and so the bytes.

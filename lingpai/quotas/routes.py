@@ -49,7 +49,7 @@ def limit_routes(limits: Limits) -> APIRouter:
         cursor: CursorParameter = None,
     ) -> LimitPage:
         """Every limit that the caller may see, with what is used and left and when it resets."""
-        wanted = await limits.wanted(caller, key, user, project, model)
+        wanted = await limits.wanted(caller, key=key, user=user, project=project, model=model)
         return await limits.page(caller, wanted, limit=limit, cursor=cursor)
 
     @router.put("")

@@ -77,7 +77,7 @@ class Limits:
         return await self._settled(read)
 
     async def wanted(
-        self, caller: Principal, key: str | None, user: str | None, project: str | None, model: str | None
+        self, caller: Principal, *, key: str | None, user: str | None, project: str | None, model: str | None
     ) -> Wanted:
         """The ids that a list's filters mean. Raises LingpaiError `not_found` for what the caller does not see."""
 
@@ -86,8 +86,11 @@ class Limits:
 
         def find_all() -> Wanted:
             return Wanted(
-                key=find("key", key), user=find("user", user), project=find("project", project), model=find("model", model)
-            )  # fmt: skip
+                key=find("key", key),
+                user=find("user", user),
+                project=find("project", project),
+                model=find("model", model),
+            )
 
         return await asyncio.to_thread(find_all)
 

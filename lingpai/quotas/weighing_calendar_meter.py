@@ -3,6 +3,7 @@
 from lingpai.quotas.calendar_meter import CalendarMeter, WindowCount
 from lingpai.quotas.grammar import Limit
 from lingpai.quotas.interfaces import Subject
+from lingpai.quotas.meter import pop_oldest
 from lingpai.quotas.thresholds import NO_THRESHOLDS, Thresholds
 from lingpai.quotas.windows import CalendarWindow
 
@@ -70,12 +71,9 @@ class WeighingCalendarMeter(CalendarMeter):
         return max(self.amount - used, 0)
 
     def extend(self, admitted_at: float, reserved: int, extra: int, now: float) -> None:  # noqa: ARG002  as it was found
-        starts = self._open.get((admitted_at, reserved))
-        if starts is None or extra == 0:
+        start = pop_oldest(self._open, (admitted_at, reserved)) if extra else None
+        if start is None:
             return
-        start = starts.pop(0)
-        if not starts:
-            del self._open[admitted_at, reserved]
         self._open.setdefault((admitted_at, reserved + extra), []).append(start)
         if start == self.starts_at:
             self._used += extra
@@ -92,12 +90,9 @@ class WeighingCalendarMeter(CalendarMeter):
         return True
 
     def settle(self, admitted_at: float, reserved: int, charged: int, now: float) -> None:
-        starts = self._open.get((admitted_at, reserved))
-        if starts is None:
+        start = pop_oldest(self._open, (admitted_at, reserved))
+        if start is None:
             return
-        start = starts.pop(0)
-        if not starts:
-            del self._open[admitted_at, reserved]
         if start != self.starts_at:
             self._settle_ended(start, charged - reserved)
             return

@@ -12,6 +12,7 @@ from typing import Final, TypeAlias
 
 from lingpai.quotas.grammar import Limit
 from lingpai.quotas.interfaces import Subject
+from lingpai.quotas.meter import pop_oldest
 from lingpai.quotas.rate_meter import RateMeter
 from lingpai.quotas.windows import Duration
 
@@ -58,12 +59,9 @@ class WeighingRateMeter(RateMeter):
         return self.remaining(now) if (admitted_at, reserved) in self._open else 0
 
     def extend(self, admitted_at: float, reserved: int, extra: int, now: float) -> None:
-        numbers = self._open.get((admitted_at, reserved))
-        if numbers is None or extra == 0:
+        number = pop_oldest(self._open, (admitted_at, reserved)) if extra else None
+        if number is None:
             return
-        number = numbers.pop(0)
-        if not numbers:
-            del self._open[admitted_at, reserved]
         parts = ((number, reserved),) if isinstance(number, int) else number
         self._push(now, extra)
         self._reserved += extra
@@ -77,12 +75,9 @@ class WeighingRateMeter(RateMeter):
         return True
 
     def settle(self, admitted_at: float, reserved: int, charged: int, now: float) -> None:
-        numbers = self._open.get((admitted_at, reserved))
-        if numbers is None:
+        number = pop_oldest(self._open, (admitted_at, reserved))
+        if number is None:
             return
-        number = numbers.pop(0)
-        if not numbers:
-            del self._open[admitted_at, reserved]
         self._reserved -= reserved
         if charged > reserved:
             self._push(now, charged - reserved)

@@ -6,7 +6,7 @@ from typing import Any, Final
 import msgspec
 
 from lingpai.wire import sse
-from lingpai.wire.token_estimate import BYTES_PER_TOKEN, estimate_texts
+from lingpai.wire.token_estimate import BYTES_PER_TOKEN, estimate_texts, strings_in
 
 WALKED_BYTES: Final = 128 * 1024
 """Larger answers are estimated from their length: the event loop must not be held up."""
@@ -54,16 +54,4 @@ def _texts(value: Any) -> Iterator[str]:
             if key in _CONTAINERS:
                 yield from _texts(item)
             elif key in _TEXT_KEYS:
-                yield from _all_texts(item)
-
-
-def _all_texts(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        if not value.startswith("data:"):
-            yield value
-    elif isinstance(value, list):
-        for item in value:
-            yield from _all_texts(item)
-    elif isinstance(value, dict):
-        for item in value.values():
-            yield from _all_texts(item)
+                yield from strings_in(item)

@@ -1,13 +1,17 @@
 """Reading a JSON body so that a wrong one is answered with what is wrong, where, and what to do."""
 
 import re
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 
 from lingpai.errors import LingpaiError
 
 T = TypeVar("T")
+
+ANY: Final[msgspec.json.Decoder[Any]] = msgspec.json.Decoder()
+FIELDS: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
+"""Decodes an object, and leaves its values as the bytes that they are."""
 
 MAX_DEPTH: Final = 64
 """How deep objects and arrays may nest. Real requests stay under 20; some backends recurse for each level."""

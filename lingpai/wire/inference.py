@@ -10,7 +10,7 @@ import msgspec
 
 from lingpai.errors import LingpaiError
 from lingpai.wire import tasks
-from lingpai.wire.body import read_body
+from lingpai.wire.body import ANY, FIELDS, read_body
 from lingpai.wire.media import data_url, decode_base64, sniff
 from lingpai.wire.multipart import Form
 from lingpai.wire.openai import INTERPRETED, LENGTH_NAMES
@@ -86,20 +86,18 @@ def _refuse_stream(stream: bool | None) -> None:
 
 
 PREDICT: Final = msgspec.json.Decoder(PredictRequest)
-_ANY: Final = msgspec.json.Decoder()
-_FIELDS: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 INFERENCE: Final = msgspec.json.Decoder(InferenceRequest)
 GENERATE: Final = msgspec.json.Decoder(GenerateRequest)
 
 
 def read_value(raw: msgspec.Raw) -> Any:
     """Any JSON value. Raises LingpaiError `invalid_json` for what no program can hold (1e999)."""
-    return read_body(bytes(raw), _ANY)
+    return read_body(bytes(raw), ANY)
 
 
 def read_fields(body: bytes) -> dict[str, Any]:
     """The fields of an object, their values unread: they keep their bytes on the way to the backend."""
-    return {name: raw for name, raw in read_body(body, _FIELDS).items() if bytes(raw) != b"null"}
+    return {name: raw for name, raw in read_body(body, FIELDS).items() if bytes(raw) != b"null"}
 
 
 def generation_parameters(fields: dict[str, Any]) -> dict[str, Any]:

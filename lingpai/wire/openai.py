@@ -9,7 +9,7 @@ from typing import Any, Final
 import msgspec
 
 from lingpai.errors import LingpaiError
-from lingpai.wire.body import read_body
+from lingpai.wire.body import ANY, FIELDS, read_body
 
 _ABSENT: Final = (b"", b"null")
 MAX_LENGTH: Final = 10_000_000
@@ -137,7 +137,7 @@ def check_choices(fields: Mapping[str, Any], most: int) -> int:
 def whole_number(name: str, value: Any) -> int | None:
     """A whole number or nothing; some clients write 256.0. Raises LingpaiError `invalid_request` for all else."""
     if isinstance(value, msgspec.Raw):
-        value = read_body(bytes(value), _ANY)
+        value = read_body(bytes(value), ANY)
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if value is None or (isinstance(value, int) and not isinstance(value, bool)):
@@ -145,12 +145,10 @@ def whole_number(name: str, value: Any) -> int | None:
     raise LingpaiError("invalid_request", f"`{name}` must be a whole number.", param=name)
 
 
-_ANY: Final = msgspec.json.Decoder()
 CHAT: Final = msgspec.json.Decoder(ChatRequest)
 COMPLETION: Final = msgspec.json.Decoder(CompletionRequest)
 EMBEDDING: Final = msgspec.json.Decoder(EmbeddingRequest)
 
-_FIELDS: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _encode = msgspec.json.encode
 
 MAX_FIELDS: Final = 1000
@@ -189,7 +187,7 @@ def clear_body(body: bytes) -> bytes:
     Raises LingpaiError `invalid_request` for a name that is one of `INTERPRETED` but for its case, and for a body with
     more than `MAX_FIELDS` names.
     """
-    fields = read_body(body, _FIELDS)
+    fields = read_body(body, FIELDS)
     if not _USUAL.issuperset(fields):
         _check_names(fields)
     # No name is written longer than it came, so what has the same length is the same.
@@ -223,7 +221,7 @@ def rewrite(body: bytes, changes: Mapping[str, Any]) -> bytes:
 
     Repeated names collapse to the last one, and names that differ from a changed one only in case are dropped.
     """
-    fields = _FIELDS.decode(body)
+    fields = FIELDS.decode(body)
     folded = {name.casefold() for name in changes}
     kept: dict[str, Any] = {name: value for name, value in fields.items() if name.casefold() not in folded}
     kept.update((name, value) for name, value in changes.items() if value is not None)

@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from lingpai.wire.body import ANY, FIELDS
 from lingpai.wire.prompt_media import without_media
 from lingpai.wire.token_estimate import TOKENS_PER_MESSAGE, estimate_tokens
 
@@ -67,18 +68,19 @@ def prompt_size(body: bytes, *, is_text: bool = True) -> PromptSize:
         likely = _likely(fields)
     else:  # too large to walk, or holding what cannot be read
         likely = estimate_tokens(text.decode("utf-8", "replace"))
-    most = _most(text, count, flat)
+    most = most_tokens(len(text), count) + flat
     return PromptSize(min(likely + count * TOKENS_PER_MESSAGE + flat, most), most, count, media)
 
 
-def most_tokens(body: bytes, messages: int) -> int:
-    """The upper bound alone, for a JSON object with so many messages: the texts are not looked at."""
-    text, _, flat = without_media(body)
-    return _most(text, messages, flat)
+def most_tokens(size: int, messages: int) -> int:
+    """The upper bound alone, for a JSON object of `size` bytes with so many messages and no media in it."""
+    return size + messages * MOST_PER_MESSAGE + TEMPLATE_TOKENS
 
 
-def _most(text: bytes, messages: int, flat: int) -> int:
-    return len(text) + messages * MOST_PER_MESSAGE + TEMPLATE_TOKENS + flat
+def messages_and_media(body: bytes) -> tuple[int, int]:
+    """How many messages and media the JSON object `body` has."""
+    text, media, _ = without_media(body)
+    return _messages(_fields(text)), media
 
 
 def prompt_texts(body: bytes) -> list[str]:
@@ -88,16 +90,12 @@ def prompt_texts(body: bytes) -> list[str]:
     return texts + [_written(fields[name]) for name in _SCHEMA_FIELDS if fields.get(name)]
 
 
-_ANY: Final = msgspec.json.Decoder()
-_RAW: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
-
-
 def _fields(body: bytes) -> Mapping[str, Any]:
-    value = _decode(body, _ANY if len(body) <= WALKED_BYTES else _RAW)
+    value = _decode(body, ANY if len(body) <= WALKED_BYTES else FIELDS)
     return value if isinstance(value, dict) else {}
 
 
-def _decode(data: bytes | msgspec.Raw, decoder: msgspec.json.Decoder[Any] = _ANY) -> Any:
+def _decode(data: bytes | msgspec.Raw, decoder: msgspec.json.Decoder[Any] = ANY) -> Any:
     """None for what no program can hold, such as 1e999; backends refuse it."""
     try:
         return decoder.decode(data)

@@ -4,6 +4,8 @@ from typing import Final
 
 import msgspec
 
+from lingpai.wire.body import FIELDS
+
 
 class PromptDetails(msgspec.Struct):
     cached_tokens: int | None = None
@@ -43,7 +45,6 @@ class _Answer(msgspec.Struct):
 
 _ANSWER: Final = msgspec.json.Decoder(_Answer)
 _USAGE: Final = msgspec.json.Decoder(Usage | None)
-_OBJECT: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 # Larger than any context window; a backend that reports more is wrong, and must not poison sums.
 MAX_TOKENS: Final = 10**9
@@ -57,7 +58,7 @@ def answer_usage(body: bytes) -> Usage | None:
     try:
         usage: Usage | None = _ANSWER.decode(body).usage
     except msgspec.ValidationError:
-        _OBJECT.decode(body)  # an object at all? Then only its usage is odd.
+        FIELDS.decode(body)  # an object at all? Then only its usage is odd.
         return NONSENSE
     return usage
 

@@ -12,7 +12,7 @@ from lingpai.identity.projects import Projects
 from lingpai.identity.schemas import KeyCreate, ProjectCreate, UserCreate
 from lingpai.identity.service import Keys, Users
 from lingpai.limit_subjects import ServedModels, Subjects
-from lingpai.names import Names
+from lingpai.names import Names, Owners
 from lingpai.prices import parse_price
 from lingpai.principal import Principal
 from lingpai.quotas.book import LimitBook
@@ -72,7 +72,6 @@ class World:
             projects=self.projects,
             book=self.book,
             models=self.models,
-            default_limits=DEFAULT,
         )
 
     def _tick(self):
@@ -191,6 +190,27 @@ def test_project_is_found_by_its_owner_and_by_who_has_a_key_in_it(world):
     assert found == [search, search, None]
 
 
+# -- owners
+
+
+def test_owners_are_told_of_all_but_models_and_what_is_unknown(world):
+    ada, bob = world.user("ada"), world.user("bob")
+    laptop, search = world.key("laptop", user="ada"), world.project("search", owner="bob")
+    owned = {
+        ("key", laptop): ada,
+        ("project", search): bob,
+        ("user", ada): ada,
+        ("user_model", f"{bob} acme/shout"): bob,
+    }
+    others = [
+        ("model", "acme/shout"),
+        ("key", search),
+        *(("key", f"none-{number}") for number in range(1000)),
+    ]
+
+    assert Owners(world.database).owners([*others, *owned]) == owned
+
+
 # -- models
 
 
@@ -230,6 +250,17 @@ def test_limits_that_are_the_default_say_so(world):
     world.user("ada")
 
     assert world.subjects.find(world.admin, "user", "ada").source == "default"
+
+
+def test_limits_say_that_they_are_the_default_of_now(world):
+    """The default can change while the server runs: what was given before is set from then on."""
+    world.user("ada")
+
+    world.users.set_default_limits(["7/day"])
+
+    world.user("bob")
+    found = [world.subjects.find(world.admin, "user", name).source for name in ("ada", "bob")]
+    assert found == ["set", "default"]
 
 
 def test_model_is_found_by_alias_and_may_be_still_to_come(world):

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lingpai.prices import MAX_COST, MAX_TOKENS, Price, parse_price
+from lingpai.prices import MAX_COST, MAX_TOKENS, Price, decimal_text, parse_price
 
 DECIMALS = st.decimals(min_value=0, max_value=1_000_000, places=6)
 COUNTS = st.integers(0, MAX_TOKENS)
@@ -112,3 +112,20 @@ def test_price_is_shown_as_it_was_written():
     }
 
     assert price(**written).as_written() == written
+
+
+@pytest.mark.parametrize(
+    ("nano", "text"),
+    [
+        (0, "0"),
+        (1, "0.000000001"),
+        (1_500_000, "0.0015"),
+        (10**9, "1"),
+        (100 * 10**9, "100"),
+        (1_230_000_000, "1.23"),
+        (10**18 + 1, "1000000000.000000001"),
+    ],
+)
+def test_amounts_are_written_without_exponents_and_trailing_zeros(nano, text):
+    """So that a program in any language reads the same number."""
+    assert decimal_text(nano) == text

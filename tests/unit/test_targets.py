@@ -401,12 +401,13 @@ def test_tokenizer_that_cannot_be_read_is_said_when_the_target_is_added(play, tm
     assert ids == []
 
 
-@pytest.mark.parametrize("key", ["prices", "model_limits", "model_user_limits", "tokenizers"])
+@pytest.mark.parametrize("key", ["only", "prices", "model_limits", "model_user_limits", "tokenizers"])
 def test_name_without_a_model_is_warned_of(play, caplog, key):
     async def test(world):
         world.fleet._load_tokenizer = str
         origin = await world.origin("qwen3")
-        await world.add(origin.address, **{key: {"qwen4": {} if key == "prices" else "x"}})
+        said = ("qwen4",) if key == "only" else {"qwen4": {} if key == "prices" else "x"}
+        await world.add(origin.address, **{key: said})
 
     play(test)
 

@@ -7,8 +7,9 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from lingpai.gateway.compatible_keys import compatible_key_routes
+from lingpai.prices import NANO
 from lingpai.principal import Principal
-from lingpai.quotas.amounts import NANO, Amounts
+from lingpai.quotas.amounts import Amounts
 from lingpai.quotas.description import describe
 from lingpai.quotas.limiter import MemoryLimiter, limit_set
 

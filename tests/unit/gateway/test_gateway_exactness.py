@@ -136,6 +136,19 @@ def chunk_with(usage):
     return b"data: " + json.dumps({"choices": [], "usage": usage}).encode() + b"\n\n"
 
 
+def play_out(stage, play, *, before_step=lambda: None):
+    for _ in range(600):
+        before_step()
+        play.step()
+        play.check_limits()
+        if play.random.random() < 0.3:
+            turn(stage, 1)
+            play.write_records()
+            play.check_limits()
+        play.open = [(call, front) for call, front in play.open if front.call is call]
+    play.close()
+
+
 @pytest.mark.parametrize("seed", range(20))
 @pytest.mark.parametrize("tokenizer", [None, "a tokenizer"])
 def test_whatever_happens_nothing_is_left_over_and_counters_equal_the_records(limited, seed, tokenizer):
@@ -144,15 +157,7 @@ def test_whatever_happens_nothing_is_left_over_and_counters_equal_the_records(li
     limited.journal.waits = True
     play = Play(limited, meters, seed)
 
-    for _ in range(600):
-        play.step()
-        play.check_limits()
-        if play.random.random() < 0.3:
-            turn(limited, 1)
-            play.write_records()
-            play.check_limits()
-        play.open = [(call, front) for call, front in play.open if front.call is call]
-    play.close()
+    play_out(limited, play)
 
     records = limited.journal.records
     requests, tokens, money, places = meters
@@ -191,16 +196,10 @@ def test_limits_that_keys_share_hold_at_every_step_while_windows_end(limited, se
     limited.journal.waits = True
     play = Play(limited, (*own[0], *own[1], *shared), seed, keys=(b"k1", b"k2"))
 
-    for _ in range(600):
+    def pass_time():
         clock.now += play.random.choice([0.0, 0.0, 0.01, 0.3, 2.0])
-        play.step()
-        play.check_limits()
-        if play.random.random() < 0.3:
-            turn(limited, 1)
-            play.write_records()
-            play.check_limits()
-        play.open = [(call, front) for call, front in play.open if front.call is call]
-    play.close()
+
+    play_out(limited, play, before_step=pass_time)
 
     assert clock.now - BEGINNING > 120
     assert [meter.reserved for meter in play.meters] == [0] * len(play.meters)

@@ -91,7 +91,6 @@ class TestMakingAndChanging:
         assert (other.owner_id, other.limits) == (bob.user_id, ())
         assert changes[-2:] == [("project", own.id), ("project", other.id)]
         assert projects.get(admin, own.id) == projects.get(admin, "Data Science") == own
-        assert projects.names([own.id, "unknown"]) == {own.id: "Data Science"}
 
     def test_names_are_unique_over_all_owners(
         self, projects: Projects, admin: Principal, member: Member

@@ -329,7 +329,6 @@ class TestChangingKeys:
         assert code_of(lambda: keys.get(admin, key.id)) == ("not_found", None)
         assert code_of(lambda: keys.delete(admin, key.id)) == ("not_found", None)
         assert keys.list(admin) == []
-        assert keys.names([key.id, "unknown"]) == {key.id: "a"}
 
     def test_every_change_is_reported_after_it_is_stored(
         self, database: Database, keys: Keys, users: Users, admin: Principal, changes: Changes
@@ -405,6 +404,3 @@ class TestUsers:
         users.create(admin, UserCreate(name="eve", role="admin"))
         assert users.update(admin, "admin", UserUpdate(disabled=True)).disabled_at == NOW
         assert code_of(lambda: users.update(admin, "eve", UserUpdate(disabled=True)))[0] == "invalid_request"
-
-    def test_names_are_given_by_id(self, users: Users, admin: Principal) -> None:
-        assert users.names([admin.user_id, "unknown"]) == {admin.user_id: "admin"}

@@ -152,15 +152,6 @@ def test_an_unknown_subject_used_nothing(store):
         assert store.charges_since((kind, "new"), "tokens", AT) == []
 
 
-def test_questions_can_be_asked_once_before_anybody_waits(store, load):
-    """Whatever is in the tables; nothing changes."""
-    load({}, {"key_id": None})
-
-    store.prepare()
-
-    assert store.charged_since(KEY, "requests", AT) == 1
-
-
 @pytest.mark.parametrize("subject", SUBJECTS)
 def test_no_question_walks_through_a_whole_table(store, database, subject):
     """They are asked when a key is first used, and the tables hold everything ever used."""

@@ -3,7 +3,8 @@
 import pytest
 from quota_doubles import NOON_ISH, RecordedHistory, VirtualClock, attach
 
-from lingpai.quotas.amounts import NANO, Amounts
+from lingpai.prices import NANO
+from lingpai.quotas.amounts import Amounts
 from lingpai.quotas.book import LimitBook, ModelLimits, user_on
 from lingpai.quotas.explain import explain, subjects_of_call
 from lingpai.quotas.limiter import MemoryLimiter, limit_set
