@@ -18,7 +18,7 @@ from typing import Any
 import httpx2
 from openai import AsyncOpenAI, OpenAI
 
-from tests.e2e.raw_http import note_error
+from tests.e2e.raw_http import get, note_error
 from tests.secrets_scan import SCAN, SHOWN_BY
 
 ROOT = Path(__file__).parents[2]
@@ -209,6 +209,17 @@ class LingpaiServer:
         assert outcome.returncode == 0, outcome.stderr
         return json.loads(outcome.stdout)
 
+    def metric(self, name: str) -> float:
+        """A figure without labels of `/metrics`."""
+        lines = get(self.port, "/metrics").body.decode().splitlines()
+        return next(float(line.split()[1]) for line in lines if line.startswith(f"{name} "))
+
+    def resident_bytes(self) -> int:
+        """Memory of the server's process."""
+        assert self.process is not None
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(status.partition("VmRSS:")[2].split()[0]) * 1024
+
     def records(self, where: str = "1", *parameters: Any) -> list[dict[str, Any]]:
         """Rows of the usage table, once everything answered until now has reached it."""
         self.admin("GET", "/api/v1/usage")  # answers when everything is loaded
@@ -232,6 +243,13 @@ def read_records(data: Path, where: str = "1", *parameters: Any) -> list[dict[st
         ]
     finally:
         connection.close()
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def clean_environment(more: Mapping[str, str] | None = None) -> dict[str, str]:

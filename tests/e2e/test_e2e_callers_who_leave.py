@@ -12,7 +12,7 @@ import pytest
 
 from tests.e2e import bookkeeping
 from tests.e2e.lingpai_server import LingpaiServer
-from tests.e2e.raw_http import RawConnection, chat, get, post_bytes
+from tests.e2e.raw_http import RawConnection, chat, post_bytes
 from tests.fakes.openai_engine import EngineCall, FakeEngine, chunk
 
 CHAT = "/v1/chat/completions"
@@ -234,9 +234,6 @@ def test_caller_who_leaves_the_queue_is_charged_nothing(relay, engine, key_name,
 def wait_for_queue(server: LingpaiServer, size: int) -> None:
     """Wait until so many calls wait for limits."""
     deadline = time.monotonic() + 5
-    while True:
-        lines = get(server.port, "/metrics").body.splitlines()
-        if b"lingpai_waiting_calls %.1f" % size in lines:
-            return
-        assert time.monotonic() < deadline
+    while (waiting := server.metric("lingpai_waiting_calls")) != size:
+        assert time.monotonic() < deadline, f"{waiting} calls wait"
         time.sleep(0.01)

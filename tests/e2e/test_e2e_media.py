@@ -282,12 +282,6 @@ def test_fetching_can_be_switched_off(tmp_path: Path):
     assert sent.json()["output"] == {"text": "image/png 8"}
 
 
-def resident_mb(server: LingpaiServer) -> int:
-    assert server.process is not None
-    status = Path(f"/proc/{server.process.pid}/status").read_text()
-    return int(status.partition("VmRSS:")[2].split()[0]) // 1000
-
-
 def test_large_picture_passes_and_leaves_no_memory_behind(looker):
     """Thirty megabytes as a data URL and as a form, again and again: the server is as large after as before."""
     url = f"{looker.base}/api/v1/models/acme/look/inference"
@@ -304,12 +298,12 @@ def test_large_picture_passes_and_leaves_no_memory_behind(looker):
         )
         return [each.json()["output"]["text"] for each in (look(looker, as_url), form)]
 
-    first, before = send(), resident_mb(looker)
+    first, before = send(), looker.resident_bytes()
     for _ in range(4):
         assert send() == first
 
     assert first == [f"image/png {len(small)}", f"image/png {len(large)}"]
-    assert resident_mb(looker) < before + 70, "one body more than before"
+    assert looker.resident_bytes() < before + 70_000_000, "one body more than before"
 
 
 def test_picture_over_the_limit_is_a_413(looker):

@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from pathlib import Path
 
 import pytest
 
@@ -35,20 +34,9 @@ def server(tmp_path_factory: pytest.TempPathFactory, engine: FakeEngine) -> Iter
     assert server.stop() == 0
 
 
-def resident_bytes(server: LingpaiServer) -> int:
-    assert server.process is not None
-    status = Path(f"/proc/{server.process.pid}/status").read_text()
-    return int(status.partition("VmRSS:")[2].split()[0]) * 1024
-
-
-def held(server: LingpaiServer) -> float:
-    lines = get(server.port, "/metrics").body.decode().splitlines()
-    return float(next(line.split()[1] for line in lines if line.startswith("lingpai_held_body_bytes ")))
-
-
 def wait_until_held(server: LingpaiServer, amount: int) -> None:
     deadline = time.monotonic() + 10
-    while (now := held(server)) != amount:
+    while (now := server.metric("lingpai_held_body_bytes")) != amount:
         assert time.monotonic() < deadline, f"{now} bytes are held"
         time.sleep(0.02)
 
@@ -56,14 +44,14 @@ def wait_until_held(server: LingpaiServer, amount: int) -> None:
 def test_bodies_without_a_key_are_not_kept(server: LingpaiServer):
     """Each would be a megabyte for as long as its sender likes; the answer comes when the head is there."""
     head = post_bytes("/api/v1/keys", b"x" * MEGABYTE)[: -MEGABYTE // 2]
-    before = resident_bytes(server)
+    before = server.resident_bytes()
 
     with ExitStack() as stack:
         connections = [stack.enter_context(RawConnection(server.port)) for _ in range(200)]
         for connection in connections:
             with contextlib.suppress(ConnectionError):  # refused, and not read any further
                 connection.send(head)
-        growth = resident_bytes(server) - before
+        growth = server.resident_bytes() - before
 
     assert growth < 40 * MEGABYTE
 

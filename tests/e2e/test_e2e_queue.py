@@ -10,7 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import httpx2
 import openai
 import pytest
 
@@ -67,14 +66,9 @@ def together(calls: list[Any]) -> list[Any]:
 def wait_until_waiting(world: World, count: int) -> None:
     """Until so many calls stand in line."""
     deadline = time.monotonic() + 10
-    while (waiting := metric(world, "lingpai_waiting_calls")) != count:
+    while (waiting := world.server.metric("lingpai_waiting_calls")) != count:
         assert time.monotonic() < deadline, f"{waiting} calls wait"
         time.sleep(0.01)
-
-
-def metric(world: World, name: str) -> float:
-    text = httpx2.get(f"{world.server.base}/metrics").text
-    return next(float(line.split()[1]) for line in text.splitlines() if line.startswith(f"{name} "))
 
 
 def records_of(caller: Caller) -> list[dict[str, Any]]:
@@ -110,7 +104,7 @@ def test_calls_over_a_number_at_once_wait_until_others_end(world: World):
 
     assert [type(answer).__name__ for answer in answers] == ["ChatCompletion"] * 12
     assert engine.busiest == 2
-    assert metric(world, "lingpai_waiting_calls") == 0
+    assert world.server.metric("lingpai_waiting_calls") == 0
     assert caller.used() == {"2 concurrent wait 10s": 0}
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.conftest import MakeServer
-from tests.e2e.lingpai_server import LingpaiServer, StartFailed
+from tests.e2e.lingpai_server import LingpaiServer, StartFailed, free_port
 from tests.e2e.raw_http import RawConnection, chat, get, post, post_bytes
 from tests.fakes.openai_engine import EngineCall, chunk
 
@@ -235,12 +235,6 @@ def test_ready_once_models_can_be_called(make_server: MakeServer):
     assert (early.status, healthy.status, late.status) == (503, 200, 200)
     assert (call[0], call[1]["error"]["code"]) == (503, "model_loading")
     assert "slow" in server.stderr  # progress
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def wait_for_port(port: int) -> None:

@@ -7,7 +7,6 @@ import json
 import os
 import secrets
 import signal
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +17,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.conftest import MakeServer
-from tests.e2e.lingpai_server import LingpaiServer, StartFailed
+from tests.e2e.lingpai_server import LingpaiServer, StartFailed, free_port
 from tests.e2e.raw_http import chat, get, post
 from tests.fakes.openai_engine import FakeEngine
 
@@ -31,12 +30,6 @@ import lingpai as lp
 def shout(prompt: str) -> str:
     return prompt.upper()
 """
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Site:

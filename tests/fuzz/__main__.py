@@ -35,8 +35,8 @@ def fuzz(
 ) -> int:
     """Fuzz for `seconds`; how many rounds there were.
 
-    Raises FuzzError in the first round that shows a fault, after shrinking it. `seed` None takes a new one, which is
-    printed.
+    Raises FuzzError in the first round that shows a fault, after shrinking it as long as there is time; a note on it
+    says how to begin at this round. `seed` None takes a new one, which is printed.
     """
     first = random.randrange(2**32) if seed is None else seed
     print(f"fuzz: seed {first}", flush=True)
@@ -48,7 +48,11 @@ def fuzz(
             batch = 0
             while (left := deadline - time.monotonic()) > 0:
                 on_progress(stage.rounds, left)
-                _run_batch(runner, stage, first + batch, deadline)
+                try:
+                    _run_batch(runner, stage, first + batch, deadline)
+                except Exception as error:
+                    error.add_note(f'Found by the rounds of: make fuzz ARGS="--seed {first + batch}"')
+                    raise
                 batch += 1
         finally:
             runner.run(stage.stop())
@@ -62,6 +66,8 @@ def _rounds(draw: st.DrawFn, keys: tuple[str, ...]) -> list[Connection]:
 
 
 def _run_batch(runner: asyncio.Runner, stage: Stage, batch_seed: int, deadline: float) -> None:
+    found: dict[str, Exception] = {}
+
     @seed(batch_seed)
     @settings(
         max_examples=_BATCH,
@@ -74,7 +80,13 @@ def _run_batch(runner: asyncio.Runner, stage: Stage, batch_seed: int, deadline: 
     @given(_rounds(tuple(stage.keys)), st.lists(answers(), min_size=1, max_size=4))
     def play(round_: list[Connection], recipes: list[tuple[bytes, str]]) -> None:
         if time.monotonic() < deadline:
-            runner.run(stage.play(round_, recipes))
+            try:
+                runner.run(stage.play(round_, recipes))
+            except Exception as error:
+                found[repr((round_, recipes))] = error
+                raise
+        elif error := found.get(repr((round_, recipes))):
+            raise error  # no time to shrink any further; without this, hypothesis would call the fault unreliable
 
     play()
 
@@ -87,7 +99,9 @@ def main() -> int:
     started = time.monotonic()
 
     def show(rounds: int, left: float) -> None:
-        sys.stdout.write(f"\r{rounds} rounds in {time.monotonic() - started:.0f} s, {left:.0f} s to go ")
+        sys.stdout.write(
+            f"\r{rounds} rounds in {time.monotonic() - started:.0f} s, {left:.0f} s to go \x1b[K"
+        )
         sys.stdout.flush()
 
     with tempfile.TemporaryDirectory(prefix="lingpai-fuzz-") as folder:

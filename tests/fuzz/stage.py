@@ -7,7 +7,6 @@ that no exception, log line or connection left behind can escape notice.
 import asyncio
 import dataclasses
 import logging
-import re
 import socket
 import struct
 from collections.abc import Sequence
@@ -19,7 +18,7 @@ from lingpai.gateway.settings import GatewaySettings
 from lingpai.identity.schemas import KeyCreate
 from lingpai.settings import ModelSettings, ServerSettings, Settings
 from tests.fuzz.requests import Connection
-from tests.fuzz.upstream import Upstream
+from tests.fuzz.upstream import CANARY, Upstream
 
 CALLERS: Final = 4
 LIMITS: Final = (
@@ -31,7 +30,6 @@ LIMITS: Final = (
 """Of each caller: every unit, and some that make calls wait or refuse them."""
 _ANSWER_S: Final = 5.0
 """Far above the time-outs of the server under test: an answer that takes longer is a hang."""
-_CANARY: Final = re.compile(rb"canary-[0-9a-f]{11}-(\d+)-end")
 
 
 class FuzzError(AssertionError):
@@ -100,6 +98,7 @@ class Stage:
     async def play(self, connections: Sequence[Connection], recipes: Sequence[tuple[bytes, str]]) -> None:
         """One round: all connections at once, then the checks. Raises FuzzError."""
         self.rounds += 1
+        self._forget_faults()  # of a round before, or no smaller round than that could pass when hypothesis shrinks it
         self.upstream.recipes = list(recipes)
         received = await asyncio.gather(*(self._caller(connection) for connection in connections))
         await self._wait_for_quiet()
@@ -139,6 +138,8 @@ class Stage:
                 first = await reader.read(1 << 20)
         except TimeoutError:
             raise FuzzError(f"no answer within {_ANSWER_S:g} s to {connection}") from None
+        if not first:
+            raise FuzzError(f"closed without an answer to {connection}")
         return first + await _read_some(reader, 0.02)
 
     async def _wait_for_quiet(self) -> None:
@@ -168,13 +169,15 @@ class Stage:
         ]
         return calls + busy + held
 
+    def _forget_faults(self) -> None:
+        self._loop_faults, self._sink.faults, self._sink.lines = [], [], []
+
     def _check_log(self) -> None:
-        faults = self._sink.faults + self._loop_faults
-        lines, self._sink.lines = self._sink.lines, []
+        faults, lines = self._sink.faults + self._loop_faults, self._sink.lines
         if faults:
             raise FuzzError("an exception escaped:\n" + "\n".join(faults[:3]))
         text = "\n".join(lines)
-        if _CANARY.search(text.encode()):
+        if CANARY.search(text.encode()):
             raise FuzzError(f"a prompt is in the log: {text[:2000]}")
         if any(key in text for key in self.keys):
             raise FuzzError("a key is in the log")
@@ -186,7 +189,7 @@ def _meters(principal: Any) -> tuple[Any, ...]:
 
 
 def _check_received(connection: Connection, data: bytes) -> None:
-    foreign = {found[0] for found in _CANARY.finditer(data)} - {connection.canary.encode()}
+    foreign = {found[0] for found in CANARY.finditer(data)} - {connection.canary.encode()}
     if foreign:
         raise FuzzError(f"{connection.canary} got bytes of {sorted(foreign)}")
     if data and not data.startswith((b"HTTP/1.1 ", b"HTTP/1.0 ")):
