@@ -5,6 +5,7 @@ From memory when the key was used before; else from the database, once for all c
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -35,10 +36,8 @@ _OTHER_HEADERS = (b"x-api-key", b"api-key", b"x-goog-api-key")
 class Keys(Protocol):
     """Principals by credential (identity's keyring)."""
 
-    @property
-    def generation(self) -> int:
-        """Grows with every change to a key or user."""
-        ...
+    generation: int
+    """Grows with every change to a key, user or project."""
 
     def find(self, token: bytes) -> Principal | None: ...
     def is_known_garbage(self, token: bytes) -> bool: ...
@@ -111,6 +110,7 @@ def doubled_credential() -> LingpaiError:
 def begin(exchange: "Exchange") -> None:
     """Look the credential up; `exchange.refusal` is set when it is no good, or the look-up is under way."""
     gateway = exchange.gateway
+    exchange.generation = gateway.authenticator.keys.generation
     try:
         token = read_credential(exchange.fields)
     except LingpaiError as error:
@@ -167,6 +167,8 @@ def _settle(exchange: "Exchange", principal: Principal | None, refusal: LingpaiE
 def is_still_valid(exchange: "Exchange") -> bool:
     """Whether the credential of a call that has waited means what it meant: nothing was revoked or changed."""
     gateway, principal = exchange.gateway, exchange.principal
+    if exchange.generation == gateway.authenticator.keys.generation:
+        return True
     if principal is gateway.local_administrator:
         return True
     token = read_credential(exchange.fields)
@@ -180,7 +182,7 @@ def check(exchange: "Exchange") -> None:
         raise missing_key()
     if SCOPE not in principal.scopes:
         raise insufficient_scope(SCOPE, principal)
-    check_principal(principal, exchange.front.caller_address, exchange.started_at)
+    check_principal(principal, exchange.front.caller_address, time.time())  # the head may have come long ago
 
 
 def check_principal(principal: Principal, address: str, now: float) -> None:
@@ -240,7 +242,7 @@ class Authenticator:
     """Principals for credentials: from memory at once, else from the database with all that belongs to them."""
 
     def __init__(self, keys: Keys, load_meters: LoadMeters, *, jobs: JobRunner) -> None:
-        self._keys = keys
+        self.keys = keys
         self._load_meters = load_meters
         self._jobs = jobs
         self._threads = ThreadPoolExecutor(max_workers=4, thread_name_prefix="lingpai-keys")
@@ -312,7 +314,7 @@ class Authenticator:
                 headers={"retry-after": "1"},
             )
         else:
-            self._keys.remember(token, principal)
+            self.keys.remember(token, principal)
         finally:
             for then in self._waiting.pop(token):
                 then(principal, refusal)
@@ -321,8 +323,8 @@ class Authenticator:
         """The principal and its meters. Read again when a key or user changes meanwhile: nothing stale is attached."""
         loop = asyncio.get_running_loop()
         while True:
-            generation = self._keys.generation
-            principal = await loop.run_in_executor(self._threads, self._keys.load, token)
+            generation = self.keys.generation
+            principal = await loop.run_in_executor(self._threads, self.keys.load, token)
             if principal is None:
                 return None
             try:
@@ -333,7 +335,7 @@ class Authenticator:
             return principal
 
     def _is_generation(self, seen: int) -> bool:
-        return seen == self._keys.generation
+        return seen == self.keys.generation
 
     async def _meters(self, principal: Principal, is_current: Callable[[], bool]) -> tuple[Meter, ...]:
         meters: list[Meter] = []

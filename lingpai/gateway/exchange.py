@@ -63,6 +63,8 @@ class Exchange:
     # authenticate
     principal: Principal | None = None
     account: "Account" = None  # type: ignore[assignment]  # set together with the principal
+    generation: int = 0
+    """Of the keys, when the credential was looked up."""
     is_key_settled: bool = False
     refusal: LingpaiError | None = None
     # read
@@ -124,6 +126,9 @@ class Exchange:
             if self.refusal is not None:
                 # Not raised: it would hold this frame, which holds it, and garbage of floods would pile up.
                 settle.refuse(self, self.refusal)
+                return
+            if not authenticate.is_still_valid(self):  # the key has changed while the body came
+                self._ask_again_who_calls()
                 return
             authenticate.check(self)
             read.read(self)
@@ -205,9 +210,12 @@ class Exchange:
             self.fields[b"content-type"], self.upload = write_form(form.parts)
         self.request = None
         self.body = self.request_path = self.request_body = self.sent_type = self.extra_headers = b""
-        self.weight = self.limits = self.refusal = self.principal = None
+        self.weight = self.limits = None
+        self._ask_again_who_calls()
+
+    def _ask_again_who_calls(self) -> None:
+        self.refusal = self.principal = None
         self.is_key_settled = False
-        self.started_at = time.time()  # the key may have expired
         authenticate.begin(self)
         self.proceed()
 

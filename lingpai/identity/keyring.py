@@ -99,14 +99,10 @@ class Keyring:
         """How many keys were looked up in the database."""
         self._entries: dict[str, _Entry] = {}
         self._keys_of_user: dict[str, set[str]] = {}
-        self._changes = 0
+        self.generation = 0
+        """Grows with every change to a key, project or user: what was read under another one may be stale."""
         self._uses_of_gone: dict[str, KeyUse] = {}
         self._uses_taken_until = 0.0
-
-    @property
-    def generation(self) -> int:
-        """Grows with every change to a key, project or user: what was read under another one may be stale."""
-        return self._changes
 
     def find(self, token: bytes) -> Principal | None:
         """The principal remembered for `token`, or None when there is none in memory."""
@@ -129,7 +125,7 @@ class Keyring:
 
         An unknown id costs the same work as a wrong secret. A disabled or expired key has a principal that says so.
         """
-        as_of = self._changes
+        as_of = self.generation
         key_id = credential_id(token)
         if key_id is None:
             return None
@@ -152,12 +148,12 @@ class Keyring:
         """
         if principal is None:
             self._remember_garbage(token)
-        elif not isinstance(principal, _LoadedPrincipal) or principal.as_of == self._changes:
+        elif not isinstance(principal, _LoadedPrincipal) or principal.as_of == self.generation:
             self._put(self._index(token), principal)
 
     def forget_key(self, key_id: str) -> None:
         """Drop the key's principal, because the key changed; or hear of a new key."""
-        self._changes += 1
+        self.generation += 1
         self._known_ids.add(key_id)
         entry = self._entries.get(key_id)
         if entry is not None:
@@ -165,7 +161,7 @@ class Keyring:
 
     def forget_user(self, user_id: str) -> None:
         """Drop the principals of all keys of a user, because the user changed."""
-        self._changes += 1
+        self.generation += 1
         for key_id in tuple(self._keys_of_user.get(user_id, ())):
             self.forget_key(key_id)
 
@@ -175,7 +171,7 @@ class Keyring:
         Looks at every principal in memory (a few milliseconds for 100,000): projects change rarely, and an index of
         them would cost memory for every key.
         """
-        self._changes += 1
+        self.generation += 1
         keys = [found.key_id for found in self._known.values() if found.project_id == project_id]
         for key_id in keys:
             self.forget_key(str(key_id))
@@ -234,7 +230,7 @@ class Keyring:
 
     def _has_wrong_secret(self, key_id: str, token: bytes) -> bool:
         stored = self._stored.get(key_id)
-        if stored is None or stored.as_of != self._changes:  # a new secret may have come since
+        if stored is None or stored.as_of != self.generation:  # a new secret may have come since
             return False
         return not hmac.compare_digest(self._peppers.hmac(token, stored.version), stored.hmac)
 

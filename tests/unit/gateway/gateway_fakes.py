@@ -221,6 +221,12 @@ class FakeKeys:
         else:
             self.known[token] = principal
 
+    def revoke(self, token):
+        """As when a key is deleted: it leaves the memory, and nobody knows it any more."""
+        self.generation += 1
+        del self.known[token]
+        self.garbage.add(token)
+
 
 def principal(**fields) -> Principal:
     """A key that may call models."""

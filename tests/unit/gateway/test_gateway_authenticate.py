@@ -3,6 +3,7 @@
 import asyncio
 import ipaddress
 import threading
+import time
 
 import pytest
 from gateway_fakes import FakeFront, FakeKeys, principal
@@ -407,3 +408,54 @@ def test_call_without_a_key_is_worth_nothing_either(served, front):
     served.call(front=front, key=None)
 
     assert front.told_to_slow_down
+
+
+# -- a body that comes long after its head
+
+
+BODY = b'{"model": "acme/chat", "messages": [{"role": "user", "content": "hi"}]}'
+
+
+def test_key_that_is_revoked_while_the_body_comes_does_not_get_in(served, front, error_of):
+    call = served.open(front=front)
+    served.keys.revoke(b"sk-lp-known")
+
+    call.body_part(BODY)
+    call.body_complete()
+
+    assert error_of(front)["code"] == "invalid_api_key"
+    assert served.link.sent == []
+
+
+def test_key_that_expires_while_the_body_comes_does_not_get_in(served, front, error_of):
+    caller = served.allow(principal(expires_at=time.time() + 60))
+    call = served.open(front=front)
+    caller.expires_at = time.time() - 0.001
+
+    call.body_part(BODY)
+    call.body_complete()
+
+    assert error_of(front)["code"] == "key_expired"
+    assert served.link.sent == []
+
+
+def test_key_that_gets_a_limit_while_the_body_comes_is_held_to_it(served, front):
+    call = served.open(front=front)
+    served.keys.generation += 1
+    caller = served.allow(principal(key_name="limited"), meters=(served.meter,))
+
+    call.body_part(BODY)
+    call.body_complete()
+
+    assert call.principal is caller
+    assert len(served.link.sent) == 1
+
+
+def test_change_of_another_key_does_not_matter(served, front):
+    call = served.open(front=front)
+    served.keys.generation += 1
+
+    call.body_part(BODY)
+    call.body_complete()
+
+    assert len(served.link.sent) == 1

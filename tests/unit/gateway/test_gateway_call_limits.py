@@ -122,8 +122,7 @@ def test_key_that_is_revoked_while_limits_are_read_does_not_enter(limited):
     limited.book.entries = (MODEL,)
 
     _, front = chat(limited)
-    del limited.keys.known[b"sk-lp-known"]
-    limited.keys.garbage.add(b"sk-lp-known")
+    limited.keys.revoke(b"sk-lp-known")
     go(limited)
 
     assert (limited.link.sent, front.head["status"]) == ([], "401 Unauthorized")

@@ -232,8 +232,7 @@ def test_key_that_was_revoked_meanwhile_does_not_get_in(limited, answer, error_o
     first, _ = chat(limited)
     _, front = chat(limited)
 
-    del limited.keys.known[b"sk-lp-known"]
-    limited.keys.garbage.add(b"sk-lp-known")
+    limited.keys.revoke(b"sk-lp-known")
     answer(first, GOOD)
     turn(limited)
 
