@@ -69,6 +69,7 @@ _CODES: Final = {
     413: "request_too_large",
     431: "headers_too_large",
     429: "rate_limit_exceeded",
+    500: "internal_error",
     503: "server_busy",
 }
 

@@ -5,12 +5,13 @@ does (`response_started`, `response_data`, …). In between the steps run, strai
 cannot go on raises LingpaiError, and the caller gets it as an answer; whatever happens, there is one usage record.
 """
 
+import functools
 import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVarTuple
 
 from lingpai.errors import LingpaiError
 from lingpai.gateway import admit, authenticate, bodies, call_limits, media, read, relay, route, settle, tally
@@ -40,6 +41,26 @@ if TYPE_CHECKING:
 
 
 log = logging.getLogger("lingpai.gateway")
+
+Told = TypeVarTuple("Told")
+
+
+def outermost(step: "Callable[[Exchange, *Told], None]") -> "Callable[[Exchange, *Told], None]":
+    """An outermost edge of a call: nothing is raised to who tells it something, and whoever waits is answered."""
+
+    @functools.wraps(step)
+    def guarded(exchange: "Exchange", /, *told: *Told) -> None:
+        try:
+            step(exchange, *told)
+        except LingpaiError as error:
+            settle.refuse(exchange, error)
+        except Exception:  # whatever went wrong, the caller gets an answer and the call its record
+            request_id = exchange.request_id.decode()
+            log.exception("call %s failed", request_id, extra={"request_id": request_id})
+            relay.cancel(exchange)
+            settle.break_off(exchange)
+
+    return guarded
 
 
 @dataclass(slots=True, eq=False, repr=False, weakref_slot=True)
@@ -118,33 +139,31 @@ class Exchange:
 
     # -- the story
 
+    @outermost
     def proceed(self) -> None:
         """Take the steps, as soon as the body is complete and the key is known."""
         if not (self.is_body_complete and self.is_key_settled):
             return
-        try:
-            if self.refusal is not None:
-                # Not raised: it would hold this frame, which holds it, and garbage of floods would pile up.
-                settle.refuse(self, self.refusal)
-                return
-            if not authenticate.is_still_valid(self):  # the key has changed while the body came
-                self._ask_again_who_calls()
-                return
-            authenticate.check(self)
-            read.read(self)
-            route.route(self)
-            if self.limits is None:
-                self.gateway.call_limits.load(self, self.account.accesses[self.model.id])
-                return  # `limits_loaded` goes on
-            path, body = self.endpoint.prepare(self)
-            fitting = admit.admit(self, path, body)
-            if fitting is not None:
-                relay.send(self, path, fitting)
-        except LingpaiError as error:
-            settle.refuse(self, error)
-        except Exception:  # the outermost edge of a call: whatever went wrong, the caller gets an answer
-            log.exception("call %s failed", self.request_id.decode())
-            settle.refuse(self, settle.internal_error(self))
+        if self.refusal is not None:
+            # Not raised: it would hold this frame, which holds it, and garbage of floods would pile up.
+            settle.refuse(self, self.refusal)
+            return
+        if not authenticate.is_still_valid(self):  # the key has changed while the body came
+            self._ask_again_who_calls()
+            return
+        authenticate.check(self)
+        read.read(self)
+        route.route(self)
+        if self.limits is None:
+            self.gateway.call_limits.load(self, self.account.accesses[self.model.id])
+            return  # `limits_loaded` goes on
+        self._admit()
+
+    def _admit(self) -> None:
+        path, body = self.endpoint.prepare(self)
+        fitting = admit.admit(self, path, body)
+        if fitting is not None:
+            relay.send(self, path, fitting)
 
     # -- what a step had to wait for
 
@@ -166,10 +185,7 @@ class Exchange:
         if limits is None or not self.may_still_enter():
             self.start_anew()
             return
-        path, body = self.endpoint.prepare(self)
-        fitting = admit.admit(self, path, body)
-        if fitting is not None:
-            relay.send(self, path, fitting)
+        self._admit()
 
     def may_still_enter(self) -> bool:
         """Whether all is as it was when the call began to wait: the key, its rights, the model and the limits."""
@@ -220,15 +236,13 @@ class Exchange:
         self.proceed()
 
     def _go_on(self, step: Callable[[], None]) -> None:
-        if self.is_over:
-            return
-        try:
-            step()
-        except LingpaiError as error:
-            settle.refuse(self, error)
-        except Exception:  # an outermost edge, like the one of `proceed`
-            log.exception("call %s failed", self.request_id.decode())
-            settle.refuse(self, settle.internal_error(self))
+        if not self.is_over:
+            self.carry_on(step)
+
+    @outermost
+    def carry_on(self, step: Callable[[], None]) -> None:
+        """Take the step that something was waited for with."""
+        step()
 
     def held_for(self, subject: Subject) -> CallUnderWay | None:
         """When the call was admitted and what it holds, if it counts against `subject` and is not recorded yet."""
@@ -252,6 +266,7 @@ class Exchange:
 
     # -- the caller's side
 
+    @outermost
     def body_part(self, data: bytes) -> None:
         if self.is_over:
             return
@@ -297,6 +312,7 @@ class Exchange:
         if not self.is_over:
             self.proceed()
 
+    @outermost
     def caller_left(self) -> None:
         if not self.is_over:
             settle.abandon(self)
@@ -309,6 +325,7 @@ class Exchange:
         if self.upstream is not None:
             self.upstream.resume()
 
+    @outermost
     def stop(self) -> None:
         if not self.is_over:
             relay.cancel(self)
@@ -316,11 +333,11 @@ class Exchange:
 
     # -- the backend's side
 
-    response_started = relay.started
-    response_data = relay.data
+    response_started = outermost(relay.started)
+    response_data = outermost(relay.data)
     response_quiet = relay.quiet
-    response_finished = relay.finished
-    response_failed = relay.failed
+    response_finished = outermost(relay.finished)
+    response_failed = outermost(relay.failed)
 
     # -- the journal's side
 

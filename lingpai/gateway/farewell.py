@@ -4,6 +4,7 @@ Otherwise whoever left between the last word and the usage would pay by our esti
 """
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
 from lingpai.wire import sse
@@ -59,7 +60,7 @@ async def _hear_out(exchange: "Exchange", listener: "Listener", then: Then) -> N
     finally:
         listener.close()
         exchange.gateway.counting.discard(exchange)
-        then(is_stopping=is_stopping)
+        exchange.carry_on(partial(then, is_stopping=is_stopping))
 
 
 class Listener:

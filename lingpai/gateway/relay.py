@@ -63,14 +63,16 @@ def started(exchange: "Exchange", status: int, headers: dict[bytes, bytes]) -> N
 
 def _start_stream(exchange: "Exchange", *, ends_with_close: bool) -> None:
     name, upstream_name = exchange.model_name, exchange.model.upstream_name
-    exchange.stream = Stream(
+    stream = Stream(
         wants_usage=exchange.request.wants_usage,
         is_chunked=not exchange.front.is_http_1_0(),
         name=name if name != upstream_name else None,
         ends_with_close=ends_with_close,
         keeps_text=exchange.model.tokenizer is not None,
     )
-    exchange.front.write(settle.stream_head(exchange, exchange.stream))
+    head = settle.stream_head(exchange, stream)
+    exchange.stream = stream  # from here on, all that is written belongs to a stream
+    exchange.front.write(head)
 
 
 def data(exchange: "Exchange", piece: bytes) -> None:
@@ -88,18 +90,17 @@ def data(exchange: "Exchange", piece: bytes) -> None:
             return
         if not piece:
             return
-    if not stream.shape.fits(piece):
-        if is_plain(piece):
-            stream.shape.learn(piece)
-            stream.events += piece.count(b"data:") - 1
-        else:
-            piece = stream.reader.read(piece)
+    if stream.shape.fits(piece):
+        stream.events += 1
+        stream.sent_bytes += len(piece)
+    elif is_plain(piece):
+        stream.pass_on(piece)
+    else:
+        piece = stream.read(piece)
     field = stream.model_field
     if field is not None:
         piece = _MODEL.sub(lambda _: field, piece)
     if piece:
-        stream.events += 1
-        stream.sent_bytes += len(piece)
         if stream.kept is not None:
             stream.keep(piece)
         exchange.front.transport.write(b"%x\r\n%b\r\n" % (len(piece), piece) if stream.is_chunked else piece)
@@ -162,7 +163,15 @@ def _unary_finished(exchange: "Exchange") -> None:
                 usage = tally.believe(exchange, usage)
             exchange.usage = usage
         converted = exchange.endpoint.convert(exchange, body)
-    except (msgspec.DecodeError, ValueError, KeyError, IndexError, TypeError, RecursionError) as error:
+    except (
+        msgspec.DecodeError,
+        ValueError,
+        KeyError,
+        IndexError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+    ) as error:
         log.warning("backend %s: answer cannot be read: %s", exchange.model.backend.name, error)
         _backend_fault(exchange, "backend_error", "answered with something that is not what it should be")
         return
@@ -197,7 +206,8 @@ def _stream_finished(exchange: "Exchange", stream: Stream) -> None:
     """The last events wait for the usage record, so that a complete answer is always a recorded one."""
     rest = stream.cutter.rest()
     if rest.strip():
-        rest = stream.reader.read(rest.rstrip(b"\r\n") + b"\n\n")
+        rest = stream.read(rest.rstrip(b"\r\n") + b"\n\n")
+        stream.keep(rest)
     reader = stream.reader
     if stream.ends_with_close and not reader.done:
         failed(exchange, Failure.CLOSED, "closed without [DONE]")

@@ -42,12 +42,17 @@ def answer(exchange: "Exchange", body: bytes) -> None:
 
 def answer_error(exchange: "Exchange", status: int, body: bytes, headers: dict[str, str]) -> None:
     """An error answer of the backend. It is charged when the caller could have avoided it."""
-    charged = 1 if status < 500 and status != 429 else 0
-    if not charged:
-        give_back(exchange)
     exchange.status = status
     exchange.extra_headers += header_lines(headers)
     exchange.final = _unary(exchange, status, body)
+    _record_error(exchange)
+
+
+def _record_error(exchange: "Exchange") -> None:
+    status = exchange.status
+    charged = 1 if status < 500 and status != 429 else 0
+    if not charged:
+        give_back(exchange)
     end_reason: EndReason = "timeout" if status == 504 else "upstream_error"
     _record(exchange, "complete" if status < 500 else end_reason, charged=charged)
 
@@ -101,23 +106,37 @@ def end_stream(exchange: "Exchange", stream: "Stream", last: bytes, *, end_reaso
 def abandon(exchange: "Exchange") -> None:
     """The caller left. What they had until then is recorded; nothing can be sent.
 
-    A call that still waited for a limit is recorded, too, and charged nothing. One that is complete but for counting its
-    tokens ends as it would have. The backend is stopped at once, unless it has only the usage left to tell.
+    A call that still waited for a limit, or for a connection to its backend, is recorded, too, and charged nothing. One
+    that is complete but for counting its tokens ends as it would have, and so does one that the backend has begun to
+    refuse. The backend is stopped at once, unless it has only the usage left to tell.
     """
     if exchange in exchange.gateway.counting:
         return
     if exchange.is_admitted:
-        exchange.is_over = exchange.is_leaving = True
-        if farewell.is_due(exchange):
-            farewell.begin(exchange, partial(_account, exchange))
-        else:
-            if exchange.upstream is not None:
-                exchange.upstream.abort()
-            _account(exchange, is_stopping=False)
+        _abandon_admitted(exchange)
     elif exchange.place is not None:
         exchange.gateway.queue.leave(exchange)
         _record(exchange, "client_gone", charged=0)
     exchange.is_over = True
+
+
+def _abandon_admitted(exchange: "Exchange") -> None:
+    upstream = exchange.upstream
+    if upstream is None and not exchange.status:  # no connection yet: nobody is at work on it
+        give_back(exchange)
+        _record(exchange, "client_gone", charged=0)
+        return
+    exchange.is_over = exchange.is_leaving = True
+    if farewell.is_due(exchange):
+        farewell.begin(exchange, partial(_account, exchange))
+        return
+    if upstream is not None:
+        upstream.abort()
+    if exchange.status >= 300:
+        exchange.is_leaving = False
+        _record_error(exchange)
+    else:
+        _account(exchange, is_stopping=False)
 
 
 def _account(exchange: "Exchange", *, is_stopping: bool) -> None:
@@ -153,13 +172,32 @@ def stop(exchange: "Exchange") -> None:
         refuse(exchange, error)
 
 
-def internal_error(exchange: "Exchange") -> LingpaiError:
-    """What a caller hears of a fault of ours."""
-    request_id = exchange.request_id.decode()
-    return LingpaiError(
+def break_off(exchange: "Exchange") -> None:
+    """A fault of ours: an error for the caller, or for who reads a stream a last event that says so.
+
+    Nothing here looks into what the backend has sent, which may be what we have stumbled over.
+    """
+    if exchange.is_leaving:
+        exchange.usage = tally.roughly(exchange)
+        _left(exchange)
+        return
+    if exchange.is_over:
+        return
+    error = LingpaiError(
         "internal_error",
-        f"Something went wrong inside Lingpai. The operator finds the cause in the log under {request_id}.",
+        f"Something went wrong inside Lingpai. The operator finds the cause in the log under "
+        f"{exchange.request_id.decode()}.",
     )
+    stream = exchange.stream
+    if stream is not None:
+        exchange.usage = tally.roughly(exchange)
+        last = sse.data_event(msgspec.json.encode(error.body()))
+        end_stream(exchange, stream, last, end_reason="upstream_error")
+    elif exchange.is_admitted:
+        fail(exchange, error, end_reason="upstream_error")
+    else:
+        exchange.gateway.queue.leave(exchange)
+        refuse(exchange, error)
 
 
 # -- the record

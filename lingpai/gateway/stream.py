@@ -6,6 +6,7 @@ from typing import Final
 import msgspec
 
 from lingpai.wire import sse
+from lingpai.wire.answer_texts import estimate_stream
 from lingpai.wire.chunks import ContentShape, StreamReader
 from lingpai.wire.token_estimate import BYTES_PER_TOKEN
 from lingpai.wire.usage import Usage
@@ -32,8 +33,8 @@ class Stream:
     """What a streamed answer needs beyond a unary one."""
 
     __slots__ = (
-        "cutter", "ends_with_close", "events", "is_chunked", "kept", "kept_bytes", "model_field", "reader", "sent_bytes",
-        "shape",
+        "cutter", "ends_with_close", "events", "is_chunked", "kept", "kept_bytes", "model_field", "read_tokens",
+        "reader", "sent_bytes", "shape",
     )  # fmt: skip
 
     def __init__(
@@ -53,7 +54,9 @@ class Stream:
         """What the caller shall read, where the backend calls the model something else."""
         self.events = 0
         self.sent_bytes = 0
-        """How many events were handed on, and how many bytes they had."""
+        """How many events were handed on unread, and how many bytes they had."""
+        self.read_tokens = 0
+        """How many tokens those had that were read."""
         self.kept: list[bytes] | None = [] if keeps_text else None
         """What was handed on, for a tokenizer to count."""
         self.kept_bytes = 0
@@ -70,16 +73,35 @@ class Stream:
         """Whether the model has finished, so that only the usage is still to come."""
         return _HAS_SAID_ALL.search(self.shape.last) is not None
 
-    def tokens_so_far(self) -> int:
-        """How many tokens were handed on, judged by what the events carried beside what they all have in common.
+    def pass_on(self, run: bytes) -> None:
+        """Count a plain run, which the caller gets as it is, and learn from it what such events have in common."""
+        self.shape.learn(run)
+        if self.shape.overhead:
+            self.events += run.count(b"data:")
+            self.sent_bytes += len(run)
+        else:
+            self.count_text(run)
 
-        Most backends send an event per token. One that sends more text at a time is judged by its bytes.
+    def read(self, run: bytes) -> bytes:
+        """`run` as the caller shall get it, looked into event by event: what it says is counted."""
+        self.shape.last = run
+        run = self.reader.read(run)
+        self.count_text(run)
+        return run
+
+    def count_text(self, run: bytes) -> None:
+        """Count what a run of events says: at least a token for each, as most backends send them."""
+        self.read_tokens += max(run.count(b"data:"), estimate_stream(run))
+
+    def tokens_so_far(self) -> int:
+        """How many tokens were handed on.
+
+        Those of events that were not read are judged by what they carried beside what they all have in common. Most
+        backends send an event per token. One that sends more text at a time is judged by its bytes.
         """
-        text_bytes = max(self.sent_bytes - self.events * self.shape.overhead, 0) if self.shape.overhead else 0
-        return max(
-            self.events,
-            text_bytes // BYTES_PER_TOKEN if text_bytes > 2 * BYTES_PER_TOKEN * self.events else 0,
-        )
+        text_bytes = max(self.sent_bytes - self.events * self.shape.overhead, 0)
+        is_more = text_bytes > 2 * BYTES_PER_TOKEN * self.events
+        return self.read_tokens + (text_bytes // BYTES_PER_TOKEN if is_more else self.events)
 
     def keep(self, run: bytes) -> None:
         """Keep what was handed on; of a stream that is too long nothing, and it is estimated."""

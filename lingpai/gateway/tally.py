@@ -9,7 +9,7 @@ from lingpai.wire import tasks
 from lingpai.wire.answer_texts import answer_texts, estimate_answer, stream_texts
 from lingpai.wire.prompt_media import TOKENS_PER_MEDIUM
 from lingpai.wire.prompt_size import messages_and_media, prompt_size, prompt_texts
-from lingpai.wire.token_estimate import TOKENS_PER_MESSAGE
+from lingpai.wire.token_estimate import BYTES_PER_TOKEN, TOKENS_PER_MESSAGE
 from lingpai.wire.usage import Usage, is_credible
 
 if TYPE_CHECKING:
@@ -74,6 +74,15 @@ def estimated(exchange: "Exchange", answer: bytes = b"") -> Usage | None:
     return Usage(prompt_tokens=size.likely, completion_tokens=completion, estimated=True)
 
 
+def roughly(exchange: "Exchange") -> Usage | None:
+    """The usage until now without looking at what was sent and answered; None for a model without tokens."""
+    if exchange.model.task not in TEXT_TASKS:
+        return None
+    completion = 0 if exchange.stream is None else exchange.stream.tokens_so_far()
+    prompt = len(exchange.body) // BYTES_PER_TOKEN
+    return Usage(prompt_tokens=prompt, completion_tokens=completion, estimated=True)
+
+
 async def _count(exchange: "Exchange", answer: bytes, then: Then) -> None:
     usage = None
     try:
@@ -85,7 +94,7 @@ async def _count(exchange: "Exchange", answer: bytes, then: Then) -> None:
         if not exchange.is_over or exchange.is_leaving:  # it may have ended otherwise meanwhile
             exchange.usage = estimated(exchange, answer) if usage is None else usage
             exchange.is_counted = usage is not None
-            then()
+            exchange.carry_on(then)
 
 
 async def _counted(exchange: "Exchange", answer: bytes) -> Usage | None:

@@ -15,6 +15,7 @@ backend must not work for nobody.
 """
 
 import asyncio
+import logging
 from typing import Any, ClassVar, Final
 
 import httptools
@@ -22,7 +23,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from lingpai.lane.calls import Call, Calls
 from lingpai.lane.doorman import MOST_LINGERING, Bounds, Doorman, is_shared
-from lingpai.lane.heads import MAX_HEAD_BYTES, MAX_HEADERS, problem_with_head, without_upgrade
+from lingpai.lane.heads import MAX_HEAD_BYTES, MAX_HEADERS, has_path, problem_with_head, without_upgrade
+
+log = logging.getLogger("lingpai.lane")
 
 HEAD_TIMEOUT_S: Final = 10.0
 """How long the head of a request may take, however busily it is being sent."""
@@ -104,6 +107,9 @@ class Front(HttpToolsProtocol):
             self._unset_keepalive_if_required()
         try:
             self.parser.feed_data(data)
+        except httptools.HttpParserCallbackError as error:
+            self._break_off(error)
+            return
         except httptools.HttpParserError:
             self.send_400_response("This is not an HTTP request.")
             return
@@ -396,6 +402,9 @@ class Front(HttpToolsProtocol):
         if method == b"CONNECT":  # the parser takes what follows for a tunnel: no request would ever end
             self._refuse_head(400, "CONNECT is for proxies. This is none.")
             return
+        if not has_path(self.url):
+            self._refuse_head(400, "The request target has no path, or one that is none.")
+            return
         if int(fields.get(b"content-length", 0)) > MAX_APP_BODY_BYTES:
             self._refuse_head(*_APP_BODY_TOO_LARGE)
             return
@@ -438,6 +447,16 @@ class Front(HttpToolsProtocol):
         )
         self.parser = httptools.HttpRequestParser(self)
         self.data_received(head + rest)
+
+    def _break_off(self, error: httptools.HttpParserCallbackError) -> None:
+        """Something was raised in one of our own methods, which the parser called: a fault of ours, not the caller's."""
+        log.error("a request from %s could not be handled", self.caller_address, exc_info=error.__context__)
+        call, self.call = self.call, None
+        if call is not None:
+            call.caller_left()
+        self._refuse_head(
+            500, "Something went wrong inside Lingpai. The operator finds the cause in the log."
+        )
 
     def _refuse_head(self, status: int, message: str) -> None:
         if self.transport.is_closing() or self._deaf:

@@ -2,6 +2,8 @@
 
 from typing import Final
 
+import httptools
+
 from lingpai.lane.calls import Headers
 
 MAX_HEAD_BYTES: Final = 64 * 1024
@@ -31,3 +33,12 @@ def without_upgrade(method: bytes, url: bytes, headers: Headers, *, version: str
         lines.append(b"connection: close\r\n")
     lines += [b"%b: %b\r\n" % item for item in headers if item[0] not in _UPGRADING]
     return b"".join([*lines, b"\r\n"])
+
+
+def has_path(target: bytes) -> bool:
+    """Whether a request target has a path: it is one, or an address with one (RFC 9112, section 3.2)."""
+    try:
+        path = httptools.parse_url(target).path
+    except httptools.HttpParserInvalidURLError:
+        return False
+    return path is not None and path.isascii()

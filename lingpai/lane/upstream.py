@@ -8,6 +8,7 @@ the connection was lost so soon after sending that nobody can have been at work 
 
 import asyncio
 import contextlib
+import logging
 import ssl
 from collections import deque
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from functools import partial
 from typing import Any, Final, Protocol
 
 import httptools
+
+log = logging.getLogger("lingpai.lane")
 
 QUIET_S: Final = 15.0
 """How long an answer is silent before its receiver is told, so that it can show signs of life."""
@@ -166,6 +169,8 @@ class Upstream(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            if isinstance(error, httptools.HttpParserCallbackError):  # raised by one of our own methods
+                log.exception("an answer could not be handled", exc_info=error.__context__)
             self._fail(Failure.GARBAGE, str(error))
             self.transport.abort()
             return

@@ -31,18 +31,41 @@ def stream_texts(runs: Iterable[bytes]) -> list[str]:
     """What the model said in runs of whole events: one text, because a word may go over several events."""
     parts: list[str] = []
     for run in runs:
-        for event in sse.split_events(run):
-            data = sse.event_data(event)
-            if data is not None:
-                parts += answer_texts(data)
+        for data in _data_of(run):
+            parts += answer_texts(data)
     return ["".join(parts)]
 
 
 def estimate_answer(body: bytes) -> int:
     """How many tokens a whole answer has, estimated."""
+    texts = _walked(body)
+    return len(body) // BYTES_PER_TOKEN if texts is None else estimate_texts(texts)
+
+
+def estimate_stream(run: bytes) -> int:
+    """How many tokens a run of whole events has, estimated."""
+    tokens, parts = 0, []
+    for data in _data_of(run):
+        texts = _walked(data)
+        if texts is None:
+            tokens += len(data) // BYTES_PER_TOKEN
+        else:
+            parts += texts
+    return tokens + estimate_texts(["".join(parts)])
+
+
+def _data_of(run: bytes) -> Iterator[bytes]:
+    return (data for event in sse.split_events(run) if (data := sse.event_data(event)) is not None)
+
+
+def _walked(body: bytes) -> list[str] | None:
+    """The texts of an answer, unless it is too large or nests too deeply to be walked through."""
     if len(body) > WALKED_BYTES:
-        return len(body) // BYTES_PER_TOKEN
-    return estimate_texts(answer_texts(body))
+        return None
+    try:
+        return answer_texts(body)
+    except RecursionError:
+        return None
 
 
 def _texts(value: Any) -> Iterator[str]:

@@ -105,7 +105,7 @@ class StreamReader:
     def _read_chunk(self, event: bytes, data: bytes) -> bytes:
         try:
             chunk = _CHUNK.decode(data)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return event  # not ours to judge: an unknown event type passes through
         error = bytes(chunk.error)
         if error not in (b"", b"null", b'""'):

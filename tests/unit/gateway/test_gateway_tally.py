@@ -66,6 +66,44 @@ def test_events_that_come_together_are_counted_one_by_one(served):
     assert counts(served)[1] == 4
 
 
+WORDS = " ".join(["word"] * 2000)  # 2,000 tokens by the estimate
+TOOL_CALL = {"index": 0, "id": "c1", "type": "function", "function": {"name": "f", "arguments": WORDS}}
+
+
+def event(delta) -> bytes:
+    return b"data: " + json.dumps({"choices": [{"index": 0, "delta": delta}]}).encode() + b"\n\n"
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        [event({"content": "word "}) * 2000 + b"data: [DONE]\n\n"],
+        [event({"content": WORDS}) + b"data: [DONE]\n\n"],
+        [event({"content": '"' + WORDS})],  # with a quote in it, it teaches nothing about events
+        [event({"tool_calls": [TOOL_CALL]})],
+        [event({"tool_calls": [{"index": 0, "function": {"arguments": "x"}}]}) * 100] * 20,
+        [event({"content": WORDS})[:-2]],  # never ended by a blank line
+    ],
+    ids=["one read", "with the end", "quoted", "a tool call", "many pieces of a tool call", "cut off"],
+)
+@pytest.mark.parametrize("leaves", [True, False])
+def test_stream_without_usage_is_estimated_by_what_it_says_however_it_is_sent(served, front, pieces, leaves):
+    call = served.call(body=STREAM, front=front)
+    call.response_started(200, STREAM_HEAD)
+    for piece in pieces:
+        call.response_data(piece)
+    is_cut_off = not pieces[-1].endswith(b"\n\n")
+
+    if leaves:
+        call.caller_left()
+    else:
+        call.response_finished()
+
+    # Of an event that has not ended, a caller who has left got nothing.
+    most = 0 if leaves and is_cut_off else 2100
+    assert most * 0.95 <= served.journal.record.completion_tokens <= most
+
+
 def test_answer_without_usage_is_counted_by_the_models_own_tokenizer(served, answer):
     served.serve_only(model(tokenizer="a tokenizer"))
     call, front = chat(served, text="hello you")
@@ -275,6 +313,42 @@ def test_caller_who_leaves_before_an_answer_pays_for_the_prompt(limited):
 
     assert counts(limited) == (5, 0, "estimated")
     assert (meter.used, meter.reserved) == (5, 0)
+
+
+def test_caller_who_leaves_before_there_is_a_connection_pays_nothing(limited):
+    (meter,) = limit(limited, "100000 tokens/day")
+    call, front = chat(limited)
+    call.upstream = front.call = None  # the pool is opening a connection
+
+    call.caller_left()
+
+    record = limited.journal.record
+    assert (record.end_reason, record.charged, record.charged_tokens, record.status) == (
+        "client_gone",
+        0,
+        0,
+        0,
+    )
+    assert (meter.used, meter.reserved) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("status", "end_reason", "charged"),
+    [(500, "upstream_error", 0), (504, "timeout", 0), (429, "complete", 0), (400, "complete", 1)],
+)
+def test_caller_who_leaves_in_the_middle_of_an_error_is_charged_as_for_that(
+    limited, status, end_reason, charged
+):
+    (meter,) = limit(limited, "100000 tokens/day")
+    call, front = chat(limited)
+    call.response_started(status, {b"content-type": b"application/json", b"content-length": b"900"})
+
+    front.call = None
+    call.caller_left()
+
+    record = limited.journal.record
+    assert (record.end_reason, record.charged, record.status) == (end_reason, charged, status)
+    assert (record.charged_tokens, meter.used, meter.reserved) == (0, 0, 0)
 
 
 @pytest.mark.parametrize("failure", [Failure.CLOSED, Failure.IDLE])

@@ -24,6 +24,8 @@ class Call:
     def body_complete(self):
         self.told.append("complete")
         self.complete.set()
+        if b"fault" in self.url:
+            raise KeyError("a fault of ours")
         if b"wait" not in self.url:
             self.answer(b"call:" + self.body + LONG * (b"long" in self.url))
 
@@ -59,6 +61,8 @@ class Calls:
     def open(self, front, url, headers, fields):
         if not url.startswith(CALL):
             return None
+        if b"broken" in url:
+            raise KeyError("a fault of ours")
         call = Call(front, url, headers, fields)
         self.opened.append(call)
         if b"refuse" in url:

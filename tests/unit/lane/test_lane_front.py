@@ -474,3 +474,38 @@ def test_lingering_ends(run, lane):
             return running.server.fronts
 
     assert run(test()) == []
+
+
+# -- faults of ours
+
+
+@pytest.mark.parametrize("address", [b"/call/broken", b"/call/fault"])
+def test_fault_of_ours_is_a_500_that_the_log_explains(run, lane, caplog, address):
+    """The parser calls us, so whatever we raise comes back as one of its errors: that is no fault of the caller."""
+
+    async def test():
+        async with lane() as running:
+            caller = await running.caller()
+            await caller.send(post(address, b"hi"))
+            status, _ = await caller.answer()
+            return status, await caller.rest(), [call.told for call in running.calls.opened]
+
+    status, rest, told = run(test())
+
+    assert (status, rest) == (500, b"")
+    assert told in ([], [["complete", "left"]])
+    (record,) = [record for record in caplog.records if record.name == "lingpai.lane"]
+    assert "KeyError: 'a fault of ours'" in caplog.text
+    assert record.levelname == "ERROR"
+
+
+@pytest.mark.parametrize("target", [b"http://h", b"/\xc3\xa4", b"http:", b"x"])
+def test_target_without_a_path_is_refused_as_the_callers_mistake(run, lane, caplog, target):
+    async def test():
+        async with lane() as running:
+            caller = await running.caller()
+            await caller.send(b"GET " + target + b" HTTP/1.1\r\nhost: h\r\n\r\n")
+            return (await caller.answer())[0]
+
+    assert run(test()) == 400
+    assert caplog.records == []

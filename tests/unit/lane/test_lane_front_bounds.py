@@ -443,7 +443,7 @@ def test_caller_who_reads_slowly_is_not_dropped(run, lane, monkeypatch):
         async with lane() as running:
             caller, call = await blocked(running, closing=False)
             caller.writer.transport.resume_reading()  # the stream reader pauses by itself from here on
-            call.front.write(b"x" * 20_000_000)
+            call.front.write(b"x" * 60_000_000)  # more than is read below and kernels hold
             front = call.front
             seen = []
             for time in (100, 104, 108, 112):
