@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby, islice
+from math import ceil
 from typing import Any, Final, Literal
 from zoneinfo import ZoneInfo
 
@@ -130,13 +131,14 @@ class UsageReport:
     def _period(self, question: UsageQuestion, zone: ZoneInfo) -> tuple[int, int]:
         now = self._clock()
         since = parse_moment(question.since, now=now, zone=zone, param="since")
-        until = now
-        if question.until is not None:
+        if question.until is None:
+            until: float = bucket_start(now) + BUCKET_SECONDS  # with what is answered at this very moment
+        else:
             until = parse_moment(question.until, now=now, zone=zone, param="until")
         if until < since:
             param, end = ("since", "in the future") if question.until is None else ("until", "before `since`")
             raise LingpaiError("invalid_request", f"`{param}` is {end}.", param=param)
-        return bucket_start(since), -(-int(until) // BUCKET_SECONDS) * BUCKET_SECONDS
+        return bucket_start(since), ceil(until / BUCKET_SECONDS) * BUCKET_SECONDS
 
     def _add_up(self, wanted: UsageFilter, by: Sequence[Group], zone: ZoneInfo) -> Iterator[UsageRow]:
         columns = [column for group in by if (column := _COLUMNS[group]) is not None]

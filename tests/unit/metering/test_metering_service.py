@@ -74,6 +74,16 @@ def test_a_duration_begins_with_its_bucket_and_the_report_says_so(ask, load):
     assert (report.since, report.until) == (utc("2026-11-20T01:00"), utc("2026-11-20T08:15"))
 
 
+@pytest.mark.parametrize("seconds", [0.0, 0.4, 899.9])
+def test_what_was_answered_at_this_moment_is_in_the_report(database, load, seconds):
+    """Also in the first second of a quarter of an hour."""
+    now = utc("2026-11-20T08:15:00") + seconds
+    load({"started_at": now - 0.1 if seconds else now})
+    report = UsageReport(SqlUsageStore(database), clock=lambda: now)
+
+    assert requests(report.answer(UsageQuestion())) == {"": 1}
+
+
 def test_dates_are_in_the_zone_and_until_is_excluded(ask, load):
     """The 19th in Shanghai is 16:00 to 16:00 UTC."""
     load(*({"started_at": utc(f"2026-11-{at}")} for at in ("18T15:59", "18T16:00", "19T15:59", "19T16:00")))
