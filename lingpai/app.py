@@ -231,6 +231,11 @@ class Application:
         keyring = self.domains.keyring
         counter("lingpai_key_lookups", "Keys looked up in the database.", lambda: keyring.look_ups)
         counter(
+            "lingpai_connections_seen",
+            "Connections of callers since the start.",
+            lambda: self.server.doorman.seen,
+        )
+        counter(
             "lingpai_connections_refused",
             "Connections turned away because there were too many.",
             lambda: self.server.doorman.turned_away,

@@ -54,8 +54,8 @@ class Doorman:
     def __init__(self, bounds: Bounds) -> None:
         self.bounds = bounds
         self.lingering = 0
-        self.turned_away = 0
-        """How many were refused since the start."""
+        self.seen = self.turned_away = 0
+        """How many came since the start, and how many of them were refused."""
         self._connections: dict[str, int] = {}
         self._calls: dict[str, int] = {}
         self._offences: OrderedDict[str, float] = OrderedDict()
@@ -66,6 +66,7 @@ class Doorman:
 
     def admit(self, guest: Guest, guests: Iterable[Guest], count: int, now: float) -> tuple[int, str] | None:
         """Count a new connection, `count` with it, among `guests`; or the status and message to turn it away with."""
+        self.seen += 1
         most = self.bounds.connections
         if most and count > most and not guest.is_local and not self._has_room(guest, guests, now):
             self.turned_away += 1

@@ -1,7 +1,8 @@
 """Callers who mean harm: slow ones by the thousand, and floods of keys that are none. Others must hardly notice.
 
 The server has a processor of its own and the attackers are niced, as they would be on machines of their own; the caller
-whose times are measured shares the other processor with all else that runs here, so a measurement gets a second try.
+whose times are measured shares the other processor with all else that runs here. So a time that is missed is measured
+again, under a new attack: a server that is really slowed down misses it every time.
 """
 
 import os
@@ -21,6 +22,8 @@ pytestmark = pytest.mark.slow
 
 ATTACKERS = 2000
 MOST_MS = 50.0
+ATTEMPTS = 4
+KEYS_PER_S = 100_000
 MOST_GROWTH = 150_000_000
 REQUEST = {"model": "lingpai/hashing-embedding", "input": "Hello"}
 
@@ -62,6 +65,14 @@ def p99(times: list[float]) -> float:
     return times[int(len(times) * 0.99)]
 
 
+def wait_for_connections(server: LingpaiServer, count: float, *, seconds: float) -> float:
+    """Wait until so many are open, or the time is over; how many they are."""
+    deadline = time.monotonic() + seconds
+    while (now := server.metric("lingpai_connections")) < count and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return now
+
+
 class Attackers:
     """Processes that attack; they end with the block."""
 
@@ -91,78 +102,98 @@ class Attackers:
         return [process.communicate(timeout=60)[0] for process in self._processes]
 
 
+PROGRAM = "slowhttptest"
+COMMON = ["-c", str(ATTACKERS), "-r", "1000", "-l", "30", "-p", "3"]
+AUTHORIZED = "application/json\r\nAuthorization: Bearer {key}"  # what goes behind "Content-Type: "
+
+# Slowhttptest's four modes. Whoever sends a body slowly has a key: without one, all are turned away at the head. Who
+# asks for ranges gets a whole answer at once, so of these no connection stays.
 MODES = {
     "slow heads": ["-H", "-i", "5", "-t", "POST", "-u", "{base}/v1/embeddings"],
-    "slow bodies": ["-B", "-i", "5", "-s", "8192", "-u", "{base}/v1/embeddings"],
+    "slow bodies": ["-B", "-i", "5", "-s", "8192", "-f", AUTHORIZED, "-u", "{base}/v1/embeddings"],
     "slow reading": ["-X", "-w", "1", "-y", "64", "-n", "5", "-z", "16", "-k", "3", "-u", "{base}/openapi.json"],
     "ranges": ["-R", "-a", "10", "-b", "3000", "-t", "GET", "-u", "{base}/openapi.json"],
 }  # fmt: skip
 
 
-@pytest.fixture
-def slowhttptest() -> str:
-    """The program. Without it the test fails: a promise that was not looked at is not shown."""
-    program = shutil.which("slowhttptest")
-    assert program is not None, "install Debian's package slowhttptest: apt-get install slowhttptest"
-    return program
+@pytest.fixture(autouse=True)
+def _program() -> None:
+    """Without it a test fails: a promise that was not looked at is not shown."""
+    assert shutil.which(PROGRAM), f"install Debian's package {PROGRAM}: apt-get install {PROGRAM}"
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("mode", MODES)
-def test_two_thousand_slow_connections_slow_nobody_else_down(
-    server: LingpaiServer, slowhttptest: str, mode: str
-):
-    """slowhttptest's four modes. Its connections come within four seconds and stay as long as we let them."""
-    command = [slowhttptest, "-c", str(ATTACKERS), "-r", "500", "-l", "30", "-p", "3"]
-    command += [part.format(base=server.base) for part in MODES[mode]]
+def test_two_thousand_slow_connections_slow_nobody_else_down(server: LingpaiServer, mode: str):
+    """They come within two seconds, and are there from the first measured call to the last."""
+    command = [PROGRAM, *COMMON, *(part.format(base=server.base, key=server.key) for part in MODES[mode])]
+    stays = mode != "ranges"
     before = server.resident_bytes()
 
-    with Attackers(command):
-        times = times_ms(server, seconds=8)
-        if p99(times) >= MOST_MS:
-            times = times_ms(server, seconds=8)
-        connections = server.metric("lingpai_connections")
+    for attempt in range(ATTEMPTS):
+        calls = server.metric("lingpai_connections_seen_total")
+        with Attackers(command):
+            most = wait_for_connections(server, ATTACKERS * 0.95 if stays else 0, seconds=8)
+            times = times_ms(server, seconds=5)
+            left = server.metric("lingpai_connections")
+        made = server.metric("lingpai_connections_seen_total") - calls
+        print(
+            f"{mode}, attempt {attempt + 1}: p50 {times[len(times) // 2]:.1f} ms, p99 {p99(times):.1f} ms,"
+            f" {most:.0f} connections at first, {left:.0f} at last, {made:.0f} in all"
+        )
+        assert made >= ATTACKERS * 0.95
+        if stays:
+            assert most >= ATTACKERS * 0.95
+        if p99(times) < MOST_MS and (left >= ATTACKERS * 0.9 or not stays):
+            break
 
-    print(
-        f"{mode}: p50 {times[len(times) // 2]:.1f} ms, p99 {p99(times):.1f} ms, {connections:.0f} connections"
-    )
     assert p99(times) < MOST_MS
+    assert left >= ATTACKERS * 0.9 or not stays
     assert server.resident_bytes() - before < MOST_GROWTH
 
 
-def test_slow_heads_are_cut_off(server: LingpaiServer, slowhttptest: str):
+def test_slow_heads_are_cut_off(server: LingpaiServer):
     """Ten seconds for a head, and a look every few: after twenty none of two thousand is left."""
-    command = [slowhttptest, "-H", "-c", str(ATTACKERS), "-r", "2000", "-i", "5", "-l", "60", "-p", "3"]
+    command = [PROGRAM, "-H", "-c", str(ATTACKERS), "-r", "2000", "-i", "5", "-l", "60", "-p", "3"]
+
+    before = server.metric("lingpai_connections_seen_total")
 
     with Attackers([*command, "-u", f"{server.base}/v1/embeddings"]):
-        deadline = time.monotonic() + 10
-        while server.metric("lingpai_connections") < ATTACKERS * 0.9 and time.monotonic() < deadline:
+        deadline = time.monotonic() + 30
+        while (seen := server.metric("lingpai_connections_seen_total") - before) < ATTACKERS * 0.95:
+            assert time.monotonic() < deadline, seen
             time.sleep(0.2)
-        most = server.metric("lingpai_connections")
         time.sleep(15)
         left = server.metric("lingpai_connections")
 
-    assert most > ATTACKERS * 0.9
     assert left < ATTACKERS * 0.05
 
 
+@pytest.mark.timeout(300)
 def test_flood_of_garbage_keys_costs_no_look_up_and_slows_nobody_down(server: LingpaiServer):
-    """The keys are well formed, with right checksums, and all different."""
+    """Over 100,000 a second: well formed, with right checksums, all different."""
     times_ms(server, seconds=0.2)  # the victim's key is in memory from here on
     before, memory = server.metric("lingpai_key_lookups_total"), server.resident_bytes()
     commands = [
-        [sys.executable, "-m", "tests.e2e.garbage_flood", str(server.port), "10", way]
-        for way in ("kept", "piled")
+        [sys.executable, "-m", "tests.e2e.garbage_flood", str(server.port), "7", way]
+        for way in ("kept", "piled", "poured")
     ]
 
-    with Attackers(*commands) as attackers:
-        time.sleep(1)
-        times = times_ms(server, seconds=6)
-        if p99(times) >= MOST_MS:
-            times = times_ms(server, seconds=6)
-        said = attackers.said()
+    for attempt in range(ATTEMPTS):
+        with Attackers(*commands) as attackers:
+            time.sleep(1.5)
+            times = times_ms(server, seconds=4)
+            said = [text.split() for text in attackers.said()]
+        per_s = sum(int(sent) / float(seconds) for sent, _, seconds in said)
+        print(
+            f"attempt {attempt + 1}: {per_s:,.0f} keys a second (keys, answers, seconds: {said});"
+            f" p50 {times[len(times) // 2]:.1f} ms, p99 {p99(times):.1f} ms"
+        )
+        if p99(times) < MOST_MS and per_s > KEYS_PER_S:
+            break
 
-    print(f"keys sent, answers: {said}; p50 {times[len(times) // 2]:.1f} ms, p99 {p99(times):.1f} ms")
     assert server.metric("lingpai_key_lookups_total") == before
     assert p99(times) < MOST_MS
-    assert sum(int(text.split()[0]) for text in said) > 10_000
+    assert per_s > KEYS_PER_S
+    assert all(int(answered) for _, answered, _ in said[:2]), "those who listen are told"
     assert server.resident_bytes() - memory < MOST_GROWTH
