@@ -58,7 +58,11 @@ def started(exchange: "Exchange", status: int, headers: dict[bytes, bytes]) -> N
     if status < 300 and exchange.endpoint.may_answer_files:
         exchange.answer_type = media.answer_type(content_type)
     elif status < 300 and content_type.startswith(b"text/event-stream"):
-        _start_stream(exchange, ends_with_close=headers.keys().isdisjoint(_FRAMING))
+        if exchange.request.stream:
+            _start_stream(exchange, ends_with_close=headers.keys().isdisjoint(_FRAMING))
+        else:
+            cancel(exchange)
+            _backend_fault(exchange, "backend_error", "answered with a stream that was not asked for")
 
 
 def _start_stream(exchange: "Exchange", *, ends_with_close: bool) -> None:

@@ -246,7 +246,9 @@ class Front(HttpToolsProtocol):
         self.has_been_active = True
         self._finished += 1
         self.server_state.total_requests += 1
-        if self._deaf or self._is_last or not keep_alive:
+        if self._deaf:
+            self.finish_and_linger()  # more has come behind the call, or still comes
+        elif self._is_last or not keep_alive:
             self.transport.close()
 
     def finish_and_linger(self) -> None:

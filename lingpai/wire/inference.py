@@ -35,6 +35,11 @@ class PredictRequest(msgspec.Struct):
                 "invalid_request", '`input_data` is missing. Send {"input_data": …}.', param="input_data"
             )
 
+    @property
+    def stream(self) -> bool:
+        """Whether the answer is wanted as a stream: never."""
+        return False
+
 
 class InferenceRequest(msgspec.Struct):
     """`POST /api/v1/models/{owner}/{name}/inference`."""

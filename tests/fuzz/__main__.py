@@ -6,6 +6,7 @@ prompt or key in the log. Hypothesis makes the rounds, and shrinks one that fail
 
 import argparse
 import asyncio
+import contextlib
 import random
 import sys
 import tempfile
@@ -18,8 +19,8 @@ import uvloop
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
-from tests.fuzz.requests import Connection, connections
-from tests.fuzz.stage import CALLERS, Stage
+from tests.fuzz.calls import Connection, connections
+from tests.fuzz.stage import CALLERS, FuzzError, Stage
 from tests.fuzz.upstream import answers
 
 _BATCH: Final = 50
@@ -32,8 +33,8 @@ def fuzz(
     seed: int | None,
     seconds: float,
     on_progress: Callable[[int, float], None] = lambda _rounds, _left: None,
-) -> int:
-    """Fuzz for `seconds`; how many rounds there were.
+) -> Stage:
+    """Fuzz for `seconds`; the stage, which knows how many `rounds` there were and what they brought about (`seen`).
 
     Raises FuzzError in the first round that shows a fault, after shrinking it as long as there is time; a note on it
     says how to begin at this round. `seed` None takes a new one, which is printed.
@@ -54,9 +55,12 @@ def fuzz(
                     error.add_note(f'Found by the rounds of: make fuzz ARGS="--seed {first + batch}"')
                     raise
                 batch += 1
-        finally:
-            runner.run(stage.stop())
-        return stage.rounds
+        except BaseException:
+            with contextlib.suppress(FuzzError):
+                runner.run(stage.stop())
+            raise
+        runner.run(stage.stop())
+        return stage
 
 
 @st.composite
@@ -105,8 +109,9 @@ def main() -> int:
         sys.stdout.flush()
 
     with tempfile.TemporaryDirectory(prefix="lingpai-fuzz-") as folder:
-        rounds = fuzz(Path(folder), seed=arguments.seed, seconds=arguments.minutes * 60, on_progress=show)
-    print(f"\n{rounds} rounds, nothing found")
+        stage = fuzz(Path(folder), seed=arguments.seed, seconds=arguments.minutes * 60, on_progress=show)
+    seen = ", ".join(f"{count} {what}" for what, count in sorted(stage.seen.items()))
+    print(f"\n{stage.rounds} rounds ({seen}), nothing found")
     return 0
 
 

@@ -1,24 +1,24 @@
 """A whole server in this process, in front of the fuzzing backend, and the checks after each round.
 
-Everything is real: sockets, parser, keys, limits, journal, ingester. It runs here, and not in a process of its own, so
-that no exception, log line or connection left behind can escape notice.
+Nothing may escape notice: no exception, no log line, nothing that is left behind.
 """
 
 import asyncio
+import collections
 import dataclasses
+import gc
 import logging
 import socket
 import struct
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from lingpai.app import Application
 from lingpai.gateway.settings import GatewaySettings
-from lingpai.identity.schemas import KeyCreate
 from lingpai.settings import ModelSettings, ServerSettings, Settings
-from tests.fuzz.requests import Connection
+from tests.fuzz.calls import TASKS, Connection
 from tests.fuzz.upstream import CANARY, Upstream
+from tests.in_process import InProcessServer
 
 CALLERS: Final = 4
 LIMITS: Final = (
@@ -61,6 +61,8 @@ class Stage:
         self.upstream = Upstream()
         self.keys: list[str] = []
         self.rounds = 0
+        self.seen: collections.Counter[str] = collections.Counter()
+        """What the rounds have brought about: a fuzzer that is refused everything finds nothing."""
 
     async def start(self) -> None:
         loop = asyncio.get_running_loop()
@@ -71,50 +73,51 @@ class Stage:
             first_byte_timeout_s=0.2, idle_timeout_s=0.2, max_body_bytes=20_000, max_answer_bytes=20_000
         )
         settings = Settings(server=ServerSettings(port=0), gateway=gateway)
-        self._application = Application(settings, data=self._folder / "data", environment={})
-        target = ModelSettings(
-            target=f"http://127.0.0.1:{self.upstream.port}/v1",
-            name="fuzz",
-            task="chat",
-            price={"input": "2", "output": "8"},
-        )
-        started = await self._application.start((target,))
-        self.port = int(started.address.rpartition(":")[2])
-        self._running = asyncio.create_task(self._application.run())
-        for number in range(CALLERS):
-            body = KeyCreate(name=f"caller-{number}", limits=list(LIMITS[number]))
-            made = await asyncio.to_thread(
-                self._application.domains.keys.create, self._application.local_administrator, body
+        price = {"input": "2", "output": "8"}
+        targets = [
+            ModelSettings(
+                target=f"http://127.0.0.1:{self.upstream.port}/{task}/v1", name=task, task=task, price=price
             )
-            self.keys.append(made.token)
+            for task in TASKS
+        ]
+        self._server = InProcessServer(self._folder, settings, targets)
+        await self._server.start()
+        for number in range(CALLERS):
+            self.keys.append(await self._server.make_key(f"caller-{number}", LIMITS[number]))
 
     async def stop(self) -> None:
-        self._application.request_stop()
-        await self._running
-        await self._application.stop()
+        """Raises FuzzError for what came to light only at the end."""
+        await self._server.stop()
         await self.upstream.stop()
+        gc.collect()  # exceptions of tasks that nobody waited for are told of now
+        await asyncio.sleep(0)
         logging.getLogger().removeHandler(self._sink)
+        self._check_log()
 
     async def play(self, connections: Sequence[Connection], recipes: Sequence[tuple[bytes, str]]) -> None:
         """One round: all connections at once, then the checks. Raises FuzzError."""
         self.rounds += 1
-        self._forget_faults()  # of a round before, or no smaller round than that could pass when hypothesis shrinks it
+        self._check_log()  # what came after the round before
         self.upstream.recipes = list(recipes)
         received = await asyncio.gather(*(self._caller(connection) for connection in connections))
         await self._wait_for_quiet()
         for connection, data in zip(connections, received, strict=True):
             _check_received(connection, data)
+            self.seen.update(_what_came(connection, data))
+        self.seen["upstream"] = self.upstream.answered
         self._check_log()
 
     async def _caller(self, connection: Connection) -> bytes:
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.port, limit=1 << 24)
+        reader, writer = await asyncio.open_connection("127.0.0.1", self._server.port, limit=1 << 24)
         try:
             for piece in connection.pieces:
                 if not writer.transport.is_closing():
                     writer.write(piece)
                 await asyncio.sleep(0)
             return await self._end(connection, reader, writer)
-        except (ConnectionError, BrokenPipeError):
+        except ConnectionError as error:
+            if connection.must_be_answered:
+                raise FuzzError(f"no answer, but {error!r} to {connection}") from None
             return b""  # the server had enough of it, which is its right
         finally:
             writer.transport.abort()
@@ -144,36 +147,14 @@ class Stage:
 
     async def _wait_for_quiet(self) -> None:
         """All callers have left: no call, no busy upstream connection and no reservation may stay behind."""
-        for _ in range(int(_ANSWER_S / 0.02)):
-            left = self._left_behind()
-            if not left:
-                return
-            await asyncio.sleep(0.02)
-        raise FuzzError(f"left behind after a round: {left}")
-
-    def _left_behind(self) -> list[str]:
-        application = self._application
-        calls = [f"call {front.call}" for front in application.server.fronts if front.call is not None]
-        links = application.gateway._links.values()
-        busy = [
-            f"upstream for {upstream.receiver}"
-            for link in links
-            for upstream in link.pool.open_connections
-            if upstream.receiver is not None
-        ]
-        held = [
-            f"{meter.limit} of {meter.label}: {meter.reserved} reserved"
-            for principal in application.domains.keyring.principals()
-            for meter in _meters(principal)
-            if meter.reserved
-        ]
-        return calls + busy + held
-
-    def _forget_faults(self) -> None:
-        self._loop_faults, self._sink.faults, self._sink.lines = [], [], []
+        left = await self._server.wait_until_free(_ANSWER_S)
+        if left:
+            raise FuzzError(f"left behind after a round: {left}")
 
     def _check_log(self) -> None:
+        """What was logged or raised since the last look, which is forgotten then: a smaller round may pass."""
         faults, lines = self._sink.faults + self._loop_faults, self._sink.lines
+        self._loop_faults, self._sink.faults, self._sink.lines = [], [], []
         if faults:
             raise FuzzError("an exception escaped:\n" + "\n".join(faults[:3]))
         text = "\n".join(lines)
@@ -181,11 +162,6 @@ class Stage:
             raise FuzzError(f"a prompt is in the log: {text[:2000]}")
         if any(key in text for key in self.keys):
             raise FuzzError("a key is in the log")
-
-
-def _meters(principal: Any) -> tuple[Any, ...]:
-    account = principal.account
-    return () if account is None else tuple(account.meters)
 
 
 def _check_received(connection: Connection, data: bytes) -> None:
@@ -196,6 +172,16 @@ def _check_received(connection: Connection, data: bytes) -> None:
         raise FuzzError(f"not an HTTP answer: {data[:200]!r}")
     if b'"internal_error"' in data or data.startswith((b"HTTP/1.1 500 Internal", b"HTTP/1.0 500")):
         raise FuzzError(f"an internal error: {data[:1000]!r} after {dataclasses.asdict(connection)}")
+
+
+def _what_came(connection: Connection, data: bytes) -> list[str]:
+    is_own = connection.canary.encode() in data
+    return [
+        *(["answered"] if b" 200 OK\r\n" in data and is_own else []),
+        *(["streamed"] if b"text/event-stream" in data and is_own else []),
+        *(["limited"] if b" 429 " in data else []),
+        *(["left early"] if connection.ending in ("leave-early", "reset") else []),
+    ]
 
 
 async def _read_some(reader: asyncio.StreamReader, quiet_s: float) -> bytes:

@@ -476,6 +476,23 @@ def test_lingering_ends(run, lane):
     assert run(test()) == []
 
 
+def test_requests_sent_behind_a_call_do_not_destroy_its_answer(run, lane):
+    """They are not served, and what still comes of them when the answer is on its way must not reset the connection."""
+
+    async def test():
+        async with lane() as running:
+            caller = await running.caller()
+            await caller.send(post(b"/call/wait", b"1") + post(b"/call", b"2" * 100)[:-50])
+            call = await running.call()
+            call.answer(b"x" * 100_000)
+            for _ in range(5):
+                await caller.send(b"2" * 10)
+                await asyncio.sleep(0.01)
+            return await caller.answer(), await caller.rest(), len(running.calls.opened)
+
+    assert run(test()) == ((200, b"x" * 100_000), b"", 1)
+
+
 # -- faults of ours
 
 

@@ -6,7 +6,17 @@ from typing import Any, Final
 
 from hypothesis import strategies as st
 
-MODEL: Final = "fuzz/chat"
+TASKS: Final = (
+    "chat", "completion", "embedding", "rerank", "text-to-image", "text-to-speech", "automatic-speech-recognition",
+    "text-classification",
+)  # fmt: skip
+_GOOD: Final = (
+    *[("/v1/chat/completions", "chat")] * 4, ("/v1/completions", "completion"), ("/v1/embeddings", "embedding"),
+    ("/v1/rerank", "rerank"), ("/v1/images/generations", "text-to-image"), ("/v1/audio/speech", "text-to-speech"),
+    ("/api/v1/generate", "chat"), ("/api/v1/generate", "completion"), *(("/predict", task) for task in TASKS[:6]),
+    *((f"/api/v1/models/fuzz/{task}/inference", task) for task in TASKS),
+)  # fmt: skip
+"""Where models of a task can be called."""
 _TARGETS: Final = (
     "/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/predict", "/api/v1/generate",
     "/api/v1/models/fuzz/chat/inference", "/v1/rerank", "/v1/audio/transcriptions", "/v1/audio/speech",
@@ -98,14 +108,17 @@ def damaged(draw: st.DrawFn, run: bytes) -> bytes:
     return run
 
 
-def _body(draw: st.DrawFn, canary: str) -> bytes:
+def _body(draw: st.DrawFn, canary: str, task: str) -> bytes:
     text = f"say {canary} " * draw(st.sampled_from((1, 1, 1, 40)))
     fields: dict[str, Any] = {
-        "model": MODEL,
+        "model": f"fuzz/{task}",
         "messages": [{"role": "user", "content": text}],
         "prompt": text,
         "input": text,
         "input_data": text,
+        "query": text,
+        "documents": [text],
+        "voice": "a",
         "stream": draw(st.booleans()),
     }
     if draw(st.integers(0, 3)) == 0:
@@ -138,9 +151,9 @@ def _chunked(draw: st.DrawFn, body: bytes) -> bytes:
 def request_bytes(draw: st.DrawFn, *, key: str, canary: str) -> tuple[bytes, bool]:
     """One request, and whether nothing is wrong with it."""
     is_good = draw(st.integers(0, 2)) > 0
-    body = _body(draw, canary)
+    target, task = draw(st.sampled_from(_GOOD))
+    body = _body(draw, canary, task)
     if is_good:
-        target = draw(st.sampled_from(_TARGETS[:6]))
         method, version, more = "POST", "HTTP/1.1", []
     else:
         method, target, version = (draw(st.sampled_from(each)) for each in (_METHODS, _TARGETS, _VERSIONS))
