@@ -1,28 +1,50 @@
-"""Limits of every unit at once, under callers that leave and a backend that fails: never over, and nothing left behind."""
+"""Limits of every unit at once, under callers that leave and a backend that fails: never over, and nothing left behind.
+
+Once on a server in this process, where every step of the limits is looked at, and once on a server of its own, where the
+counters must equal the records.
+"""
 
 import asyncio
+import collections
 import contextlib
 import json
 import random
 import sqlite3
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from lingpai.gateway.settings import GatewaySettings
+from lingpai.quotas.limit_set import LimitSet
+from lingpai.quotas.limiter import MemoryLimiter
+from lingpai.settings import ModelSettings, ServerSettings, Settings
 from tests.e2e.bookkeeping import amount_of, limits_of, wait_until_free
 from tests.e2e.conftest import MakeServer
 from tests.e2e.lingpai_server import LingpaiServer
 from tests.e2e.load import read_unary
 from tests.e2e.raw_http import chat, get, post_bytes
 from tests.fakes.openai_engine import EngineCall, FakeEngine, chunk, completion
+from tests.in_process import InProcessServer
 
 CALLERS = 200
 CALLS_EACH = 12
-CONCURRENT = 90
-AT_ONCE_ON_THE_MODEL = 40
+AT_ONCE_ON_THE_MODEL = 25
 MODEL = "fake/chat"
+
+USER = ("60000 tokens/day", "0.15 USD/month")
+KEYS = {
+    "batch": ("20000 tokens/day@Asia/Shanghai", "100 requests/day"),
+    "app": ("6000 tokens/week", "12 concurrent"),
+    "web": ("none",),
+}
+EACH_USER = ("55000 tokens/day", "3000/1h")
+ON_MODEL = (f"{AT_ONCE_ON_THE_MODEL} concurrent", "1 USD/day")
+REFUSING = ("tokens per week", "USD per month")
+"""What the limits above are chosen to refuse by, whatever order the calls come in."""
 PRICES = {"input": "2.5", "output": "10", "currency": "USD"}
 
 CONFIG = """
@@ -46,22 +68,12 @@ class MoodyEngine:
     """Answers, streams, fails, hangs and breaks off at random, but never gives more tokens than it was allowed."""
 
     seed: int
-    busy: int = 0
-    busiest: int = 0
     moods: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._random = random.Random(self.seed)
 
     async def __call__(self, call: EngineCall) -> None:
-        self.busy += 1
-        self.busiest = max(self.busiest, self.busy)
-        try:
-            await self._answer(call)
-        finally:
-            self.busy -= 1
-
-    async def _answer(self, call: EngineCall) -> None:
         fields = call.json
         mood = self._random.choices(
             ("good", "no usage", "error", "reset", "hang", "broken"), weights=(70, 10, 6, 5, 2, 7)
@@ -98,8 +110,7 @@ class MoodyEngine:
         await call.stream_head()
         for number in range(words):
             await call.event(chunk(fields, {"content": " word"}))
-            if number % 4 == 0:
-                await asyncio.sleep(0.001)
+            await asyncio.sleep(0.001)
             if mood == "broken" and number == words // 2:
                 call.close(reset=True)
                 return
@@ -125,7 +136,9 @@ class Callers:
     keys: list[str]
     script: str
     seed: int
-    statuses: dict[str, int] = field(default_factory=dict)
+    statuses: collections.Counter[str] = field(default_factory=collections.Counter)
+    refused_by: collections.Counter[str] = field(default_factory=collections.Counter)
+    """What was refused by which of `REFUSING`, and by another limit."""
 
     async def run(self) -> None:
         await asyncio.gather(*(self._caller(number) for number in range(CALLERS)))
@@ -133,43 +146,65 @@ class Callers:
     async def _caller(self, number: int) -> None:
         dice = random.Random(self.seed + number)
         for _ in range(CALLS_EACH):
+            what = "connection lost"
             with contextlib.suppress(OSError, asyncio.IncompleteReadError):
-                await self._call(dice, self.keys[number % len(self.keys)])
+                what = await self._call(dice, self.keys[number % len(self.keys)])
+            self.statuses[what] += 1
 
-    async def _call(self, dice: random.Random, key: str) -> None:
+    async def _call(self, dice: random.Random, key: str) -> str:
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         try:
             writer.write(post_bytes("/v1/chat/completions", self._body(dice), key=key))
             if dice.random() < 0.25:
                 await asyncio.sleep(dice.random() * 0.03)
-                self._count("gone")
-                return
+                return "gone before the answer"
             try:
                 status = await asyncio.wait_for(_read_status(reader), 20)
             except TimeoutError:
-                self._count("no answer")
-                return
-            self._count(str(status))
-            if dice.random() < 0.5:
+                return "no answer"
+            if status == 429:
+                self.refused_by[await _refusal(reader)] += 1
+            elif status == 200 and dice.random() < 0.5:
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(reader.read(), 0.05)  # read a little, then leave in the middle
+                    async with asyncio.timeout(dice.random() * 0.05):
+                        await reader.read()
+                return "gone in the middle"
+            return str(status)
         finally:
             writer.transport.abort()
 
     def _body(self, dice: random.Random) -> dict[str, Any]:
         body = chat(model=MODEL, stream=dice.random() < 0.6, script=self.script)
         body["messages"] = [{"role": "user", "content": "say something nice " * dice.randint(1, 10)}]
-        if dice.random() < 0.6:
+        if dice.random() < 0.95:  # without one, a call reserves all that is left
             body["max_tokens"] = dice.randint(5, 60)
         return body
 
-    def _count(self, what: str) -> None:
-        self.statuses[what] = self.statuses.get(what, 0) + 1
+    def check(self) -> None:
+        """Every call was made, and ended in one of the ways it may."""
+        assert self.statuses.total() == CALLERS * CALLS_EACH
+        known = {"200", "429", "500", "502", "504", "gone before the answer", "gone in the middle"}
+        assert set(self.statuses) <= known, self.statuses
+        assert (
+            min(
+                self.statuses[what] for what in ("200", "429", "gone before the answer", "gone in the middle")
+            )
+            > 20
+        )
+        assert self.refused_by.keys() >= set(REFUSING), self.refused_by
 
 
 async def _read_status(reader: asyncio.StreamReader) -> int:
     line = await reader.readline()
     return int(line.split(b" ")[1]) if line else 0
+
+
+async def _refusal(reader: asyncio.StreamReader) -> str:
+    """The limit that a 429 is about."""
+    head = await reader.readuntil(b"\r\n\r\n")
+    length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r")[0])
+    message = json.loads(await reader.readexactly(length))["error"]["message"]
+    return next((words for words in REFUSING if words in message), "another")
 
 
 @dataclass
@@ -200,29 +235,92 @@ class Watcher:
         return rows
 
 
+class EveryStep:
+    """Looks at all limits of a call after each step that the call takes with them."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.steps: collections.Counter[str] = collections.Counter()
+        self.over: list[str] = []
+        self.fullest: dict[str, float] = {}
+        for name in ("admit", "reserve", "extend", "settle"):  # `give_back` settles
+            monkeypatch.setattr(MemoryLimiter, name, self._looking(name, getattr(MemoryLimiter, name)))
+
+    def _looking(self, name: str, step: Callable[..., Any]) -> Callable[..., Any]:
+        def looking(limiter: MemoryLimiter, limits: LimitSet, *told: Any) -> Any:
+            outcome = step(limiter, limits, *told)
+            self.steps[name] += 1
+            for meter in limits.meters:
+                if not 0 <= meter.reserved <= meter.used <= meter.amount:
+                    self.over.append(
+                        f"{meter.limit} of {meter.label}: {meter.used}, {meter.reserved} reserved"
+                    )
+                self.fullest[meter.unit] = max(self.fullest.get(meter.unit, 0), meter.used / meter.amount)
+            return outcome
+
+        return looking
+
+
 @pytest.mark.slow
-def test_sum_of_settled_and_reserved_never_exceeds_a_limit(make_server: MakeServer, engine: FakeEngine):
+@pytest.mark.timeout(300)
+def test_sum_of_settled_and_reserved_is_within_every_limit_after_every_step(
+    tmp_path: Path, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+):
     """200 callers, some leaving at random moments, on a backend failing at random, under limits of every unit."""
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    moody, every_step = MoodyEngine(seed), EveryStep(monkeypatch)
+    script = engine.script(moody)
+    settings = Settings(
+        server=ServerSettings(port=0), gateway=GatewaySettings(first_byte_timeout_s=0.5, idle_timeout_s=0.5)
+    )
+    target = ModelSettings(
+        target=engine.url, name="engine", prices={MODEL: PRICES}, limits=ON_MODEL, user_limits=EACH_USER
+    )
+    server = InProcessServer(tmp_path, settings, [target])
+
+    async def play() -> tuple[Callers, list[str], list[str]]:
+        await server.start()
+        await server.make_user("ada", USER)
+        keys = [await server.make_key(name, limits, user="ada") for name, limits in KEYS.items()]
+        callers = Callers(server.port, keys, script, seed)
+        await callers.run()
+        left = await server.wait_until_free()
+        odd = [
+            f"{meter.limit}: {meter.used}"
+            for meter in server.meters()
+            if meter.reserved or meter.used > meter.amount
+        ]
+        await server.stop()
+        return callers, left, odd
+
+    callers, left, odd = asyncio.run(play())
+
+    assert every_step.over == []
+    assert (left, odd) == ([], [])
+    callers.check()
+    assert len(moody.moods) == 6
+    assert min(every_step.steps[name] for name in ("reserve", "settle")) > CALLERS, every_step.steps
+    print(
+        f"fullest: {every_step.fullest}; steps: {every_step.steps}; {callers.statuses}; {callers.refused_by}"
+    )
+    assert all(every_step.fullest[unit] > 0.95 for unit in ("requests", "tokens", "USD", "concurrent"))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_sum_of_settled_and_reserved_never_exceeds_a_limit(make_server: MakeServer, engine: FakeEngine):
+    """The same on a server of its own; afterwards the counters equal the records."""
     seed = random.randrange(2**32)
     print(f"seed {seed}")
     moody = MoodyEngine(seed)
     script = engine.script(moody)
     server = make_server(config=CONFIG.format(engine=engine.url)).start()
-    server.admin("POST", "/api/v1/users", {"name": "ada", "limits": ["30000 tokens/day", "0.2 USD/month"]})
-    names = ["batch", "app"]
-    keys = [
-        server.make_key("batch", user="ada", limits=["14000 tokens/day@Asia/Shanghai", "1500/day"]),
-        server.make_key("app", user="ada", limits=["20000 tokens/week", f"{CONCURRENT} concurrent"]),
-    ]
-    limits = {"subject": "model", "id": MODEL, "limits": [f"{AT_ONCE_ON_THE_MODEL} concurrent", "1 USD/day"]}
-    server.admin("PUT", "/api/v1/limits", limits)
-    each_user = {
-        "subject": "user_model",
-        "user": "*",
-        "model": MODEL,
-        "limits": ["28000 tokens/day", "3000/1h"],
-    }
+    server.admin("POST", "/api/v1/users", {"name": "ada", "limits": list(USER)})
+    keys = [server.make_key(name, user="ada", limits=list(limits)) for name, limits in KEYS.items()]
+    server.admin("PUT", "/api/v1/limits", {"subject": "model", "id": MODEL, "limits": list(ON_MODEL)})
+    each_user = {"subject": "user_model", "user": "*", "model": MODEL, "limits": list(EACH_USER)}
     server.admin("PUT", "/api/v1/limits", each_user)
+    names = list(KEYS)
     callers, watcher = Callers(server.port, keys, script, seed), Watcher(server, names)
 
     async def play() -> None:
@@ -235,13 +333,13 @@ def test_sum_of_settled_and_reserved_never_exceeds_a_limit(make_server: MakeServ
 
     for name in names:
         wait_until_free(server, name, MODEL)
+    callers.check()
     assert watcher.over == []
     assert watcher.looks > 20
     assert watcher.most_reserved["tokens"] > 0
-    assert moody.busiest <= AT_ONCE_ON_THE_MODEL
-    assert {"200", "429", "gone"} <= set(callers.statuses), callers.statuses
-    assert "no answer" not in callers.statuses, callers.statuses
     assert len(moody.moods) == 6
+    left = server.records("end_reason = 'client_gone' AND completion_tokens > 0 AND charged_tokens > 0")
+    assert len(left) > 5, "streams were cut in the middle"
     check_counters_equal_records(server, names)
 
 
