@@ -217,6 +217,24 @@ def test_worker_speaks_our_errors_and_they_pass_as_they_are(stage, front, answer
     assert (stage.limiter.held, stage.journal.record.end_reason) == (0, "upstream_error")
 
 
+@pytest.mark.parametrize(
+    ("path", "fields"),
+    [
+        (b"/v1/chat/completions", {"model": "acme/chat", "messages": [{}]}),
+        (b"/predict", {"input_data": "a"}),
+        (b"/api/v1/generate", {"prompt": "a"}),
+        (b"/api/v1/models/acme/chat/inference", {"input": "a"}),
+    ],
+)
+def test_stream_that_was_not_asked_for_becomes_a_backend_error(served, front, error_of, path, fields):
+    call = served.call(path, fields, front=front)
+
+    call.response_started(200, STREAM_HEAD)
+
+    assert error_of(front)["code"] == "backend_error"
+    assert (served.link.upstream.told, served.limiter.held) == (["abort"], 0)
+
+
 # -- streams
 
 
