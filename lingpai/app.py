@@ -95,6 +95,7 @@ class Application:
             environment=environment,
             on_progress=on_progress,
             on_removed=self._drop_backend,
+            on_replaced=self._retire_connections,
             on_health=self._on_health,
         )
         self._open_storage(environment)
@@ -382,6 +383,9 @@ class Application:
     def _drop_backend(self, backend: Backend) -> None:
         self.health.forget(backend)
         self.jobs.start("drop a backend", self.gateway.drop(backend))
+
+    def _retire_connections(self, backend: Backend) -> None:
+        self.gateway.retire_connections(backend)  # made after the fleet
 
     def _evict_idle_limits(self) -> None:
         self.limiter.evict_idle(time.time(), self.settings.limits.evict_after_s)

@@ -72,14 +72,19 @@ class Fleet:
     def __init__(
         self, catalog: Catalog, *, socket_folder: Path, environment: Mapping[str, str],
         on_progress: Callable[[str], None] = lambda _: None, on_removed: Callable[[Backend], None] = lambda _: None,
+        on_replaced: Callable[[Backend], None] = lambda _: None,
         load_tokenizer: Callable[[Path], object] = FileTokenizer, on_health: OnHealth = lambda _, __: None,
     ) -> None:  # fmt: skip
-        """`on_health` hears of a backend why it is away, or None when it is there; again and again, changed or not."""
+        """`on_replaced` hears of a backend whose process was replaced by another one at the same address.
+
+        `on_health` hears of a backend why it is away, or None when it is there; again and again, changed or not.
+        """
         self._catalog = catalog
         self._socket_folder = socket_folder
         self._environment = environment
         self._on_progress = on_progress
         self._on_removed = on_removed
+        self._on_replaced = on_replaced
         self._load_tokenizer = load_tokenizer
         self._on_health = on_health
         self._served: dict[str, ServedTarget] = {}
@@ -181,6 +186,7 @@ class Fleet:
             name=self._unused_name(name),
             log=log,
             on_state=partial(self._worker_changed, target),
+            on_replaced=self._on_replaced,
             on_progress=self._on_progress,
         )
 

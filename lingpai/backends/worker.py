@@ -33,8 +33,9 @@ class Worker(UnixBackend):
     `socket_path` lies in a directory that only this user may enter; the worker makes the socket, and further ones
     beside it when the target's models want replicas (`replicas` overrules them). What the models print is logged under
     ``lingpai.models.<name>``, what they log at its own level. `on_state` hears each change of state, and "ready" again
-    when other models are served; `on_progress` a line for people at least once a second while loading takes longer
-    than two seconds. It is ready when one replica is.
+    when other models are served; `on_replaced` of a replica at whose socket a new process answers, while the old one
+    still finishes its calls and takes what was sent to it; `on_progress` a line for people at least once a second
+    while loading takes longer than two seconds. It is ready when one replica is.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class Worker(UnixBackend):
         name: str,
         log: logging.Logger,
         on_state: Callable[[WorkerState], None] | None = None,
+        on_replaced: Callable[[Replica], None] = lambda _: None,
         on_progress: Callable[[str], None] | None = None,
         replicas: int | None = None,
     ) -> None:
@@ -57,6 +59,7 @@ class Worker(UnixBackend):
         self._wanted_replicas = replicas
         self._log = log
         self._on_state = on_state
+        self._on_replaced = on_replaced
         self._on_progress = on_progress
         self._turn = 0
         self._is_stopping = False
@@ -154,6 +157,7 @@ class Worker(UnixBackend):
             name=self.name if number == 1 else f"{self.name}#{number}",
             log=self._log,
             on_change=self._replica_changed,
+            on_replaced=self._on_replaced,
             on_progress=self._on_progress,
         )
 

@@ -66,6 +66,7 @@ class Replica(UnixBackend):
         name: str,
         log: logging.Logger,
         on_change: Callable[["Replica"], None],
+        on_replaced: Callable[["Replica"], None] = lambda _: None,
         on_progress: Callable[[str], None] | None = None,
     ) -> None:
         self.target = target
@@ -82,6 +83,7 @@ class Replica(UnixBackend):
         self._log = log
         self._output = logging.getLogger(f"lingpai.models.{name}")
         self._on_change = on_change
+        self._on_replaced = on_replaced
         self._on_progress = on_progress
         self._serving: Launch | None = None
         self._starting: Launch | None = None
@@ -235,6 +237,7 @@ class Replica(UnixBackend):
             return
         self._path_beside.replace(self.socket_path)  # who connects from now on finds the new one
         self._set_state("ready")
+        self._on_replaced(self)  # before the old one drains: it closes connections that it takes for idle
         task = asyncio.create_task(_end_old(old.process), name=f"drain {self.name}")
         self._draining.add(task)
         task.add_done_callback(self._draining.discard)

@@ -187,6 +187,12 @@ class Gateway:
         for link in self._links.values():
             link.pool.sweep()
 
+    def retire_connections(self, backend: Backend) -> None:
+        """Another process answers at the backend's address: send nothing more to the one of before."""
+        link = self._links.get(backend.name)
+        if link is not None:
+            link.pool.retire()
+
     async def drop(self, backend: Backend) -> None:
         """Forget a backend that is gone; its connections close."""
         for each in (backend, *backend.replicas):

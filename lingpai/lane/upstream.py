@@ -331,6 +331,9 @@ class UpstreamPool:
         self.open_connections: set[Upstream] = set()
         self._idle: deque[Upstream] = deque()
         self._connecting: set[asyncio.Task[None]] = set()
+        self._retirements = 0
+        self._retired: set[Upstream] = set()
+        """Those that are not to be used again when they have nothing more to do."""
         self._is_closed = False
 
     @property
@@ -358,7 +361,7 @@ class UpstreamPool:
 
     def give_back(self, upstream: Upstream) -> None:
         """Keep an idle connection for the next exchange."""
-        if len(self._idle) >= self.max_idle:
+        if len(self._idle) >= self.max_idle or upstream in self._retired:
             upstream.transport.close()
             return
         upstream.has_progressed = True
@@ -367,9 +370,20 @@ class UpstreamPool:
     def forget(self, upstream: Upstream) -> None:
         """A connection is gone."""
         self.open_connections.discard(upstream)
+        self._retired.discard(upstream)
         if upstream.receiver is None:
             with contextlib.suppress(ValueError):
                 self._idle.remove(upstream)
+
+    def retire(self) -> None:
+        """Send nothing more over the connections of now: another process takes over at the same address.
+
+        The exchanges under way go on; their connections close after them.
+        """
+        self._retirements += 1
+        self._retired |= self.open_connections.difference(self._idle)
+        while self._idle:
+            self._idle.pop().transport.close()
 
     def sweep(self) -> None:
         """End exchanges whose time is up and connections idle for too long. Call it every half second."""
@@ -397,6 +411,7 @@ class UpstreamPool:
             receiver.response_failed(Failure.CONNECT, "the connections to this backend are being closed")
 
     async def _open_and_send(self, request: bytes, receiver: Receiver) -> None:
+        retirements = self._retirements
         try:
             async with asyncio.timeout(self.timeouts.connect):
                 upstream = await self._open()
@@ -408,6 +423,8 @@ class UpstreamPool:
             # ssl.SSLError is an OSError; a host name can be no name at all.
             receiver.response_failed(Failure.CONNECT, str(error))
         else:
+            if retirements != self._retirements:
+                self._retired.add(upstream)  # it may still have reached the process of before
             if receiver.is_over:
                 self.give_back(upstream)  # the caller left while we were connecting
             else:

@@ -287,6 +287,20 @@ def test_edited_file_is_served_under_running_calls(serve):
     assert f'app.py", line {source.count(chr(10)) + 2}' in server.stderr
 
 
+def test_no_call_goes_to_the_old_process_once_the_new_one_serves(serve):
+    """Not even over connections that were open to it: it cannot be relied on to read what is on them."""
+    server = serve("", "--reload")
+    source = (server.folder / "app.py").read_text()
+    (old,) = pids(server, 3)
+
+    os.kill(old, signal.SIGSTOP)  # what is sent to it now is never read
+    (server.folder / "app.py").write_text(source.replace("return os.getpid()", "return 'new'", 1))
+    wait_until(lambda: "serves the new code" in server.stderr, server.stderr)
+
+    assert [output(server, "who", 0.0) for _ in range(4)] == ["new"] * 4
+    os.kill(old, signal.SIGKILL)
+
+
 def test_model_that_an_edit_adds_is_there(serve):
     server = serve("", "--reload")
     more = '\n@lp.model("acme/more", task="generic")\ndef more(value):\n    return value\n'

@@ -10,7 +10,7 @@ import pytest
 from lingpai.backends import worker_reload, worker_replica
 from lingpai.backends.worker import Worker
 from lingpai.backends.worker_reload import SourceWatch
-from tests.unit.backends.worker_stories import started, tell, wait_until
+from tests.unit.backends.worker_stories import is_running, started, tell, wait_until
 
 LOG = logging.getLogger("lingpai.backends")
 
@@ -89,6 +89,27 @@ def test_a_changed_module_is_served_and_nobody_notices_the_change(make_worker, s
 
     assert "worker mine: helper.py changed" in caplog.text
     assert worker.state == "stopped"
+
+
+def test_it_is_told_that_another_process_serves_while_the_old_one_still_takes_calls(make_worker, sources):
+    """So that who holds connections to the old one can stop to use them in time."""
+    told = []
+
+    def replaced(replica):
+        told.append((replica.name, first != worker.pid, is_running(first)))
+
+    worker = make_worker(on_replaced=replaced)
+
+    async def story():
+        nonlocal first
+        first = worker.pid
+        (sources / "helper.py").write_text("ANSWER = 'new'\n")
+        await wait_for_answer(worker, "new")
+
+    first = None
+    run(worker, story)
+
+    assert told == [("mine", True, True)]
 
 
 def test_other_models_are_told(make_worker, sources, heard):

@@ -200,6 +200,57 @@ def test_closing_the_pool_fails_what_is_still_connecting(run):
     assert run(test()).calls == ["failed"]
 
 
+# -- another process takes over at the same address
+
+
+def test_retired_connection_is_not_used_again_idle_or_busy(run):
+    """The old process closes what is idle when it ends, perhaps with a request on it that it has not read."""
+    may_answer = asyncio.Event()
+
+    async def script(connection):
+        await connection.request()
+        await connection.answer()
+        await connection.request()
+        await may_answer.wait()
+        await connection.answer(b"from the old one")
+        await connection.gone()
+
+    async def test():
+        async with backend(script) as (server, pool):
+            await asyncio.gather(fetch(pool), fetch(pool))
+            busy = send(pool)
+            await until(lambda: len(server.requests) == 3)
+            pool.retire()
+            await fetch(pool)
+            may_answer.set()
+            await busy.end()
+            await settled()
+            return busy, len(server.connections), len(pool.open_connections), pool.busy
+
+    busy, connected, still_open, still_busy = run(test())
+
+    assert busy.body == b"from the old one"
+    assert (connected, still_open, still_busy) == (3, 1, 0)
+
+
+def test_connection_that_was_being_opened_when_others_retired_is_used_once(run):
+    """It may still have reached the old process."""
+
+    async def test():
+        async with backend(echo) as (server, pool):
+            opening = send(pool)
+            await asyncio.sleep(0)
+            pool.retire()
+            await opening.end()
+            await settled()
+            first = len(pool.open_connections)
+            await fetch(pool)
+            await settled()
+            return first, len(pool.open_connections), len(server.connections)
+
+    assert run(test()) == (0, 1, 2)
+
+
 # -- time-outs (the sweep is called by hand)
 
 
