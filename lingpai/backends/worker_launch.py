@@ -66,6 +66,8 @@ class Launch:
         self.files: frozenset[str] = frozenset()
         """The sources it has read so far, as far as it has told."""
         self.seconds = 0.0
+        self.memory_mb: int | None = None
+        """How much the process may hold, once it has told."""
         self._on_event = on_event
         self._on_progress = on_progress
         self._loading = target
@@ -96,6 +98,8 @@ class Launch:
             self.files = frozenset(file for file in files if isinstance(file, str))
         if kind == "loading":
             self._loading = escaped(str(event.get("model")))
+            memory = event.get("memory_mb")
+            self.memory_mb = memory if isinstance(memory, int) else None
         elif kind == "ready" and not self._ready.done():
             self._ready.set_result(msgspec.convert(event.get("models"), tuple[WorkerModel, ...]))
         elif kind == "error" and not self._ready.done():

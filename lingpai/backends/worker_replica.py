@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final, Literal
@@ -13,7 +14,7 @@ from typing import Final, Literal
 from lingpai.backends.worker_launch import Launch, WorkerModel, WorkerStartError, describe_exit
 from lingpai.backends.worker_output import escaped
 from lingpai.backends.worker_process import StatusEvent, WorkerProcess
-from lingpai.backends.worker_watch import DRAIN_S, Fault, watch
+from lingpai.backends.worker_watch import DRAIN_S, Fault, killed_far_over, watch
 from lingpai.socket_paths import LONGEST
 
 WorkerState = Literal["loading", "ready", "restarting", "stopped"]
@@ -181,7 +182,7 @@ class Replica(UnixBackend):
         else:
             self._log.error("worker %s is restarted: %s", self.name, wanted.reason)
             self._set_state("restarting")  # first, so that no further call is sent to it
-            await (launch.process.drain(wanted.drain_s) if wanted.drain_s else launch.process.kill())
+            await (self._drain(launch, wanted.drain_s) if wanted.drain_s else launch.process.kill())
         self._serving = None
 
     async def _until_end_or_wanted(self, process: WorkerProcess) -> Fault | _Reload | None:
@@ -230,18 +231,38 @@ class Replica(UnixBackend):
         return None
 
     async def _reload(self, old: Launch, wanted: _Reload) -> None:
+        def killed(fault: Fault) -> None:
+            self._log_kill("while another one is loaded to replace it", fault)
+            self._set_state("restarting")
+
         try:
-            await self._launch(self._path_beside)
+            async with killed_far_over(old.process, lambda: old.memory_mb, on_kill=killed):
+                await self._launch(self._path_beside)
         except WorkerStartError as error:
             wanted.tell(error)
             return
         self._path_beside.replace(self.socket_path)  # who connects from now on finds the new one
         self._set_state("ready")
         self._on_replaced(self)  # before the old one drains: it closes connections that it takes for idle
-        task = asyncio.create_task(_end_old(old.process), name=f"drain {self.name}")
+        task = asyncio.create_task(self._end_old(old), name=f"drain {self.name}")
         self._draining.add(task)
         task.add_done_callback(self._draining.discard)
         wanted.tell()
+
+    async def _end_old(self, old: Launch) -> None:
+        try:
+            await self._drain(old, DRAIN_S)
+        except asyncio.CancelledError:
+            await old.process.kill()
+            raise
+
+    async def _drain(self, launch: Launch, seconds: float) -> None:
+        killed = partial(self._log_kill, "while its calls finish")
+        async with killed_far_over(launch.process, lambda: launch.memory_mb, on_kill=killed):
+            await launch.process.drain(seconds)
+
+    def _log_kill(self, when: str, fault: Fault) -> None:
+        self._log.error("worker %s is killed %s: %s", self.name, when, fault.reason)
 
     # -- one process
 
@@ -255,7 +276,7 @@ class Replica(UnixBackend):
             on_progress=self._on_progress,
         )
         try:
-            await launch.run()
+            await self._run(launch)
         except BaseException:
             self.has_failed = True
             self.files |= launch.files
@@ -267,6 +288,19 @@ class Replica(UnixBackend):
         self._load_seconds = launch.seconds
         self._serving = launch
         self._forget_faults()
+
+    async def _run(self, launch: Launch) -> None:
+        faults: list[Fault] = []
+        try:
+            async with killed_far_over(launch.process, lambda: launch.memory_mb, on_kill=faults.append):
+                await launch.run()
+        except WorkerStartError as error:
+            for fault in faults:
+                raise WorkerStartError(
+                    f"The worker of `{self.target}` was killed while loading: {fault.reason}. "
+                    "Allow its models more with `memory_mb`, or load less."
+                ) from error
+            raise
 
     def _forget_faults(self) -> None:
         """Those of the process before."""
@@ -314,11 +348,3 @@ class BackOff:
     def reset(self) -> None:
         """Begin with the shortest again."""
         self._next = FIRST_DELAY_S
-
-
-async def _end_old(process: WorkerProcess) -> None:
-    try:
-        await process.drain(DRAIN_S)
-    except asyncio.CancelledError:
-        await process.kill()
-        raise

@@ -1,8 +1,9 @@
 """What a worker's process may not do: hold too much, or be silent for too long."""
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -50,6 +51,33 @@ async def watch(
         fault = await _holds_too_much(process, memory)
         if fault is not None:
             return fault
+
+
+@contextlib.asynccontextmanager
+async def killed_far_over(
+    process: WorkerProcess, limit_mb: Callable[[], int | None], *, on_kill: Callable[[Fault], None]
+) -> AsyncIterator[None]:
+    """Inside the block, the process is killed when it holds so much that it must not go on; `on_kill` is told before.
+
+    For the times in which it is not watched: while it loads, and while it finishes its calls.
+    """
+    task = asyncio.create_task(_kill_far_over(process, limit_mb, on_kill), name=f"watch {process.target}")
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+async def _kill_far_over(
+    process: WorkerProcess, limit_mb: Callable[[], int | None], on_kill: Callable[[Fault], None]
+) -> None:
+    fault = None
+    while fault is None or fault.drain_s:
+        await asyncio.sleep(LOOK_EVERY_S)
+        fault = await _holds_too_much(process, limit_mb())
+    on_kill(fault)
+    await process.kill()
 
 
 def _longest_silence(models: Sequence[WorkerModel]) -> float:

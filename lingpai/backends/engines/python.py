@@ -120,8 +120,10 @@ def main(arguments: list[str] | None = None) -> None:
 
 async def _serve(options: argparse.Namespace, status: Status, errors: ErrorOutput) -> None:
     loaded: list[LoadedModel] = []
-    for definition in load_target(options.target):
-        status.tell("loading", model=definition.id)
+    definitions = load_target(options.target)
+    memory_mb = sum(definition.memory_mb or 0 for definition in definitions) or None
+    for definition in definitions:
+        status.tell("loading", model=definition.id, memory_mb=memory_mb)
         loaded.append(await load_model(definition, options.cache, on_overrun=partial(_tell_overrun, status)))
     descriptions = [model.description() for model in loaded]
     files = source_files(options.target)

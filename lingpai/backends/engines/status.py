@@ -3,7 +3,7 @@
 Events:
 
 - ``{"event": "started", "pid": 4711}`` first
-- ``{"event": "loading", "model": "acme/embed"}`` before each model
+- ``{"event": "loading", "model": "acme/embed", "memory_mb": 4000}`` before each model; the bound of all together, or null
 - ``{"event": "ready", "models": [{"id", "task", "description", "aliases", "parameters", "streams", …}], "files": […]}``
   once; `files` are the sources that the models were loaded from
 - ``{"event": "error", "message": "…", "details": "…", "files": […]}`` when the target cannot be served; the process ends
