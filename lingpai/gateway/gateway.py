@@ -214,7 +214,6 @@ class Gateway:
             tls=client_context() if backend.is_tls else None,
             socket_path=str(backend.socket_path) if backend.socket_path else None,
         )
-        settings = self.settings
         timeouts = self._timeouts()
         default_port = 443 if backend.is_tls else 80
         host = f"[{backend.host}]" if ":" in backend.host else backend.host
@@ -223,16 +222,7 @@ class Gateway:
             "accept": "application/json, text/event-stream, */*;q=0.5",
             "accept-encoding": "identity",  # without it, any coding would do (RFC 9110, section 12.5.3)
             **{name.lower(): value for name, value in backend.headers.items()},
-            **(
-                {"x-lingpai-strict-params": "1"}
-                if settings.strict_params and backend.kind == "worker"
-                else {}
-            ),
-            **(
-                {"x-lingpai-fetch-media": "off"}
-                if not settings.fetch_media and backend.kind == "worker"
-                else {}
-            ),
+            **(_told_to_workers(self.settings) if backend.kind == "worker" else {}),
         }
         lines = answer.header_lines(headers)
         return Link(
@@ -241,3 +231,13 @@ class Gateway:
             untyped_head=lines,
             prefix=backend.path_prefix.encode(),
         )
+
+
+def _told_to_workers(settings: GatewaySettings) -> dict[str, str]:
+    """The settings that workers go by, as headers of every call: so one file rules all of them."""
+    told = {"x-lingpai-max-inputs": str(settings.max_inputs)}
+    if settings.strict_params:
+        told["x-lingpai-strict-params"] = "1"
+    if not settings.fetch_media:
+        told["x-lingpai-fetch-media"] = "off"
+    return told

@@ -63,6 +63,12 @@ class GatewaySettings:
     max_messages: Annotated[int, Meta(ge=FEW_MESSAGES)] = field(
         default=10_000, metadata={"help": "Most messages that one chat call may have; at least 100."}
     )
+    max_inputs: Annotated[int, Meta(ge=1)] = field(
+        default=2048,
+        metadata={
+            "help": "Most inputs that one call of a local model may have: texts to embed, documents to rank, files of a batch."
+        },
+    )
     max_waiting: Annotated[int, Meta(ge=0)] = field(
         default=1000,
         metadata={"help": "Most calls that may wait for limits with `wait`, all together."},

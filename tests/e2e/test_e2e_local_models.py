@@ -187,6 +187,20 @@ def test_callers_of_one_batch_are_each_recorded_with_their_own_tokens(local, tog
         assert (record["prompt_tokens"], record["counted"]) == (3, "reported")
 
 
+def test_more_inputs_than_one_call_may_have_are_refused_at_once(local):
+    """A body of a few megabytes can hold a million: each would be an entry in the queue, past its bound."""
+    began = time.monotonic()
+    million = embed(local, *["a"] * 900_000)()
+    few_too_many = embed(local, *["a"] * 2049)()
+
+    for answer in (million, few_too_many):
+        assert answer.status == 400
+        assert answer.error["param"] == "input"
+        assert "`input` has over 2048 entries (`gateway.max_inputs`)" in answer.error["message"]
+    assert time.monotonic() - began < 10
+    assert len(vectors(embed(local, *["a"] * 2048)())) == 2048
+
+
 @pytest.mark.parametrize("leaves_after", [0.0, 0.2], ids=["before-it-runs", "while-it-runs"])
 def test_caller_who_leaves_disturbs_nobody(local, together, leaves_after):
     path = "/api/v1/models/acme/slow-batch/inference"

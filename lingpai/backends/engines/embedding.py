@@ -24,7 +24,7 @@ async def embeddings(request: Request, reply: Reply) -> None:
     if model.task != "embedding":
         message = f"`{model.id}` makes no embeddings: its task is {model.task}."
         raise LingpaiError("unsupported_task", message, "model")
-    items = read_items(request.required("input"), field="input")
+    items = read_items(request, request.required("input"), field="input")
     encoding = _encoding_format(request)
     _refuse_dimensions(model, request)
     bound = bind_parameters(model.signature, request.others({"model", "input", "encoding_format"}))
@@ -63,7 +63,7 @@ async def embed(
     return vectors(rows, expected=len(items))
 
 
-def read_items(value: Any, *, field: str) -> Items:
+def read_items(request: Request, value: Any, *, field: str) -> Items:
     """The texts, or the token arrays, in an `input` of any of OpenAI's four forms. Raises LingpaiError."""
     items = [value] if isinstance(value, str) else value
     if not isinstance(items, list) or not items:
@@ -71,6 +71,7 @@ def read_items(value: Any, *, field: str) -> Items:
         raise LingpaiError("invalid_request", message, field)
     if _are_tokens(items):
         return [items]
+    request.check_count(items, field=field)
     if all(isinstance(item, str) for item in items):
         if "" in items:
             raise LingpaiError("invalid_request", f"`{field}` holds an empty text.", field)

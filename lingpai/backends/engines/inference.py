@@ -72,16 +72,16 @@ async def _run(request: Request, model: LoadedModel, value: Any) -> tuple[Any, d
         return await _call(request, model, value, parameters)
     arguments = bind_known_parameters(model.signature, parameters, model.id).arguments
     if model.task in TEXT_TASKS:
-        return await _generate(model, value, arguments)
-    items = read_items(value, field="input")
+        return await _generate(request, model, value, arguments)
+    items = read_items(request, value, field="input")
     return await embed(model, items, arguments, field="input"), embedding_usage(items)
 
 
 async def _generate(
-    model: LoadedModel, value: Any, arguments: Mapping[str, Any]
+    request: Request, model: LoadedModel, value: Any, arguments: Mapping[str, Any]
 ) -> tuple[Any, dict[str, Any]]:
     is_batch = isinstance(value, list) and not _is_message(value[0] if value else None)
-    items = _batch(value) if is_batch else [value]
+    items = _batch(request, value) if is_batch else [value]
     inputs = [_text_input(model, item, field=_field(index, is_batch)) for index, item in enumerate(items)]
     runs = [TextRun(index, input_) for index, input_ in enumerate(inputs)]
     for run in runs:
@@ -95,7 +95,7 @@ async def _call(
 ) -> tuple[Any, dict[str, Any]]:
     def read(hook: Hook) -> tuple[list[Item], bool]:
         is_batch = isinstance(value, list) and not _is_one_payload(model, value, hook)
-        values = _batch(value) if is_batch else [value]
+        values = _batch(request, value) if is_batch else [value]
         items = [
             read_item(model, each, parameters, field=_field(index, is_batch), hook=hook)
             for index, each in enumerate(values)
@@ -103,6 +103,9 @@ async def _call(
         return items, is_batch
 
     items, is_batch = await reading(request.fetcher, read, field="input")
+    if model.task == "rerank":
+        for index, item in enumerate(items):
+            request.check_count(item.given["documents"], field=f"{_field(index, is_batch)}.documents")
     make = task_of(model.task).output
     returned = await _values(model, items)
     outputs = [make(result, item.given) for result, item in zip(returned, items, strict=True)]
@@ -148,9 +151,10 @@ def _is_one_payload(model: LoadedModel, value: list[Any], hook: Hook) -> bool:
     return True
 
 
-def _batch(value: list[Any]) -> list[Any]:
+def _batch(request: Request, value: list[Any]) -> list[Any]:
     if not value:
         raise LingpaiError("invalid_request", "`input` is an empty list.", "input")
+    request.check_count(value, field="input")
     return value
 
 

@@ -18,6 +18,9 @@ from lingpai.wire.openai import Request as OpenAIRequest
 DEEPEST: Final = 100
 """How deep a body may nest. Deeper ones serve nothing but to exhaust the interpreter's stack."""
 
+MOST_INPUTS: Final = 2048
+"""How many inputs a request may have, unless the gateway says otherwise."""
+
 Checked = TypeVar("Checked", bound=OpenAIRequest)
 
 _FETCHING, _NOT_FETCHING = Fetcher(), Fetcher(is_enabled=False)
@@ -35,6 +38,7 @@ class Request:
     is_form: bool = False
     """Whether the fields came as a form: files are `lp.File`, all else is text."""
     fetcher: Fetcher = _FETCHING
+    max_inputs: int = MOST_INPUTS
 
     def model(self) -> LoadedModel:
         """The model that the body names. Raises LingpaiError."""
@@ -89,6 +93,17 @@ class Request:
             return value or {}
         raise LingpaiError("invalid_request", f"`{name}` must be an object.", name)
 
+    def check_count(self, inputs: Any, *, field: str) -> None:
+        """Refuse a list of too many inputs. Raises LingpaiError.
+
+        To be called before anything is made of them: each costs much more in here than the two bytes of a body.
+        """
+        if isinstance(inputs, list) and len(inputs) > self.max_inputs:
+            message = (
+                f"`{field}` has over {self.max_inputs} entries (`gateway.max_inputs`). Send fewer at a time."
+            )
+            raise LingpaiError("invalid_request", message, field)
+
     def dropped_header(self, names: Iterable[str]) -> list[tuple[bytes, bytes]]:
         """The header that tells which parameters have no effect (W24), for names fit to stand in one.
 
@@ -123,6 +138,7 @@ def read_request(body: bytes, headers: Iterable[tuple[bytes, bytes]], models: Mo
         is_strict=b"x-lingpai-strict-params" in told,
         is_form=comes_as_form,
         fetcher=_NOT_FETCHING if told.get(b"x-lingpai-fetch-media") == b"off" else _FETCHING,
+        max_inputs=int(told.get(b"x-lingpai-max-inputs", MOST_INPUTS)),
     )
 
 

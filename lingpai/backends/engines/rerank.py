@@ -17,6 +17,7 @@ async def rerank(request: Request, reply: Reply) -> None:
     """The documents with their scores, the best first."""
     model = request.model_for("rerank")
     asked = request.converted(RerankRequest)
+    request.check_count(asked.documents, field="documents")
     texts = document_texts(asked.documents or ())
     item = read_item(
         model,

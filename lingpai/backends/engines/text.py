@@ -81,6 +81,7 @@ async def completions(request: Request, reply: Reply) -> None:
     """`POST /v1/completions`; `prompt` is a string or a list of strings, answered by one choice each."""
     model = text_model(request)
     prompts = _prompts(request.required("prompt"))
+    request.check_count(prompts, field="prompt")
     inputs = [prompt_input(model, prompt, field="prompt") for prompt in prompts]
     await _answer(request, reply, model, inputs, CompletionShape(request.model_name))
 

@@ -141,6 +141,46 @@ def test_fetching_can_be_switched_off(worker):
     assert "does not fetch addresses" in answer.json()["error"]["message"]
 
 
+# -- how many inputs
+
+
+@pytest.mark.parametrize(
+    ("path", "fields", "param"),
+    [
+        ("/v1/embeddings", {"model": "in/batched-texts", "input": ["a"] * 4}, "input"),
+        ("/v1/embeddings", {"model": "in/batched-texts", "input": [[1]] * 4}, "input"),
+        ("/v1/inference", {"model": "in/batched-texts", "input": ["a"] * 4}, "input"),
+        ("/v1/inference", {"model": "in/image", "input": [PNG_URL] * 4}, "input"),
+        ("/v1/inference", {"model": "text/summary", "input": ["a"] * 4}, "input"),
+        ("/v1/completions", {"model": "text/summary", "prompt": ["a"] * 4}, "prompt"),
+        ("/v1/rerank", {"model": "text/rank", "query": "a", "documents": ["a"] * 4}, "documents"),
+        ("/v1/inference", {"model": "text/rank", "input": {"query": "a", "documents": ["a"] * 4}}, "input.documents"),
+    ],
+)  # fmt: skip
+def test_more_inputs_than_the_gateway_allows_are_refused(worker, path, fields, param):
+    answer = worker.client.post(path, json=fields, headers={"x-lingpai-max-inputs": "3"})
+
+    assert answer.status_code == 400
+    error = answer.json()["error"]
+    assert (error["code"], error["param"]) == ("invalid_request", param)
+    assert error["message"] == f"`{param}` has over 3 entries (`gateway.max_inputs`). Send fewer at a time."
+
+
+@pytest.mark.parametrize(
+    ("path", "fields"),
+    [
+        ("/v1/embeddings", {"model": "in/batched-texts", "input": ["a"] * 3}),
+        ("/v1/embeddings", {"model": "in/batched-texts", "input": [1] * 4}),
+        ("/v1/inference", {"model": "text/rows", "input": [[1], [2], [3], [4]]}),
+        ("/v1/inference", {"model": "in/numbers", "input": [1, 2, 3, 4]}),
+    ],
+)
+def test_one_input_may_be_as_long_as_it_likes(worker, path, fields):
+    answer = worker.client.post(path, json=fields, headers={"x-lingpai-max-inputs": "3"})
+
+    assert "max_inputs" not in answer.text
+
+
 # -- what a function may return
 
 

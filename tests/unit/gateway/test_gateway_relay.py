@@ -431,3 +431,13 @@ def test_unary_answer_and_one_that_is_over_get_no_sign_of_life(served):
 @pytest.mark.parametrize(("kind", "may_retry"), [("openai", True), ("worker", False)])
 def test_worker_is_never_asked_twice(stage, kind, may_retry):
     assert stage.gateway.link(FakeBackend(kind=kind)).pool.may_retry is may_retry
+
+
+def test_worker_is_told_the_settings_it_goes_by_and_a_provider_is_not(make_stage):
+    gateway = make_stage(max_inputs=7, fetch_media=False).gateway
+
+    local, provider = (gateway.link(FakeBackend(name=kind, kind=kind)).head for kind in ("worker", "openai"))
+
+    assert b"x-lingpai-max-inputs: 7\r\n" in local
+    assert b"x-lingpai-fetch-media: off\r\n" in local
+    assert b"x-lingpai-" not in provider
