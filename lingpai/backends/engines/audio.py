@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from lingpai.backends.engines.binding import convert
 from lingpai.backends.engines.inputs import Item, read_item
 from lingpai.backends.engines.media_values import Hook, MediaReader, reading
 from lingpai.backends.engines.models import LoadedModel
@@ -11,7 +12,7 @@ from lingpai.backends.engines.requests import Request
 from lingpai.backends.engines.told_usage import told_usage
 from lingpai.backends.engines.values import encode
 from lingpai.errors import LingpaiError
-from lingpai.media import Audio
+from lingpai.media import Audio, File
 from lingpai.wire.audio import SPEECH_TYPES, SpeechRequest, check_transcription, srt, vtt
 from lingpai.wire.wav import read_wav, seconds_of
 
@@ -27,15 +28,15 @@ async def transcriptions(request: Request, reply: Reply) -> None:
     check_transcription(form, is_stream=request.fields.get("stream") in (True, "true", "1"))
     value, parameters = request.required("file"), request.others(_TRANSCRIPTION_FIELDS)
 
-    def read(hook: Hook) -> tuple[Item, Audio]:
+    def read(hook: Hook) -> tuple[Item, File]:
         item = read_item(model, value, parameters, field="file", hook=hook, drops_unknown=True)
-        return item, hook(Audio, value)
+        return item, convert(value, File, field="file", hook=hook)
 
-    item, audio = await reading(request.fetcher, read, field="file")
+    item, file = await reading(request.fetcher, read, field="file", array_of=Audio)
     headers = request.dropped_header(item.dropped)
     said = transcript(await model.runner.value(item.payload, item.arguments), item.given)
     if "duration" not in said:
-        said["duration"] = seconds_of(audio.bytes)
+        said["duration"] = seconds_of(file.bytes)
     if form in ("text", "srt", "vtt"):
         await reply.file(_as_text(model, said, form).encode(), _TEXT, headers=headers)
     else:

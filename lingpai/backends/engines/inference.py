@@ -12,7 +12,7 @@ from lingpai.backends.engines.media_values import Hook, is_array, is_media, read
 from lingpai.backends.engines.models import TEXT_TASKS, LoadedModel
 from lingpai.backends.engines.replies import Reply
 from lingpai.backends.engines.requests import Request
-from lingpai.backends.engines.tasks import main_part, payload_type, task_of
+from lingpai.backends.engines.tasks import file_kind, main_part, payload_type, task_of
 from lingpai.backends.engines.text import TextInput, TextRun, complete, messages_input, prompt_input
 from lingpai.backends.engines.text import usage_of as text_usage
 from lingpai.backends.engines.told_usage import told_usage
@@ -51,7 +51,9 @@ async def predict(request: Request, reply: Reply) -> None:
         wanted = payload_type(model.signature, model.task)
         return convert(value, wanted, field="input_data", hook=hook), arguments
 
-    payload, arguments = await reading(request.fetcher, read, field="input_data")
+    payload, arguments = await reading(
+        request.fetcher, read, field="input_data", array_of=file_kind(model.task)
+    )
     await reply.json(encode(await model.runner.value(payload, arguments)))
 
 
@@ -102,7 +104,7 @@ async def _call(
         ]
         return items, is_batch
 
-    items, is_batch = await reading(request.fetcher, read, field="input")
+    items, is_batch = await reading(request.fetcher, read, field="input", array_of=file_kind(model.task))
     if model.task == "rerank":
         for index, item in enumerate(items):
             request.check_count(item.given["documents"], field=f"{_field(index, is_batch)}.documents")

@@ -25,6 +25,9 @@ _AUDIO_TYPES: Final = ("audio/", "video/")  # sound often comes in the container
 _SOURCES: Final = ("url", "data", "base64", "b64_json", "image_url", "input_audio", "image", "audio", "file")
 
 
+_NO_PILLOW: Final = "this server cannot decode pictures: its operator has to install Pillow"
+
+
 class _MissingError(Exception):
     """An address that has to be fetched before the value can be read."""
 
@@ -35,8 +38,9 @@ class _MissingError(Exception):
 
 @dataclass(slots=True)
 class MediaReader:
-    """A `Hook` that knows what has been fetched."""
+    """A `Hook` that knows what has been fetched, and what arrays are made of: sound, pictures, or either."""
 
+    array_of: type[File] = File
     fetched: dict[str, Fetched] = field(default_factory=dict)
 
     def __call__(self, wanted: Any, value: Any) -> Any:
@@ -48,7 +52,7 @@ class MediaReader:
         file = self._file(value)
         if isinstance(kind, type) and issubclass(kind, File):
             return _as_kind(file, kind)
-        return _picture(file) if _is_pillow(kind) else _samples_or_pixels(file)
+        return _picture(file) if _is_pillow(kind) else _samples_or_pixels(_as_kind(file, self.array_of))
 
     def _file(self, value: Any) -> File:
         if isinstance(value, File):
@@ -81,12 +85,14 @@ class MediaReader:
         )
 
 
-async def reading(fetcher: Fetcher, read: Callable[[Hook], Read], *, field: str) -> Read:
+async def reading(
+    fetcher: Fetcher, read: Callable[[Hook], Read], *, field: str, array_of: type[File] = File
+) -> Read:
     """What `read` makes of a request, given a hook; addresses that it comes upon are fetched in between.
 
-    Raises LingpaiError when an address cannot be had, or there are too many.
+    `array_of` says which files may become arrays. Raises LingpaiError when an address cannot be had, or there are too many.
     """
-    reader = MediaReader()
+    reader = MediaReader(array_of)
     while True:
         try:
             return read(reader)
@@ -156,7 +162,11 @@ def _as_kind(file: File, kind: type[File]) -> File:
 
 
 def _picture(file: File) -> Any:
-    return Image(file.bytes, media_type=_as_kind(file, Image).media_type).pil()
+    picture = Image(file.bytes, media_type=_as_kind(file, Image).media_type)
+    try:
+        return picture.pil()
+    except ImportError as error:
+        raise ValueError(_NO_PILLOW) from error
 
 
 def _samples_or_pixels(file: File) -> Any:

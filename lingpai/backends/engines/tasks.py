@@ -19,7 +19,7 @@ from lingpai.backends.engines import output_media, output_texts
 from lingpai.backends.engines.binding import CallSignature
 from lingpai.backends.engines.media_values import media_schema
 from lingpai.backends.engines.values import labels
-from lingpai.media import Audio, Image
+from lingpai.media import Audio, File, Image
 
 Output = Callable[[Any, Any], Any]
 """(what the function returned, the input as it came) -> what is answered. Raises ResultError."""
@@ -182,6 +182,12 @@ def payload_type(signature: CallSignature, name: str) -> Any:
         return _OBJECTS[name]
     first = parts[main_part(signature, name)]
     return first if first in (Image, Audio) or name in _OBJECTS or name == "tabular" else Any
+
+
+def file_kind(name: str) -> type[File]:
+    """The kind of file that a task's input is, or `File` where it may be any."""
+    kinds = task_of(name).parts.values()
+    return next((kind for kind in (Audio, Image) if kind in kinds), File)
 
 
 def main_part(signature: CallSignature, name: str) -> str:

@@ -37,6 +37,18 @@ def file(file: lp.File):
 def samples(samples: np.ndarray):
     return f"{samples.shape} {samples.dtype} {float(samples.max()):.2f}"
 
+@lp.model("in/pixels", task="image-to-text")
+def pixels(picture: np.ndarray):
+    return f"{picture.shape} {picture.dtype}"
+
+@lp.model("in/sound-bytes", task="automatic-speech-recognition")
+def sound_bytes(sound: bytes):
+    return f"{len(sound)} bytes"
+
+@lp.model("in/sound-file", task="automatic-speech-recognition")
+def sound_file(sound: lp.File):
+    return f"{sound.media_type}, {len(sound.bytes)} bytes"
+
 @lp.model("in/numbers", task="generic")
 def numbers(rows: NDArray[np.float32]):
     return {"sum": rows.sum(axis=0), "dtype": str(rows.dtype)}

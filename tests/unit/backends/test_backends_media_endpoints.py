@@ -3,7 +3,7 @@
 import base64
 
 import pytest
-from task_models import MODELS, WAV, WAV_URL
+from task_models import MODELS, PNG, WAV, WAV_URL
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +92,36 @@ def test_a_transcription_takes_json_with_a_data_url(worker):
     answer = worker.post("/v1/audio/transcriptions", model="sound/hear", file=WAV_URL)
 
     assert answer.json()["text"].startswith("hello")
+
+
+@pytest.mark.parametrize(
+    ("model", "said"), [("in/sound-bytes", "4 bytes"), ("in/sound-file", "application/octet-stream, 4 bytes")]
+)
+def test_a_function_that_takes_any_file_gets_one_of_unknown_kind(worker, model, said):
+    """Its decoder may know what the first bytes do not tell us."""
+    answer = transcribe(worker, {"file": ("a.bin", b"\0\1\2\3")}, model=model)
+
+    assert (answer.status_code, answer.json()) == (200, {"text": said})
+
+
+@pytest.mark.parametrize("model", ["sound/hear", "in/samples"])
+def test_a_file_that_is_no_sound_is_refused_where_sound_is_asked_for(worker, model):
+    files = [("a.bin", b"\0\1\2\3"), ("a.png", PNG)]
+
+    answers = [transcribe(worker, {"file": file}, model=model) for file in files]
+
+    assert [answer.status_code for answer in answers] == [400, 400]
+    assert [answer.json()["error"]["message"].partition(", got")[0] for answer in answers] == [
+        "`file`: expected sound (WAV, MP3, …)"
+    ] * 2
+
+
+@pytest.mark.parametrize("value", ["no base64!", 5, {"x": 1}])
+@pytest.mark.parametrize("model", ["sound/hear", "in/sound-bytes", "in/samples"])
+def test_what_is_no_file_at_all_is_refused(worker, model, value):
+    answer = worker.post("/v1/audio/transcriptions", model=model, file=value)
+
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "file")
 
 
 def test_parameters_without_effect_are_told(worker):

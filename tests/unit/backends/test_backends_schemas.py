@@ -1,14 +1,16 @@
 """What a model's page says of its input and output, from the function's own annotations."""
 
 import asyncio
+import sys
 from typing import Any, TypedDict
 
 import msgspec
 import numpy as np
 import pytest
+from task_models import PNG_URL
 
 from lingpai.authoring import TASKS as KNOWN
-from lingpai.backends.engines.binding import parameters_schema, read_signature
+from lingpai.backends.engines.binding import convert, parameters_schema, read_signature
 from lingpai.backends.engines.fetching import Fetched, Fetcher, FetchError
 from lingpai.backends.engines.media_values import reading, without_fetching
 from lingpai.backends.engines.output_media import list_pictures, picture, sound
@@ -154,6 +156,13 @@ def test_what_is_no_sound_is_refused(value):
 def test_addresses_are_not_fetched_where_nothing_waits_for_them():
     with pytest.raises(ValueError, match="not fetched here"):
         without_fetching(Image, "https://example.com/a.png")
+
+
+def test_a_picture_for_an_array_is_refused_with_a_hint_where_pillow_is_missing(monkeypatch):
+    monkeypatch.setitem(sys.modules, "PIL.Image", None)
+
+    with pytest.raises(LingpaiError, match=r"`input`: this server cannot decode pictures: .* install Pillow"):
+        convert(PNG_URL, np.ndarray, field="input")
 
 
 class FakeFetcher(Fetcher):
