@@ -68,20 +68,18 @@ class WorkerProcess:
 
     async def start(self) -> None:
         """Start the process. Raises OSError when the system refuses."""
-        lifeline, self._lifeline = os.pipe()
-        output, their_output = os.pipe()
-        status, their_status = socket.socketpair()
-        try:
+        with contextlib.ExitStack() as theirs, contextlib.ExitStack() as ours:
+            lifeline, self._lifeline = os.pipe()
+            theirs.callback(os.close, lifeline)
+            ours.callback(self._cut_lifeline)
+            output, their_output = os.pipe()
+            theirs.callback(os.close, their_output)
+            ours.callback(os.close, output)
+            status, their_status = socket.socketpair()
+            theirs.callback(their_status.close)
+            ours.callback(status.close)
             self._process = await self._spawn(lifeline, their_output, their_status.fileno())
-        except BaseException:
-            self._cut_lifeline()
-            os.close(output)
-            status.close()
-            raise
-        finally:
-            os.close(lifeline)
-            os.close(their_output)
-            their_status.close()
+            ours.pop_all()  # it runs: they stay open
         self.heard_at = asyncio.get_running_loop().time()
         status_lines, self._commands = await asyncio.open_unix_connection(sock=status)
         readers = asyncio.gather(self._read_output(output), self._read_status(status_lines))

@@ -1,6 +1,7 @@
 """The supervisor with real worker processes."""
 
 import asyncio
+import errno
 import logging
 import os
 import signal
@@ -14,9 +15,10 @@ import httpx2
 import pytest
 import uvloop
 
-from lingpai.backends import worker_launch, worker_replica
+from lingpai.backends import worker_launch, worker_process, worker_replica
 from lingpai.backends.worker import Worker, WorkerStartError
 from lingpai.backends.worker_launch import describe_exit
+from lingpai.backends.worker_process import WorkerProcess
 from lingpai.backends.worker_replica import BackOff
 from tests.unit.backends.worker_stories import is_running, started, tell, wait_until
 
@@ -276,6 +278,35 @@ def test_stop_while_restarting_ends_the_attempts(make_worker, app):
             assert worker.pid is None
 
     asyncio.run(story())
+
+
+@pytest.mark.parametrize("pipes", [1, 2])
+def test_a_start_without_descriptors_leaves_none_open(short_dir, app, monkeypatch, pipes):
+    """It is tried again and again: each would take four more from the server, which has too few already."""
+    make_pipe, made = os.pipe, []
+
+    def pipe():
+        if len(made) == pipes:
+            raise OSError(errno.EMFILE, "Too many open files")
+        made.append(make_pipe())
+        return made[-1]
+
+    def socketpair():
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    async def story():
+        process = WorkerProcess(app, short_dir / "w.sock", output=LOG, on_event=lambda _: None)
+        monkeypatch.setattr(worker_process.os, "pipe", pipe)
+        monkeypatch.setattr(worker_process.socket, "socketpair", socketpair)
+        with pytest.raises(OSError, match="Too many open files"):
+            await process.start()
+
+    asyncio.run(story())
+
+    assert len(made) == pipes
+    for descriptor in (each for pair in made for each in pair):
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(descriptor)
 
 
 def test_a_start_that_is_given_up_leaves_no_process(make_worker, write_app):
