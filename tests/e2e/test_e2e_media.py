@@ -157,7 +157,7 @@ def look(image: lp.Image) -> str:
 def listen(audio: lp.Audio) -> str:
     return f"{len(audio.bytes)}"
 """
-PRIVATE = "is not on the public internet"
+PRIVATE = "has no address on the public internet"
 NOT_PLAIN = "is not a plain IPv4 address"
 REFUSED = [
     ("http://127.0.0.1:{port}/secret.png", PRIVATE),
@@ -253,7 +253,7 @@ def test_address_that_is_not_public_is_refused_unvisited(looker, site, model, ad
 
 def test_redirect_is_not_followed(tmp_path: Path, site):
     """Even where the guard lets everything pass, the address that was asked for is all that is visited."""
-    allowed = "requests._FETCHING = fetching.Fetcher(resolve=resolve, is_allowed=lambda _: True)\n"
+    allowed = "requests._FETCHING = fetching.Fetcher(resolve=resolve, is_allowed=lambda _: True, is_own=lambda _: False)\n"
     server = looking(tmp_path, SITE + allowed + CALLER)
     Site.visits.clear()
     try:

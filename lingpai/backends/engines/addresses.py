@@ -6,6 +6,7 @@ metadata service. So every address that a name stands for is looked at, in every
 
 import ipaddress
 import re
+import socket
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import quote, urlsplit
@@ -35,6 +36,7 @@ _HOST: Final = re.compile(
 )
 _NUMBER: Final = re.compile(r"(?:0x[0-9a-f]*|\d+)\Z", re.ASCII)
 _UNFIT: Final = re.compile(r"[\x00-\x20\x7f\\]")
+_ANY_PORT: Final = 9
 _WELL_KNOWN_PORTS: Final = 1024
 _WEB_PORTS: Final = (80, 443)
 
@@ -96,6 +98,23 @@ def is_public(address: Address) -> bool:
         and not (address.is_multicast or address.is_reserved or address.is_unspecified or address.is_loopback)
         and not any(address in network for network in never)
     )
+
+
+def is_own_address(address: Address) -> bool:
+    """Whether `address` is one of this host's, public ones included. Nothing is sent to find out.
+
+    The system chooses from where to reach an address, and reaches its own from themselves.
+    """
+    inner = _embedded(address)
+    if inner is not None:
+        return is_own_address(inner)
+    family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect((str(address), _ANY_PORT))
+            return ipaddress.ip_address(probe.getsockname()[0]) == address
+    except OSError:
+        return False  # no way there: whoever connects next finds that out
 
 
 def _embedded(address: Address) -> Address | None:

@@ -15,7 +15,7 @@ from typing import Final
 
 import httpx2
 
-from lingpai.backends.engines.addresses import Address, WebAddress, is_public, read_url
+from lingpai.backends.engines.addresses import Address, WebAddress, is_own_address, is_public, read_url
 from lingpai.wire.media import sniff
 
 Resolve = Callable[[str, int], Awaitable[list[str]]]
@@ -46,11 +46,12 @@ async def resolve(host: str, port: int) -> list[str]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fetcher:
-    """Fetches media. `is_allowed` decides about each address; nothing but tests has a reason to change it."""
+    """Fetches media. `is_allowed` and `is_own` decide about each address; only tests have a reason to change them."""
 
     is_enabled: bool = True
     resolve: Resolve = resolve
     is_allowed: Callable[[Address], bool] = is_public
+    is_own: Callable[[Address], bool] = is_own_address
     max_bytes: int = MAX_BYTES
     timeout_s: float = TIMEOUT_S
 
@@ -74,10 +75,13 @@ class Fetcher:
         """The address to connect to: the first, if all are allowed."""
         try:
             found = [ipaddress.ip_address(text) for text in await self.resolve(place.host, place.port)]
-        except (OSError, ValueError, UnicodeError) as error:
-            raise FetchError(f"`{place.host}` has no address") from error
-        if not found or not all(self.is_allowed(address) for address in found):
-            raise FetchError(f"`{place.host}` is not on the public internet, so it is not fetched from")
+        except (OSError, ValueError, UnicodeError):
+            found = []
+        if not found or not all(self.is_allowed(address) and not self.is_own(address) for address in found):
+            # The same words whether the name is unknown or inside: callers must not learn which names there are.
+            raise FetchError(
+                f"`{place.host}` has no address on the public internet, so it is not fetched from"
+            )
         return found[0]
 
     async def _get(self, place: WebAddress, address: Address) -> Fetched:

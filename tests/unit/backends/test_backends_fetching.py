@@ -6,7 +6,7 @@ from ipaddress import ip_address
 
 import pytest
 
-from lingpai.backends.engines.addresses import is_public
+from lingpai.backends.engines.addresses import is_own_address, is_public
 from lingpai.backends.engines.fetching import Fetcher, FetchError
 
 PNG = b"\x89PNG\r\n\x1a\n" + b"\0" * 20
@@ -50,7 +50,7 @@ def fetcher(*answers, **settings):
         asked.append(host)
         return [queue.pop(0) if len(queue) > 1 else queue[0]]
 
-    here = {"is_allowed": lambda address: str(address) == "127.0.0.1"}
+    here = {"is_allowed": lambda address: str(address) == "127.0.0.1", "is_own": lambda _: False}
     return Fetcher(resolve=resolve, **{**here, **settings}), asked
 
 
@@ -94,7 +94,7 @@ def test_one_inner_address_among_public_ones_refuses_the_name():
     async def resolve(host, port):
         return ["93.184.216.34", "::ffff:169.254.169.254"]
 
-    with pytest.raises(FetchError, match="not on the public internet"):
+    with pytest.raises(FetchError, match="no address on the public internet"):
         asyncio.run(Fetcher(resolve=resolve).fetch("https://two.example/a.png"))
 
 
@@ -104,6 +104,42 @@ def test_one_inner_address_among_public_ones_refuses_the_name():
 def test_this_host_is_refused_by_every_name(host):
     with pytest.raises(FetchError):
         asyncio.run(Fetcher().fetch(f"http://{host}:8741/"))
+
+
+def test_a_public_address_of_this_host_is_refused_before_anything_is_sent():
+    async def run():
+        async with serving(answer()) as (port, asked):
+            own = fetcher(is_allowed=lambda _: True, is_own=is_own_address)[0]
+            with pytest.raises(FetchError, match="not fetched from"):
+                await own.fetch(f"http://own.example:{port}/a.png")
+            return asked
+
+    assert asyncio.run(run()) == []
+
+
+def test_own_addresses_are_known_from_those_of_others():
+    assert is_own_address(ip_address("127.0.0.1"))
+    assert is_own_address(ip_address("::ffff:127.0.0.1"))
+    assert is_own_address(ip_address("64:ff9b::127.0.0.1"))
+    assert not is_own_address(ip_address("192.0.2.1"))
+    assert not is_own_address(ip_address("2001:db8::1"))
+
+
+def test_what_is_inside_and_what_does_not_exist_are_told_alike():
+    """Otherwise callers could find out which names this network has."""
+
+    async def resolve(host, port):
+        if host == "nowhere.example":
+            raise OSError("no such host")
+        return ["10.0.0.5"]
+
+    messages = set()
+    for host in ("nowhere.example", "inside.example"):
+        with pytest.raises(FetchError) as caught:
+            asyncio.run(Fetcher(resolve=resolve).fetch(f"https://{host}/"))
+        messages.add(str(caught.value).replace(host, "HOST"))
+
+    assert messages == {"`HOST` has no address on the public internet, so it is not fetched from"}
 
 
 def test_redirects_are_not_followed():
@@ -144,18 +180,11 @@ def test_garbage_is_a_refusal(reply):
     assert "could not be read from" in refusal(reply)
 
 
-def test_a_name_without_an_address_is_a_refusal():
-    async def resolve(host, port):
-        raise OSError("no such host")
-
-    with pytest.raises(FetchError, match="has no address"):
-        asyncio.run(Fetcher(resolve=resolve).fetch("https://nowhere.example/"))
-
-
 def test_it_can_be_switched_off():
     assert "does not fetch" in refusal(answer(), is_enabled=False)
 
 
 def test_the_guard_is_on_unless_a_test_says_otherwise():
     assert Fetcher().is_allowed is is_public
+    assert Fetcher().is_own is is_own_address
     assert not Fetcher().is_allowed(ip_address("127.0.0.1"))

@@ -171,7 +171,7 @@ class FakeFetcher(Fetcher):
     async def fetch(self, url):
         asked.append(url)
         if "inner" in url:
-            raise FetchError("`inner` is not on the public internet, so it is not fetched from")
+            raise FetchError("`inner` has no address on the public internet, so it is not fetched from")
         return Fetched(b"x", "image/png")
 
 
@@ -196,7 +196,9 @@ def test_each_address_is_fetched_once():
 
 
 def test_an_address_that_cannot_be_had_is_the_callers_fault():
-    with pytest.raises(LingpaiError, match="`input`: `inner` is not on the public internet") as caught:
+    with pytest.raises(
+        LingpaiError, match="`input`: `inner` has no address on the public internet"
+    ) as caught:
         read_all("https://inner.example/")
 
     assert caught.value.param == "input"
