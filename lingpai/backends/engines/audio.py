@@ -4,7 +4,8 @@ from typing import Any
 
 from lingpai.backends.engines.binding import convert
 from lingpai.backends.engines.inputs import Item, read_item
-from lingpai.backends.engines.media_values import Hook, MediaReader, reading
+from lingpai.backends.engines.media_reading import reading
+from lingpai.backends.engines.media_values import Hook, MediaReader
 from lingpai.backends.engines.models import LoadedModel
 from lingpai.backends.engines.output_media import sound, transcript
 from lingpai.backends.engines.replies import Reply

@@ -4,24 +4,38 @@ A name is resolved once; every address it has must be public; the connection goe
 with the name kept for Host and TLS. So a name that answers differently the second time (DNS rebinding) gains nothing.
 Redirects are not followed, proxies of the environment not used, sizes and times bounded, and only what is a picture or
 a sound comes back: an answer of some inner service in JSON or HTML does not.
+
+What was fetched is memory that the gateway, which counts the bodies of requests, knows nothing of. So it is bounded for
+each request, and for all requests of a worker together.
 """
 
 import asyncio
+import contextlib
 import ipaddress
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Final
 
 import httpx2
 
 from lingpai.backends.engines.addresses import Address, WebAddress, is_own_address, is_public, read_url
+from lingpai.errors import LingpaiError
 from lingpai.wire.media import sniff
 
 Resolve = Callable[[str, int], Awaitable[list[str]]]
 
 MAX_BYTES: Final = 32 * 1024 * 1024
+"""How much may be fetched for one request."""
+
+MAX_HELD_BYTES: Final = 256 * 1024 * 1024
+"""How much of it a worker may hold for all requests that are under way."""
+
+MAX_AT_ONCE: Final = 16
+"""How many addresses a worker fetches from at a time; further fetches wait, as long as one may take."""
+
 TIMEOUT_S: Final = 15.0
+RETRY_AFTER_S: Final = 5
 _MEDIA: Final = ("image/", "audio/", "video/")
 _UNTYPED: Final = ("", "application/octet-stream", "binary/octet-stream")
 
@@ -36,6 +50,48 @@ class Fetched:
 
     data: bytes = field(repr=False)
     media_type: str
+
+
+class FetchRoom:
+    """What all requests of a worker may fetch and hold together."""
+
+    def __init__(self, *, max_held_bytes: int = MAX_HELD_BYTES, max_at_once: int = MAX_AT_ONCE) -> None:
+        self._free_bytes = max_held_bytes
+        self._places = asyncio.Semaphore(max_at_once)
+
+    @contextlib.asynccontextmanager
+    async def place(self, patience_s: float) -> AsyncIterator[None]:
+        """A place among those who fetch. Raises LingpaiError when there is none for so long."""
+        try:
+            async with asyncio.timeout(patience_s):
+                await self._places.acquire()
+        except TimeoutError:
+            raise _no_room() from None
+        try:
+            yield
+        finally:
+            self._places.release()
+
+    def hold(self) -> Callable[[int], None]:
+        """A function that takes so many bytes more until the request is over, and raises LingpaiError when there are
+        not as many.
+        """
+        held = 0
+
+        def take(size: int) -> None:
+            nonlocal held
+            if size > self._free_bytes:
+                raise _no_room()
+            self._free_bytes -= size
+            held += size
+
+        def give_back(_: object) -> None:
+            self._free_bytes += held
+
+        task = asyncio.current_task()
+        if task is not None:
+            task.add_done_callback(give_back)  # a request is one task
+        return take
 
 
 async def resolve(host: str, port: int) -> list[str]:
@@ -54,18 +110,26 @@ class Fetcher:
     is_own: Callable[[Address], bool] = is_own_address
     max_bytes: int = MAX_BYTES
     timeout_s: float = TIMEOUT_S
+    room: FetchRoom = field(default_factory=FetchRoom)
 
-    async def fetch(self, url: str) -> Fetched:
-        """The file at `url`. Raises FetchError."""
+    async def fetch(self, url: str, *, held_bytes: int = 0) -> Fetched:
+        """The file at `url`, for a request that has fetched `held_bytes` already.
+
+        Raises FetchError, and LingpaiError `backend_unavailable` when the worker has too much to fetch.
+        """
         if not self.is_enabled:
             raise FetchError("this server does not fetch addresses; send the file itself, or a data URL")
         try:
             place = read_url(url)
         except ValueError as error:
             raise FetchError(str(error)) from error
+        async with self.room.place(self.timeout_s):
+            return await self._fetch(place, held_bytes)
+
+    async def _fetch(self, place: WebAddress, held_bytes: int) -> Fetched:
         try:
             async with asyncio.timeout(self.timeout_s):
-                return await self._get(place, await self._choose(place))
+                return await self._get(place, await self._choose(place), held_bytes)
         except TimeoutError as error:
             raise FetchError(f"`{place.host}` did not deliver within {self.timeout_s:g} s") from error
         except (httpx2.HTTPError, httpx2.InvalidURL, OSError, UnicodeError) as error:
@@ -84,7 +148,7 @@ class Fetcher:
             )
         return found[0]
 
-    async def _get(self, place: WebAddress, address: Address) -> Fetched:
+    async def _get(self, place: WebAddress, address: Address, held_bytes: int) -> Fetched:
         host = f"[{address}]" if address.version == 6 else str(address)
         url = f"{place.scheme}://{host}:{place.port}{place.target}"
         # `identity`, so that a small answer cannot unfold into a large one.
@@ -102,17 +166,29 @@ class Fetcher:
                 raise FetchError(f"`{place.host}` answered with status {answer.status_code}")
             if answer.headers.get("content-encoding", "identity") != "identity":
                 raise FetchError(f"`{place.host}` answered compressed")
-            data = await self._read(answer, place)
+            data = await self._read(answer, place, held_bytes)
         return Fetched(data, _media_type(answer, data, place))
 
-    async def _read(self, answer: httpx2.Response, place: WebAddress) -> bytes:
-        parts, size = [], 0
+    async def _read(self, answer: httpx2.Response, place: WebAddress, size: int) -> bytes:
+        data = bytearray()  # no list: parts may be as small as the other side likes
+        take = self.room.hold()
         async for part in answer.aiter_raw():
             size += len(part)
             if size > self.max_bytes:
-                raise FetchError(f"what `{place.host}` delivers is over {self.max_bytes} bytes")
-            parts.append(part)
-        return b"".join(parts)
+                raise FetchError(
+                    f"with what `{place.host}` delivers, the request fetches over {self.max_bytes} bytes"
+                )
+            take(len(part))
+            data += part
+        return bytes(data)
+
+
+def _no_room() -> LingpaiError:
+    return LingpaiError(
+        "backend_unavailable",
+        f"Too many files are being fetched. Try again in {RETRY_AFTER_S} s, or send the files themselves.",
+        headers={"retry-after": str(RETRY_AFTER_S)},
+    )
 
 
 def _media_type(answer: httpx2.Response, data: bytes, place: WebAddress) -> str:

@@ -4,7 +4,8 @@ import re
 from typing import Any
 
 from lingpai.backends.engines.inputs import Item, read_item
-from lingpai.backends.engines.media_values import Hook, reading
+from lingpai.backends.engines.media_reading import reading
+from lingpai.backends.engines.media_values import Hook
 from lingpai.backends.engines.models import LoadedModel
 from lingpai.backends.engines.output_media import list_pictures
 from lingpai.backends.engines.replies import Reply

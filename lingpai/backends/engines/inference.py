@@ -8,7 +8,8 @@ from lingpai.backends.engines.embedding import embed, read_items
 from lingpai.backends.engines.embedding import usage_of as embedding_usage
 from lingpai.backends.engines.estimate import estimate_texts, strings_in
 from lingpai.backends.engines.inputs import Item, read_item
-from lingpai.backends.engines.media_values import Hook, is_array, is_media, reading
+from lingpai.backends.engines.media_reading import reading
+from lingpai.backends.engines.media_values import Hook, is_array, is_media
 from lingpai.backends.engines.models import TEXT_TASKS, LoadedModel
 from lingpai.backends.engines.replies import Reply
 from lingpai.backends.engines.requests import Request

@@ -6,20 +6,14 @@ A value may be an address, a data URL, base64, an object around one of them, or 
 
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Final, TypeVar, get_args, get_origin
+from dataclasses import dataclass
+from typing import Any, Final, get_args, get_origin
 
-from lingpai.backends.engines.fetching import Fetched, Fetcher, FetchError
-from lingpai.errors import LingpaiError
 from lingpai.media import Audio, File, Image
 from lingpai.wire.media import decode_base64, is_data_url, read_data_url
 
 Hook = Callable[[Any, Any], Any]
 """msgspec's `dec_hook`: the type wanted, the JSON value that came; raises ValueError when it does not fit."""
-Read = TypeVar("Read")
-
-MOST_ADDRESSES: Final = 16
-"""How many addresses one request may have fetched."""
 
 _AUDIO_TYPES: Final = ("audio/", "video/")  # sound often comes in the container of a film
 _SOURCES: Final = ("url", "data", "base64", "b64_json", "image_url", "input_audio", "image", "audio", "file")
@@ -28,20 +22,11 @@ _SOURCES: Final = ("url", "data", "base64", "b64_json", "image_url", "input_audi
 _NO_PILLOW: Final = "this server cannot decode pictures: its operator has to install Pillow"
 
 
-class _MissingError(Exception):
-    """An address that has to be fetched before the value can be read."""
-
-    def __init__(self, url: str) -> None:
-        super().__init__(url)
-        self.url = url
-
-
 @dataclass(slots=True)
 class MediaReader:
-    """A `Hook` that knows what has been fetched, and what arrays are made of: sound, pictures, or either."""
+    """A `Hook` for what must not wait for other hosts. `array_of` says which files may become arrays."""
 
     array_of: type[File] = File
-    fetched: dict[str, Fetched] = field(default_factory=dict)
 
     def __call__(self, wanted: Any, value: Any) -> Any:
         kind = get_origin(wanted) or wanted
@@ -49,10 +34,18 @@ class MediaReader:
             return _array(wanted, value)
         if not is_media(wanted):
             raise NotImplementedError
+        return self.make(kind, value)
+
+    def make(self, kind: Any, value: Any) -> Any:
+        """What `kind` of media wants of `value`. Raises ValueError when it does not fit or cannot be decoded."""
         file = self._file(value)
-        if isinstance(kind, type) and issubclass(kind, File):
+        if is_file(kind):
             return _as_kind(file, kind)
         return _picture(file) if _is_pillow(kind) else _samples_or_pixels(_as_kind(file, self.array_of))
+
+    def at_address(self, url: str) -> File:  # noqa: ARG002  who fetches looks at it
+        """The file at an address. Raises ValueError."""
+        raise ValueError("addresses are not fetched here; send a data URL")
 
     def _file(self, value: Any) -> File:
         if isinstance(value, File):
@@ -64,16 +57,13 @@ class MediaReader:
         if is_data_url(value):
             data, media_type = read_data_url(value)
             return File(data, media_type=media_type)
-        if "://" in value[:32]:
-            if value not in self.fetched:
-                raise _MissingError(value)
-            found = self.fetched[value]
-            return File(found.data, media_type=found.media_type)
+        if _is_address(value):
+            return self.at_address(value)
         return File(decode_base64(value))
 
     def _inside(self, value: Mapping[str, Any]) -> File:
         """The file in an object: our own, a message's part as OpenAI's clients send it, or a task's output."""
-        source = next((value[name] for name in _SOURCES if value.get(name) is not None), None)
+        source = _source(value)
         if source is None:
             raise ValueError('expected {"url": …} or {"data": base64, "media_type": …}')
         file = self._file(source)
@@ -85,34 +75,21 @@ class MediaReader:
         )
 
 
-async def reading(
-    fetcher: Fetcher, read: Callable[[Hook], Read], *, field: str, array_of: type[File] = File
-) -> Read:
-    """What `read` makes of a request, given a hook; addresses that it comes upon are fetched in between.
-
-    `array_of` says which files may become arrays. Raises LingpaiError when an address cannot be had, or there are too many.
-    """
-    reader = MediaReader(array_of)
-    while True:
-        try:
-            return read(reader)
-        except _MissingError as missing:
-            url = missing.url
-        if len(reader.fetched) >= MOST_ADDRESSES:
-            message = f"`{field}` has more than {MOST_ADDRESSES} addresses to fetch. Send data URLs instead."
-            raise LingpaiError("invalid_request", message, field)
-        try:
-            reader.fetched[url] = await fetcher.fetch(url)
-        except FetchError as error:
-            raise LingpaiError("invalid_request", f"`{field}`: {error}.", field) from error
-
-
 def without_fetching(wanted: Any, value: Any) -> Any:
-    """The `Hook` for what must not wait for other hosts. Raises ValueError for addresses."""
-    try:
-        return MediaReader()(wanted, value)
-    except _MissingError as error:
-        raise ValueError("addresses are not fetched here; send a data URL") from error
+    """The `Hook` where nothing says what arrays are made of."""
+    return MediaReader()(wanted, value)
+
+
+def address_of(value: Any) -> str | None:
+    """The address that `value` names its file by, if it does."""
+    while isinstance(value, Mapping):
+        value = _source(value)
+    return value if isinstance(value, str) and not is_data_url(value) and _is_address(value) else None
+
+
+def is_file(kind: Any) -> bool:
+    """Whether an annotation asks for the file itself, and not for what is in it."""
+    return isinstance(kind, type) and issubclass(kind, File)
 
 
 def is_media(wanted: Any) -> bool:
@@ -140,6 +117,14 @@ def media_schema(wanted: Any) -> dict[str, Any]:
         return _file_schema("Sound", "audio/*")
     is_picture = issubclass(kind, Image) or _is_pillow(kind)
     return _file_schema("A picture", "image/*") if is_picture else _file_schema("A file", "*/*")
+
+
+def _source(value: Mapping[str, Any]) -> Any:
+    return next((value[name] for name in _SOURCES if value.get(name) is not None), None)
+
+
+def _is_address(text: str) -> bool:
+    return "://" in text[:32]
 
 
 def _file_schema(what: str, media_type: str) -> dict[str, Any]:

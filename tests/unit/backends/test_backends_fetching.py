@@ -7,7 +7,8 @@ from ipaddress import ip_address
 import pytest
 
 from lingpai.backends.engines.addresses import is_own_address, is_public
-from lingpai.backends.engines.fetching import Fetcher, FetchError
+from lingpai.backends.engines.fetching import Fetcher, FetchError, FetchRoom
+from lingpai.errors import LingpaiError
 
 PNG = b"\x89PNG\r\n\x1a\n" + b"\0" * 20
 
@@ -54,12 +55,12 @@ def fetcher(*answers, **settings):
     return Fetcher(resolve=resolve, **{**here, **settings}), asked
 
 
-def fetch(reply, *, url="http://pictures.example:{port}/a.png", **settings):
+def fetch(reply, *, url="http://pictures.example:{port}/a.png", held_bytes=0, **settings):
     """What the fetcher brings from a server that answers `reply`, and what that server was asked."""
 
     async def run():
         async with serving(reply) as (port, asked):
-            return await fetcher(**settings)[0].fetch(url.format(port=port)), asked
+            return await fetcher(**settings)[0].fetch(url.format(port=port), held_bytes=held_bytes), asked
 
     return asyncio.run(run())
 
@@ -165,7 +166,7 @@ def test_an_untyped_picture_is_known_by_its_first_bytes():
 
 
 def test_size_and_time_are_bounded():
-    assert "over 10 bytes" in refusal(answer(), max_bytes=10)
+    assert "fetches over 10 bytes" in refusal(answer(), max_bytes=10)
     assert "within 0.2 s" in refusal(None, timeout_s=0.2)
 
 
@@ -188,3 +189,56 @@ def test_the_guard_is_on_unless_a_test_says_otherwise():
     assert Fetcher().is_allowed is is_public
     assert Fetcher().is_own is is_own_address
     assert not Fetcher().is_allowed(ip_address("127.0.0.1"))
+
+
+# -- what a request, and a worker, may hold of it
+
+
+def test_what_one_request_fetches_is_bounded_together():
+    assert "fetches over 1000 bytes" in refusal(answer(), max_bytes=1000, held_bytes=980)
+    assert fetch(answer(), max_bytes=1000, held_bytes=900)[0].data == PNG
+
+
+def test_what_a_worker_holds_is_given_back_when_a_request_is_over():
+    async def run():
+        async with serving(answer()) as (port, _):
+            patient = fetcher(room=FetchRoom(max_held_bytes=len(PNG) + 5))[0]
+
+            async def request():
+                await patient.fetch(f"http://pictures.example:{port}/")
+                await done.wait()
+
+            done = asyncio.Event()
+            first = asyncio.create_task(request())
+            await asyncio.sleep(0.1)
+            with pytest.raises(LingpaiError, match="Try again") as caught:
+                await asyncio.create_task(request())
+            done.set()
+            await first
+            await asyncio.create_task(request())
+            return caught.value
+
+    error = asyncio.run(run())
+
+    assert (error.code, error.headers) == ("backend_unavailable", {"retry-after": "5"})
+
+
+def test_only_so_many_are_fetched_at_a_time_and_others_wait():
+    under_way, most = 0, 0
+
+    class Counting(Fetcher):
+        async def _fetch(self, place, held_bytes):
+            nonlocal under_way, most
+            under_way += 1
+            most = max(most, under_way)
+            await asyncio.sleep(0.02)
+            under_way -= 1
+
+    async def run(patience):
+        fetcher = Counting(room=FetchRoom(max_at_once=3), timeout_s=patience)
+        fetches = [fetcher.fetch(f"https://a.example/{number}") for number in range(9)]
+        return await asyncio.gather(*fetches, return_exceptions=True)
+
+    assert asyncio.run(run(5)) == [None] * 9
+    assert most == 3
+    assert [type(outcome) for outcome in asyncio.run(run(0.01))[3:]] == [LingpaiError] * 6

@@ -12,7 +12,8 @@ from task_models import PNG_URL
 from lingpai.authoring import TASKS as KNOWN
 from lingpai.backends.engines.binding import convert, parameters_schema, read_signature
 from lingpai.backends.engines.fetching import Fetched, Fetcher, FetchError
-from lingpai.backends.engines.media_values import reading, without_fetching
+from lingpai.backends.engines.media_reading import reading
+from lingpai.backends.engines.media_values import without_fetching
 from lingpai.backends.engines.output_media import list_pictures, picture, sound
 from lingpai.backends.engines.tasks import TASKS, input_schema, output_schema
 from lingpai.backends.engines.values import ResultError
@@ -168,21 +169,24 @@ def test_a_picture_for_an_array_is_refused_with_a_hint_where_pillow_is_missing(m
 class FakeFetcher(Fetcher):
     """Brings a picture from every address but one, and notes them."""
 
-    async def fetch(self, url):
+    async def fetch(self, url, *, held_bytes=0):
         asked.append(url)
+        held.append(held_bytes)
         if "inner" in url:
             raise FetchError("`inner` has no address on the public internet, so it is not fetched from")
         return Fetched(b"x", "image/png")
 
 
-asked = []
+asked, held, reads = [], [], []
 
 
 def read_all(*urls):
-    asked.clear()
+    for notes in (asked, held, reads):
+        notes.clear()
     pictures = list(urls)
 
     def read(hook):
+        reads.append(hook)
         return msgspec.convert(pictures, list[Image], dec_hook=hook)
 
     return asyncio.run(reading(FakeFetcher(), read, field="input"))
@@ -193,6 +197,13 @@ def test_each_address_is_fetched_once():
 
     assert [type(image) for image in found] == [Image] * 3
     assert asked == ["https://a.example/1", "https://a.example/2"]
+    assert held == [0, 1]
+
+
+def test_a_request_is_read_again_once_and_not_for_each_address():
+    read_all(*(f"https://a.example/{number}" for number in range(16)))
+
+    assert (len(asked), len(reads)) == (16, 2)
 
 
 def test_an_address_that_cannot_be_had_is_the_callers_fault():
@@ -208,7 +219,7 @@ def test_a_request_names_so_many_addresses():
     with pytest.raises(LingpaiError, match="more than 16 addresses"):
         read_all(*(f"https://a.example/{number}" for number in range(17)))
 
-    assert len(asked) == 16
+    assert asked == []
 
 
 def test_an_unannotated_payload_stays_what_it_is():
