@@ -11,7 +11,7 @@ be one of these too. Nothing is decoded until it is asked for, and nothing is wr
 import io
 import re
 from importlib import import_module
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from lingpai.authoring import InputError
 from lingpai.wire.media import data_url, sniff
@@ -19,6 +19,9 @@ from lingpai.wire.png import encode_png
 from lingpai.wire.wav import Pcm, read_wav, write_wav
 
 Bytes = bytes  # the classes below have a property of that name
+
+MOST_PIXELS: Final = 50_000_000
+"""How many pixels a picture may have that is decoded, unless a model says otherwise."""
 
 _MEDIA_TYPE = re.compile(r"[\w.+-]+/[\w.+-]+(?:; ?[\w.+-]+=[\w.+-]+)*", re.ASCII)
 _FULL_SCALE = {1: 128.0, 2: 32768.0, 4: 2147483648.0}
@@ -62,15 +65,27 @@ class Image(File):
 
     __slots__ = ()
 
-    def pil(self) -> Any:
-        """The picture as a `PIL.Image.Image`; needs Pillow. Raises InputError (a 400) when Pillow cannot read it."""
+    def pil(self, *, max_pixels: int = MOST_PIXELS) -> Any:
+        """The picture as a `PIL.Image.Image`; needs Pillow.
+
+        Raises InputError (a 400) when Pillow cannot read it, or when it has more than `max_pixels`: a small file may
+        hold a picture that takes gigabytes when it is decoded.
+        """
         pillow: Any = import_module("PIL.Image")  # only for models that use it
         try:
             picture = pillow.open(self.open())
-            picture.load()
-        except (OSError, SyntaxError, ValueError, pillow.DecompressionBombError) as error:
+            if picture.width * picture.height <= max_pixels:
+                picture.load()
+                return picture
+        except MemoryError:
+            raise  # not the picture's fault: it is within the bound
+        except pillow.DecompressionBombError as error:
+            raise InputError("The picture has too many pixels. Send a smaller one.") from error
+        except Exception as error:  # what decoders raise is anything: RuntimeError, TypeError, SyntaxError, …
             raise InputError("The picture cannot be read. Send a PNG or JPEG file.") from error
-        return picture
+        size = f"{picture.width}x{picture.height} pixels"
+        most = f"{max_pixels / 10**6:g} megapixels"
+        raise InputError(f"The picture has {size}, and at most {most} are read. Send a smaller one.")
 
     @classmethod
     def from_pil(cls, picture: Any) -> Self:

@@ -228,7 +228,7 @@ def _unfit(error: msgspec.ValidationError, field: str) -> LingpaiError:
     reason, _, path = str(error).partition(" - at `$")
     place = (field + path.rstrip("`")).removeprefix(".")
     reason = re.sub(r"^[A-Z]", lambda first: first[0].lower(), reason)
-    return LingpaiError("invalid_request", f"`{place}`: {reason}.", place)
+    return LingpaiError("invalid_request", f"`{place}`: {reason.removesuffix('.')}.", place)
 
 
 def _with_default(schema: dict[str, Any], default: Any) -> dict[str, Any]:

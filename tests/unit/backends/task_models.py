@@ -12,6 +12,7 @@ from typing import TypedDict
 
 import msgspec
 import numpy as np
+import PIL.Image
 from numpy.typing import NDArray
 
 import lingpai as lp
@@ -48,6 +49,10 @@ def sound_bytes(sound: bytes):
 @lp.model("in/sound-file", task="automatic-speech-recognition")
 def sound_file(sound: lp.File):
     return f"{sound.media_type}, {len(sound.bytes)} bytes"
+
+@lp.model("in/pillow", task="image-to-text")
+def pillow(picture: PIL.Image.Image, *, mask: PIL.Image.Image | None = None):
+    return f"{picture.mode} {picture.size} {picture.format}" + (f" {mask.size}" if mask else "")
 
 @lp.model("in/numbers", task="generic")
 def numbers(rows: NDArray[np.float32]):

@@ -2,12 +2,14 @@
 
 import asyncio
 import sys
+import threading
 from typing import Any, TypedDict
 
 import msgspec
 import numpy as np
+import PIL.Image
 import pytest
-from task_models import PNG_URL
+from task_models import PNG_URL, png
 
 from lingpai.authoring import TASKS as KNOWN
 from lingpai.backends.engines.binding import convert, parameters_schema, read_signature
@@ -19,6 +21,7 @@ from lingpai.backends.engines.tasks import TASKS, input_schema, output_schema
 from lingpai.backends.engines.values import ResultError
 from lingpai.errors import LingpaiError
 from lingpai.media import Audio, Image
+from lingpai.wire.media import data_url
 
 
 def schema(function, task):
@@ -84,25 +87,18 @@ def test_a_parameter_may_be_a_picture():
     assert mask["anyOf"][0]["contentMediaType"] == "image/*"
 
 
-# -- what counts as a picture and as sound, where Pillow and others are not installed
-
-
-class PillowsImage:
-    """What Pillow's images have."""
-
-    def getbands(self):
-        return ("R",)
-
-    def save(self, target, **_):
-        target.write(b"\x89PNG\r\n\x1a\n")
+# -- what counts as a picture and as sound
 
 
 class DiffusersOutput:
-    images = (PillowsImage(), PillowsImage())
+    images = (PIL.Image.new("RGB", (2, 3)), PIL.Image.new("L", (2, 3)))
 
 
-def test_a_pillow_image_becomes_a_png():
-    assert picture(PillowsImage()).media_type == "image/png"
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA"])
+def test_a_pillow_image_becomes_a_png(mode):
+    made = picture(PIL.Image.new(mode, (2, 3)))
+
+    assert (made.media_type, made.pil().size, made.pil().mode) == ("image/png", (2, 3), mode)
     assert len(list_pictures(DiffusersOutput())) == 2
 
 
@@ -220,6 +216,27 @@ def test_a_request_names_so_many_addresses():
         read_all(*(f"https://a.example/{number}" for number in range(17)))
 
     assert asked == []
+
+
+@pytest.mark.parametrize("wanted", [list[PIL.Image.Image], list[np.ndarray]])
+def test_pictures_are_decoded_outside_of_the_event_loop(monkeypatch, wanted):
+    """It may take seconds, and other requests would wait."""
+    decode, threads = Image.pil, []
+    pictures = [PNG_URL, data_url(png(3, 3), "image/png")]
+
+    def pil(picture):
+        threads.append(threading.current_thread())
+        return decode(picture)
+
+    def read(hook):
+        return convert(pictures, wanted, field="input", hook=hook)
+
+    monkeypatch.setattr(Image, "pil", pil)
+
+    found = asyncio.run(reading(Fetcher(), read, field="input"))
+
+    assert len(found) == len(threads) == 2
+    assert threading.current_thread() not in threads
 
 
 def test_an_unannotated_payload_stays_what_it_is():

@@ -1,10 +1,12 @@
 """Every task's input and output, called in a real worker process, with functions annotated in every way."""
 
 import base64
+import io
 import json
 import struct
 import zlib
 
+import PIL.Image
 import pytest
 from task_models import MODELS, PNG, PNG_URL, WAV, WAV_URL
 
@@ -26,6 +28,12 @@ def refusal(worker, model, value, **parameters):
     answer = worker.post("/v1/inference", model=model, input=value, parameters=parameters)
     assert answer.status_code == 400, answer.text
     return answer.json()["error"]
+
+
+def encoded(kind, size):
+    target = io.BytesIO()
+    PIL.Image.new("RGB" if kind == "JPEG" else "L", size).save(target, format=kind)
+    return target.getvalue()
 
 
 def log_of(worker):
@@ -80,6 +88,38 @@ def test_the_annotation_decides_what_a_function_gets(worker, model, value, outpu
 
 def test_an_array_gets_the_samples_of_a_wav_file(worker):
     assert infer(worker, "in/samples", WAV_URL) == {"text": "(4000,) float32 1.00"}
+
+
+def test_a_picture_is_decoded_where_the_annotation_asks_for_it(worker):
+    jpeg = data_url(encoded("JPEG", (20, 10)), "image/jpeg")
+
+    assert infer(worker, "in/pillow", PNG_URL) == {"text": "RGB (2, 2) PNG"}
+    assert infer(worker, "in/pillow", [jpeg, PNG_URL], mask=PNG_URL) == [
+        {"text": "RGB (20, 10) JPEG (2, 2)"},
+        {"text": "RGB (2, 2) PNG (2, 2)"},
+    ]
+    assert infer(worker, "in/pixels", jpeg) == {"text": "(10, 20, 3) uint8"}
+
+
+@pytest.mark.parametrize("model", ["in/pillow", "in/pixels"])
+def test_a_picture_that_cannot_be_decoded_is_told_with_its_place(worker, model):
+    error = refusal(worker, model, [PNG_URL, data_url(PNG[:40], "image/png")])
+
+    assert error["message"] == "`input[1]`: the picture cannot be read. Send a PNG or JPEG file."
+    assert error["param"] == "input[1]"
+
+
+@pytest.mark.parametrize("model", ["in/pillow", "in/pixels"])
+def test_a_picture_of_too_many_pixels_is_refused(worker, model):
+    large = data_url(encoded("PNG", (9000, 6000)), "image/png")
+
+    assert "`input`: the picture has 9000x6000 pixels" in refusal(worker, model, large)["message"]
+
+
+def test_the_pictures_of_one_request_have_so_many_pixels_together(worker):
+    medium = data_url(encoded("PNG", (9000, 5000)), "image/png")
+
+    assert "over 100 megapixels together" in refusal(worker, "in/pillow", [medium] * 3)["message"]
 
 
 def test_a_parameter_may_be_called_like_the_input(worker):
