@@ -31,7 +31,7 @@ MAX_BYTES: Final = 32 * 1024 * 1024
 MAX_HELD_BYTES: Final = 256 * 1024 * 1024
 """How much of it a worker may hold for all requests that are under way."""
 
-MAX_AT_ONCE: Final = 16
+MAX_AT_ONCE: Final = 64
 """How many addresses a worker fetches from at a time; further fetches wait, as long as one may take."""
 
 TIMEOUT_S: Final = 15.0
