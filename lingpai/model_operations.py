@@ -1,6 +1,7 @@
 """What operators do with models at run time: add a target, remove it, try a model out."""
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
 from typing import Any
@@ -15,6 +16,8 @@ from lingpai.lane.upstream import Failure, Upstream
 from lingpai.settings import ModelSettings
 from lingpai.targets import Fleet, TargetError
 from lingpai.wire import backend_error, inference, tasks
+
+log = logging.getLogger("lingpai.models")
 
 CHECK_TIMEOUT_S = 60.0
 MOST_ANSWER_BYTES = 1024 * 1024
@@ -178,6 +181,10 @@ class _Answer:
 
     def response_finished(self) -> None:
         self._settle(lambda: (self._status, b"".join(self._parts)))
+
+    def response_broken(self, error: BaseException | None) -> None:
+        log.error("an answer could not be read", exc_info=error)
+        self._settle(lambda: (0, b"the answer could not be read; the log says why"))
 
     def response_failed(self, failure: Failure, detail: str) -> None:
         self._settle(lambda: (0, f"{failure.value}: {detail}".encode()))

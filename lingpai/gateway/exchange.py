@@ -5,13 +5,12 @@ does (`response_started`, `response_data`, …). In between the steps run, strai
 cannot go on raises LingpaiError, and the caller gets it as an answer; whatever happens, there is one usage record.
 """
 
-import functools
 import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVarTuple
+from typing import TYPE_CHECKING, Any
 
 from lingpai.errors import LingpaiError
 from lingpai.gateway import admit, authenticate, bodies, call_limits, media, read, relay, route, settle, tally
@@ -41,26 +40,6 @@ if TYPE_CHECKING:
 
 
 log = logging.getLogger("lingpai.gateway")
-
-Told = TypeVarTuple("Told")
-
-
-def outermost(step: "Callable[[Exchange, *Told], None]") -> "Callable[[Exchange, *Told], None]":
-    """An outermost edge of a call: nothing is raised to who tells it something, and whoever waits is answered."""
-
-    @functools.wraps(step)
-    def guarded(exchange: "Exchange", /, *told: *Told) -> None:
-        try:
-            step(exchange, *told)
-        except LingpaiError as error:
-            settle.refuse(exchange, error)
-        except Exception:  # whatever went wrong, the caller gets an answer and the call its record
-            request_id = exchange.request_id.decode()
-            log.exception("call %s failed", request_id, extra={"request_id": request_id})
-            relay.cancel(exchange)
-            settle.break_off(exchange)
-
-    return guarded
 
 
 @dataclass(slots=True, eq=False, repr=False, weakref_slot=True)
@@ -139,31 +118,33 @@ class Exchange:
 
     # -- the story
 
-    @outermost
     def proceed(self) -> None:
         """Take the steps, as soon as the body is complete and the key is known."""
         if not (self.is_body_complete and self.is_key_settled):
             return
-        if self.refusal is not None:
-            # Not raised: it would hold this frame, which holds it, and garbage of floods would pile up.
-            settle.refuse(self, self.refusal)
-            return
-        if not authenticate.is_still_valid(self):  # the key has changed while the body came
-            self._ask_again_who_calls()
-            return
-        authenticate.check(self)
-        read.read(self)
-        route.route(self)
-        if self.limits is None:
-            self.gateway.call_limits.load(self, self.account.accesses[self.model.id])
-            return  # `limits_loaded` goes on
-        self._admit()
-
-    def _admit(self) -> None:
-        path, body = self.endpoint.prepare(self)
-        fitting = admit.admit(self, path, body)
-        if fitting is not None:
-            relay.send(self, path, fitting)
+        try:
+            if self.refusal is not None:
+                # Not raised: it would hold this frame, which holds it, and garbage of floods would pile up.
+                settle.refuse(self, self.refusal)
+                return
+            keys = self.gateway.authenticator.keys
+            if self.generation != keys.generation and not authenticate.is_still_valid(self):
+                self._ask_again_who_calls()  # the key has changed while the body came
+                return
+            authenticate.check(self)
+            read.read(self)
+            route.route(self)
+            if self.limits is None:
+                self.gateway.call_limits.load(self, self.account.accesses[self.model.id])
+                return  # `limits_loaded` goes on
+            path, body = self.endpoint.prepare(self)
+            fitting = admit.admit(self, path, body)
+            if fitting is not None:
+                relay.send(self, path, fitting)
+        except LingpaiError as error:
+            settle.refuse(self, error)
+        except Exception as error:  # noqa: BLE001  an outermost edge: whatever went wrong, the caller gets an answer
+            self.break_off(error)
 
     # -- what a step had to wait for
 
@@ -185,7 +166,10 @@ class Exchange:
         if limits is None or not self.may_still_enter():
             self.start_anew()
             return
-        self._admit()
+        path, body = self.endpoint.prepare(self)
+        fitting = admit.admit(self, path, body)
+        if fitting is not None:
+            relay.send(self, path, fitting)
 
     def may_still_enter(self) -> bool:
         """Whether all is as it was when the call began to wait: the key, its rights, the model and the limits."""
@@ -239,10 +223,21 @@ class Exchange:
         if not self.is_over:
             self.carry_on(step)
 
-    @outermost
     def carry_on(self, step: Callable[[], None]) -> None:
-        """Take the step that something was waited for with."""
-        step()
+        """Take a step from outside the story; whatever goes wrong in it, whoever waits is answered."""
+        try:
+            step()
+        except LingpaiError as error:
+            settle.refuse(self, error)
+        except Exception as error:  # noqa: BLE001  an outermost edge, like the one of `proceed`
+            self.break_off(error)
+
+    def break_off(self, error: BaseException | None) -> None:
+        """A fault of ours: it is logged, the caller gets an answer, and the call its record."""
+        request_id = self.request_id.decode()
+        log.error("call %s failed", request_id, exc_info=error, extra={"request_id": request_id})
+        relay.cancel(self)
+        settle.break_off(self)
 
     def held_for(self, subject: Subject) -> CallUnderWay | None:
         """When the call was admitted and what it holds, if it counts against `subject` and is not recorded yet."""
@@ -266,7 +261,6 @@ class Exchange:
 
     # -- the caller's side
 
-    @outermost
     def body_part(self, data: bytes) -> None:
         if self.is_over:
             return
@@ -312,10 +306,9 @@ class Exchange:
         if not self.is_over:
             self.proceed()
 
-    @outermost
     def caller_left(self) -> None:
         if not self.is_over:
-            settle.abandon(self)
+            self.carry_on(partial(settle.abandon, self))
 
     def pause(self) -> None:
         if self.upstream is not None:
@@ -325,19 +318,19 @@ class Exchange:
         if self.upstream is not None:
             self.upstream.resume()
 
-    @outermost
     def stop(self) -> None:
         if not self.is_over:
             relay.cancel(self)
-            settle.stop(self)
+            self.carry_on(partial(settle.stop, self))
 
     # -- the backend's side
 
-    response_started = outermost(relay.started)
-    response_data = outermost(relay.data)
+    response_started = relay.started
+    response_data = relay.data
     response_quiet = relay.quiet
-    response_finished = outermost(relay.finished)
-    response_failed = outermost(relay.failed)
+    response_finished = relay.finished
+    response_failed = relay.failed
+    response_broken = break_off
 
     # -- the journal's side
 

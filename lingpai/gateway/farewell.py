@@ -4,10 +4,13 @@ Otherwise whoever left between the last word and the usage would pay by our esti
 """
 
 import asyncio
+import logging
 from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
 from lingpai.wire import sse
+
+log = logging.getLogger("lingpai.gateway")
 
 if TYPE_CHECKING:
     from lingpai.gateway.exchange import Exchange
@@ -98,6 +101,11 @@ class Listener:
 
     def response_finished(self) -> None:
         """It has not come."""
+        self.ended.set()
+
+    def response_broken(self, error: BaseException | None) -> None:
+        """It will not come, through a fault of ours."""
+        log.error("the end of a stream could not be read", exc_info=error)
         self.ended.set()
 
     def response_failed(self, failure: "Failure", detail: str) -> None:  # noqa: ARG002  nobody is there to be told

@@ -10,7 +10,7 @@ Headers = list[tuple[bytes, bytes]]
 
 
 class Call(Protocol):
-    """One model call, told what happens on the caller's side. No method may raise."""
+    """One model call, told what happens on the caller's side. What it raises is told to `break_off`."""
 
     def body_part(self, data: bytes) -> None:
         """A piece of the request body."""
@@ -26,6 +26,9 @@ class Call(Protocol):
 
     def resume(self) -> None:
         """The caller has caught up."""
+
+    def break_off(self, error: BaseException | None) -> None:
+        """A fault of ours: log it, answer whoever waits, and finish. May not raise."""
 
     def stop(self) -> None:
         """The server ends and cannot wait any longer: say so to the caller and finish."""

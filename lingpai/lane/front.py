@@ -452,10 +452,11 @@ class Front(HttpToolsProtocol):
 
     def _break_off(self, error: httptools.HttpParserCallbackError) -> None:
         """Something was raised in one of our own methods, which the parser called: a fault of ours, not the caller's."""
+        if self.call is not None:
+            self._deaf = True  # nobody knows how much of the request there is still to come
+            self.call.break_off(error.__context__)
+            return
         log.error("a request from %s could not be handled", self.caller_address, exc_info=error.__context__)
-        call, self.call = self.call, None
-        if call is not None:
-            call.caller_left()
         self._refuse_head(
             500, "Something went wrong inside Lingpai. The operator finds the cause in the log."
         )

@@ -8,7 +8,6 @@ the connection was lost so soon after sending that nobody can have been at work 
 
 import asyncio
 import contextlib
-import logging
 import ssl
 from collections import deque
 from dataclasses import dataclass
@@ -17,8 +16,6 @@ from functools import partial
 from typing import Any, Final, Protocol
 
 import httptools
-
-log = logging.getLogger("lingpai.lane")
 
 QUIET_S: Final = 15.0
 """How long an answer is silent before its receiver is told, so that it can show signs of life."""
@@ -67,8 +64,8 @@ class Timeouts:
 
 
 class Receiver(Protocol):
-    """Who gets an answer. The lane calls `started` at most once, then `data`, then exactly one of the last two;
-    `quiet` at any time before those.
+    """Who gets an answer. The lane calls `started` at most once, then `data`, then exactly one of `finished` and `failed`;
+    `quiet` at any time before those. What these raise is told to `broken`, and is the end, too.
     """
 
     upstream: "Upstream | None"
@@ -92,6 +89,9 @@ class Receiver(Protocol):
 
     def response_failed(self, failure: Failure, detail: str) -> None:
         """There will be no (more) answer."""
+
+    def response_broken(self, error: BaseException | None) -> None:
+        """A fault of ours: log it and answer whoever waits. May not raise."""
 
 
 class Upstream(asyncio.Protocol):
@@ -170,8 +170,9 @@ class Upstream(asyncio.Protocol):
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             if isinstance(error, httptools.HttpParserCallbackError):  # raised by one of our own methods
-                log.exception("an answer could not be handled", exc_info=error.__context__)
-            self._fail(Failure.GARBAGE, str(error))
+                self._break(receiver, error.__context__)
+            else:
+                self._fail(Failure.GARBAGE, str(error))
             self.transport.abort()
             return
         if self.receiver is None:
@@ -189,7 +190,11 @@ class Upstream(asyncio.Protocol):
             return
         if self._status and not self._is_framed() and exc is None:
             # RFC 9112, section 6.3, rule 8: no length was given, so the close ends the answer.
-            self._finish(may_keep_alive=False)
+            receiver = self.receiver
+            try:
+                self._finish(may_keep_alive=False)
+            except Exception as error:  # noqa: BLE001  as the parser catches what is raised elsewhere
+                self._break(receiver, error)
         elif self._is_retryable and not self.has_answered and self.has_progressed:
             # Sent since the last sweep, so the connection was dead already; later, the backend may have done the work.
             request, receiver = self._request, self.receiver
@@ -251,14 +256,19 @@ class Upstream(asyncio.Protocol):
         if self._is_spoiled:
             self.transport.abort()
         else:
-            self.resume()
+            if self._is_paused:
+                self.resume()
             self.pool.give_back(self)
 
     def _fail(self, failure: Failure, detail: str) -> None:
         receiver = self.receiver
         if receiver is not None:
             self._release()
-            receiver.response_failed(failure, detail)
+            _tell_failure(receiver, failure, detail)
+
+    def _break(self, receiver: Receiver, error: BaseException | None) -> None:
+        self._release()
+        receiver.response_broken(error)
 
     def _release(self) -> None:
         if self.receiver is not None:
@@ -354,7 +364,7 @@ class UpstreamPool:
     def retry(self, request: bytes, receiver: Receiver) -> None:
         """Send `request` again, over a fresh connection: the pooled one was dead."""
         if self._is_closed:
-            receiver.response_failed(Failure.CLOSED, "the connections to this backend are being closed")
+            _tell_failure(receiver, Failure.CLOSED, "the connections to this backend are being closed")
             return
         receiver.retries += 1
         self._connect(request, receiver)
@@ -408,7 +418,7 @@ class UpstreamPool:
     def _connected(self, receiver: Receiver, task: asyncio.Task[None]) -> None:
         self._connecting.discard(task)
         if task.cancelled():
-            receiver.response_failed(Failure.CONNECT, "the connections to this backend are being closed")
+            _tell_failure(receiver, Failure.CONNECT, "the connections to this backend are being closed")
 
     async def _open_and_send(self, request: bytes, receiver: Receiver) -> None:
         retirements = self._retirements
@@ -416,12 +426,12 @@ class UpstreamPool:
             async with asyncio.timeout(self.timeouts.connect):
                 upstream = await self._open()
         except TimeoutError:
-            receiver.response_failed(
-                Failure.CONNECT_TIMEOUT, f"no connection within {self.timeouts.connect:g} s"
+            _tell_failure(
+                receiver, Failure.CONNECT_TIMEOUT, f"no connection within {self.timeouts.connect:g} s"
             )
         except (OSError, UnicodeError) as error:
             # ssl.SSLError is an OSError; a host name can be no name at all.
-            receiver.response_failed(Failure.CONNECT, str(error))
+            _tell_failure(receiver, Failure.CONNECT, str(error))
         else:
             if retirements != self._retirements:
                 self._retired.add(upstream)  # it may still have reached the process of before
@@ -440,3 +450,10 @@ class UpstreamPool:
             lambda: Upstream(self), origin.host, origin.port, ssl=origin.tls, server_hostname=hostname
         )
         return upstream
+
+
+def _tell_failure(receiver: Receiver, failure: Failure, detail: str) -> None:
+    try:
+        receiver.response_failed(failure, detail)
+    except Exception as error:  # noqa: BLE001  an outermost edge, like the one in `connection_lost`
+        receiver.response_broken(error)

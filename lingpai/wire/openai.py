@@ -178,7 +178,7 @@ _USUAL: Final = INTERPRETED | {
 
 
 def clear_body(body: bytes) -> bytes:
-    """`body`, a JSON object, in which every reader finds the same fields.
+    """`body`, a JSON object that was read already, in which every reader finds the same fields.
 
     JSON parsers differ on repeated names, and Go's matches names in any case, so a body with two spellings of a field
     could pass our checks as one thing and run as another. Repeated names collapse to the last one, which is what is
@@ -187,7 +187,7 @@ def clear_body(body: bytes) -> bytes:
     Raises LingpaiError `invalid_request` for a name that is one of `INTERPRETED` but for its case, and for a body with
     more than `MAX_FIELDS` names.
     """
-    fields = read_body(body, FIELDS)
+    fields = FIELDS.decode(body)
     if not _USUAL.issuperset(fields):
         _check_names(fields)
     # No name is written longer than it came, so what has the same length is the same.

@@ -39,6 +39,11 @@ class Call:
     def resume(self):
         self.told.append("resume")
 
+    def break_off(self, error):
+        self.told.append(repr(error))
+        self.front.write(b"HTTP/1.1 500 Oops\r\ncontent-length: 0\r\n\r\n")
+        self.front.finish(keep_alive=True)
+
     def stop(self):
         self.told.append("stop")
         self.answer(b"stopped", keep_alive=False)

@@ -3,9 +3,9 @@
 import asyncio
 
 import pytest
-from upstream_harness import REQUEST, backend, echo, fetch, send, send_once, settled, until
+from upstream_harness import REQUEST, Recorder, backend, echo, fetch, send, send_once, settled, until
 
-from lingpai.lane.upstream import Failure
+from lingpai.lane.upstream import Failure, Origin, UpstreamPool
 
 # -- a good exchange
 
@@ -461,3 +461,51 @@ def test_garbage_fails_once_and_closes(run, data):
     assert (answer.failure, count) == (Failure.GARBAGE, 0)
     assert answer.calls.count("failed") == 1
     assert "finished" not in answer.calls
+
+
+# -- receivers that raise
+
+LENGTH = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
+UNTIL_CLOSE = b"HTTP/1.1 200 OK\r\n\r\nok"
+
+
+@pytest.mark.parametrize(
+    ("answer", "step"),
+    [
+        (LENGTH, "started"),
+        (LENGTH, "data"),
+        (LENGTH, "finished"),
+        (UNTIL_CLOSE, "finished"),
+        (b"no HTTP at all\r\n\r\n", "failed"),
+        (LENGTH[:-1], "failed"),
+    ],
+)
+def test_what_a_receiver_raises_comes_back_to_it_and_is_the_end(run, answer, step):
+    """Whoever waits would wait for ever: nobody else knows of the exchange any more."""
+
+    async def test():
+        async with backend(send_once(answer)) as (_, pool):
+            recorder = Recorder()
+            recorder.raises_at = step
+            pool.send(REQUEST, recorder)
+            await recorder.end()
+            await settled()
+            return recorder, pool.busy
+
+    recorder, busy = run(test())
+
+    assert recorder.calls[-2:] == [step, "broken"]
+    assert repr(recorder.error) == f"KeyError('{step}')"
+    assert (recorder.upstream, busy) == (None, 0)
+
+
+def test_what_a_receiver_raises_when_there_is_no_connection_comes_back_to_it(run, tmp_path):
+    async def test():
+        origin = Origin("", 0, socket_path=str(tmp_path / "nobody"))
+        pool = UpstreamPool(origin, loop=asyncio.get_running_loop())
+        recorder = Recorder()
+        recorder.raises_at = "failed"
+        pool.send(REQUEST, recorder)
+        return await recorder.end()
+
+    assert run(test()).calls == ["failed", "broken"]

@@ -21,17 +21,19 @@ class Recorder:
         self.body = b""
         self.failure = None
         self.calls = []
+        self.raises_at = None
+        self.error = None
         self.has_started = asyncio.Event()
         self.has_data = asyncio.Event()
         self.has_ended = asyncio.Event()
 
     def response_started(self, status, headers):
-        self.calls.append("started")
+        self._note("started")
         self.status, self.headers = status, headers
         self.has_started.set()
 
     def response_data(self, data):
-        self.calls.append("data")
+        self._note("data")
         self.body += data
         self.has_data.set()
 
@@ -39,13 +41,23 @@ class Recorder:
         self.calls.append("quiet")
 
     def response_finished(self):
-        self.calls.append("finished")
+        self._note("finished")
         self.has_ended.set()
 
     def response_failed(self, failure, detail):
-        self.calls.append("failed")
+        self._note("failed")
         self.failure = failure
         self.has_ended.set()
+
+    def response_broken(self, error):
+        self.calls.append("broken")
+        self.error = error
+        self.has_ended.set()
+
+    def _note(self, step):
+        self.calls.append(step)
+        if step == self.raises_at:
+            raise KeyError(step)
 
     async def end(self):
         await self.has_ended.wait()
