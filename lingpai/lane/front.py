@@ -21,9 +21,16 @@ from typing import Any, ClassVar, Final
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from lingpai.lane.calls import Call, Calls
+from lingpai.lane.calls import Call, Calls, Headers
 from lingpai.lane.doorman import MOST_LINGERING, Bounds, Doorman, is_shared
-from lingpai.lane.heads import MAX_HEAD_BYTES, MAX_HEADERS, has_path, problem_with_head, without_upgrade
+from lingpai.lane.heads import (
+    MAX_HEAD_BYTES,
+    MAX_HEADERS,
+    KnownHead,
+    has_path,
+    problem_with_head,
+    without_upgrade,
+)
 
 log = logging.getLogger("lingpai.lane")
 
@@ -47,6 +54,7 @@ MAX_APP_BODY_BYTES: Final = 1024 * 1024
 MAX_PIPELINED: Final = 16
 """How many requests for the ASGI application may wait behind the one that is being answered."""
 
+_UNUSUAL: Final = frozenset({b"connection", b"expect", b"transfer-encoding", b"upgrade"})
 _APP_BODY_TOO_LARGE: Final = (413, f"The body is over {MAX_APP_BODY_BYTES} bytes. Send less.")
 
 
@@ -61,6 +69,12 @@ class Front(HttpToolsProtocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.call: Call | None = None
+        self._called: dict[bytes, bytes] = {}
+        """The headers of the call that has just begun."""
+        self._known_head = KnownHead()
+        self._known_headers: Headers = []
+        self._known_fields: dict[bytes, bytes] = {}
+        """Of the last request, if its head is known."""
         self.has_been_active = True
         self.idle_since = 0.0
         self.caller_address = ""
@@ -105,10 +119,13 @@ class Front(HttpToolsProtocol):
         self.has_been_active = True
         if self.timeout_keep_alive_task is not None:
             self._unset_keepalive_if_required()
+        is_first = not (self._is_incomplete or self.call is not None or self._is_held or self.pipeline)
+        if is_first and self._known_fields and self._is_taken_as_known(data):
+            return
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserCallbackError as error:
-            self._break_off(error)
+            self._break_off(error.__context__)
             return
         except httptools.HttpParserError:
             self.send_400_response("This is not an HTTP request.")
@@ -116,6 +133,8 @@ class Front(HttpToolsProtocol):
         except httptools.HttpParserUpgrade as upgrade:
             self._ignore_upgrade(data[upgrade.args[0] :])
             return
+        if is_first:
+            self._learn(data)
         if self._is_incomplete:
             self._body_bytes += len(data)
             self._head_bytes = 0 if self._has_read_body else self._head_bytes + len(data)
@@ -157,6 +176,7 @@ class Front(HttpToolsProtocol):
         self.url = b""
         if self._deaf:
             return
+        self._known_fields = {}  # what the parser and uvicorn hold is of this request from now on
         self.headers = []
         self.expect_100_continue = False
         self._in_head = self._is_incomplete = True
@@ -206,6 +226,7 @@ class Front(HttpToolsProtocol):
         if is_post:
             call = self.calls.open(self, self.url, headers, fields)
             if call is not None:
+                self._called = fields
                 if not self._deaf:
                     self._begin(call)
                 return
@@ -232,6 +253,42 @@ class Front(HttpToolsProtocol):
             self.call.body_complete()
         else:
             super().on_message_complete()
+
+    # -- whole calls with a known head
+
+    def _is_taken_as_known(self, data: bytes) -> bool:
+        """Whether `data` is one more call like the last one, and so was told of as the parser would."""
+        body = self._known_head.body_of(data)
+        is_application_busy = self.cycle is not None and not self.cycle.response_complete
+        if not body or is_application_busy:
+            return False
+        headers, fields = self._known_headers, self._known_fields
+        length = b"%d" % len(body)
+        if fields[b"content-length"] != length:
+            headers = [(name, length if name == b"content-length" else value) for name, value in headers]
+            fields = {**fields, b"content-length": length}
+        try:
+            call = self.calls.open(self, self.url, headers, fields)
+            if call is not None and not self._deaf:
+                self.call = call
+                call.body_part(body)
+                call.body_complete()
+        except Exception as error:  # noqa: BLE001  as the parser catches what is raised elsewhere
+            self._break_off(error)
+        return True
+
+    def _learn(self, data: bytes) -> None:
+        """Know the head of a call again that has come as a whole, if nothing in it wants a closer look."""
+        fields, self._called = self._called, {}
+        if (
+            fields
+            and not self._deaf
+            and _UNUSUAL.isdisjoint(fields)
+            and len(fields) == len(self.headers)
+            and self.parser.get_http_version() == "1.1"
+            and self._known_head.learn(data)
+        ):
+            self._known_headers, self._known_fields = self.headers, fields
 
     # -- what a call may do
 
@@ -450,13 +507,13 @@ class Front(HttpToolsProtocol):
         self.parser = httptools.HttpRequestParser(self)
         self.data_received(head + rest)
 
-    def _break_off(self, error: httptools.HttpParserCallbackError) -> None:
-        """Something was raised in one of our own methods, which the parser called: a fault of ours, not the caller's."""
+    def _break_off(self, error: BaseException | None) -> None:
+        """Something was raised in one of our own methods: a fault of ours, not the caller's."""
         if self.call is not None:
             self._deaf = True  # nobody knows how much of the request there is still to come
-            self.call.break_off(error.__context__)
+            self.call.break_off(error)
             return
-        log.error("a request from %s could not be handled", self.caller_address, exc_info=error.__context__)
+        log.error("a request from %s could not be handled", self.caller_address, exc_info=error)
         self._refuse_head(
             500, "Something went wrong inside Lingpai. The operator finds the cause in the log."
         )

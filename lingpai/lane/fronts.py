@@ -19,6 +19,9 @@ class CountingFront(Front):
         super().__init__(*args, **kwargs)
         self._is_counted = False
 
+    def _learn(self, data: bytes) -> None:
+        """Know no head: each is to be counted."""
+
     def on_headers_complete(self) -> None:
         if self.call is None and not self._deaf and self.calls.claims(self.url):
             self._is_counted = self.doorman.begin_call(self.caller_address)

@@ -17,6 +17,8 @@ from typing import Any, Final, Protocol
 
 import httptools
 
+from lingpai.lane.heads import KnownHead
+
 QUIET_S: Final = 15.0
 """How long an answer is silent before its receiver is told, so that it can show signs of life."""
 
@@ -102,8 +104,9 @@ class Upstream(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_has_read_body", "_headers", "_is_paused", "_is_retryable", "_is_spoiled", "_overhead_bytes", "_parser", "_quiet_at", "_request", "_status",
-        "deadline", "has_answered", "has_progressed", "pool", "receiver", "transport",
+        "_has_read_body", "_headers", "_is_paused", "_is_retryable", "_is_spoiled", "_known_head", "_known_headers",
+        "_known_status", "_overhead_bytes", "_parser", "_quiet_at", "_request", "_status", "deadline", "has_answered",
+        "has_progressed", "pool", "receiver", "transport",
     )  # fmt: skip
 
     def __init__(self, pool: "UpstreamPool") -> None:
@@ -121,6 +124,9 @@ class Upstream(asyncio.Protocol):
         self._has_read_body = False
         self._overhead_bytes = 0
         self._parser: Any = httptools.HttpResponseParser(self)
+        self._known_head = KnownHead()
+        self._known_status = 0
+        self._known_headers: dict[bytes, bytes] = {}
         self._status = 0
         self._headers: dict[bytes, bytes] = {}
 
@@ -165,7 +171,11 @@ class Upstream(asyncio.Protocol):
             self._is_spoiled = True  # unasked-for bytes: whatever comes next could be taken for an answer
             self.transport.abort()
             return
+        is_first = not self.has_answered
         self.has_answered = self.has_progressed = True
+        if is_first and (body := self._known_head.body_of(data)):
+            self._take_known(receiver, body)
+            return
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
@@ -176,6 +186,8 @@ class Upstream(asyncio.Protocol):
             self.transport.abort()
             return
         if self.receiver is None:
+            if is_first:
+                self._learn(data)
             self._rest()
         elif self._has_read_body:
             self._has_read_body = False
@@ -235,6 +247,36 @@ class Upstream(asyncio.Protocol):
     def on_message_complete(self) -> None:
         if self._status:
             self._finish(may_keep_alive=self._parser.should_keep_alive())
+
+    # -- whole answers with a known head
+
+    def _take_known(self, receiver: Receiver, body: bytes) -> None:
+        """Tell of a whole answer what the parser would."""
+        length = b"%d" % len(body)
+        if self._known_headers[b"content-length"] != length:
+            self._known_headers = {**self._known_headers, b"content-length": length}
+        self._status, self._headers = self._known_status, self._known_headers
+        try:
+            receiver.response_started(self._status, self._headers)
+            if self.receiver is not None:
+                receiver.response_data(body)
+            self._finish(may_keep_alive=True)
+        except Exception as error:  # noqa: BLE001  as the parser catches what is raised elsewhere
+            self._break(receiver, error)
+            self.transport.abort()
+        self._rest()
+
+    def _learn(self, answer: bytes) -> None:
+        """Know the head of an answer again that has come as a whole and left the connection as it was."""
+        status = self._parser.get_status_code()
+        if (
+            not self.transport.is_closing()
+            and status not in (204, 304)
+            and b"transfer-encoding" not in self._headers
+            and answer.startswith(b"HTTP/1.1 %d " % status)
+            and self._known_head.learn(answer)
+        ):
+            self._known_status, self._known_headers = status, self._headers
 
     # -- ends
 
