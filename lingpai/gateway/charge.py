@@ -51,6 +51,7 @@ def _take_more(exchange: "Exchange", used: Amounts) -> Amounts:
             model.backend.name,
             "used more tokens than it was told to",
             f"{used.tokens} of {exchange.reserved.tokens}, model {model.id}",
+            exchange.request_id,
         )
     limits = exchange.limits
     assert limits is not None  # noqa: S101  `charge` has looked, for the reader of types
@@ -60,6 +61,7 @@ def _take_more(exchange: "Exchange", used: Amounts) -> Amounts:
         gateway.complaints.about(
             model.backend.name,
             "used more than the limits of a call had left",
-            f"{used.tokens} tokens, charged {taken.tokens}, call {exchange.request_id.decode()}, model {model.id}",
+            f"{used.tokens} tokens, charged {taken.tokens}, model {model.id}",
+            exchange.request_id,
         )
     return taken

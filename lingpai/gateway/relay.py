@@ -176,7 +176,7 @@ def _unary_finished(exchange: "Exchange") -> None:
         AttributeError,
         RecursionError,
     ) as error:
-        log.warning("backend %s: answer cannot be read: %s", exchange.model.backend.name, error)
+        _complain(exchange, "answered with something that cannot be read", str(error))
         _backend_fault(exchange, "backend_error", "answered with something that is not what it should be")
         return
     if exchange.usage is None:
@@ -192,9 +192,7 @@ def _relay_error(exchange: "Exchange", body: bytes) -> None:
         settle.answer_error(exchange, exchange.status, body, headers)  # our own worker speaks our own errors
         return
     if exchange.status >= 500 or exchange.status < 400:
-        log.warning(
-            "backend %s: status %d (call %s)", backend.name, exchange.status, exchange.request_id.decode()
-        )
+        _complain(exchange, f"answered with status {exchange.status}", f"{len(body)} bytes")
         # A backend's text may repeat the prompt, or the key it was called with: only for those who ask for it.
         log.debug("backend %s: %r", backend.name, body[:500])
     status, body, headers = backend_error.translate(
@@ -249,10 +247,14 @@ def failed(exchange: "Exchange", failure: Failure, detail: str) -> None:
     """Tell the caller that the backend failed: as an error answer, or as the last event of a stream."""
     if exchange.is_over:
         return
-    log.warning("backend %s %s: %s", exchange.model.backend.name, failure.value, detail)
+    _complain(exchange, failure.value, detail)
     if _CODES[failure] == "backend_unavailable":
         exchange.gateway.on_unreachable(exchange.model.backend)
     _backend_fault(exchange, _CODES[failure], failure.value)
+
+
+def _complain(exchange: "Exchange", what: str, detail: str) -> None:
+    exchange.gateway.complaints.about(exchange.model.backend.name, what, detail, exchange.request_id)
 
 
 def _backend_fault(exchange: "Exchange", code: str, what: str) -> None:

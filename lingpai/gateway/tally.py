@@ -35,7 +35,9 @@ def believe(exchange: "Exchange", reported: Usage | None) -> Usage | None:
         return None
     backend = exchange.model.backend
     if not is_credible(reported):
-        exchange.gateway.complaints.about(backend.name, "reports a usage that cannot be", _counts(reported))
+        exchange.gateway.complaints.about(
+            backend.name, "reports a usage that cannot be", _counts(reported), exchange.request_id
+        )
         return None
     if (
         not (reported.prompt_tokens or reported.completion_tokens)
