@@ -1,6 +1,5 @@
 """Step 5: to the backend and back, unary or as a stream."""
 
-import logging
 import re
 from functools import partial
 from typing import TYPE_CHECKING
@@ -17,8 +16,6 @@ from lingpai.wire.usage import MAX_TOKENS, answer_usage
 
 if TYPE_CHECKING:
     from lingpai.gateway.exchange import Exchange
-
-log = logging.getLogger("lingpai.gateway")
 
 _PING = b": ping\n\n"
 _FRAMING = (b"content-length", b"transfer-encoding")
@@ -192,9 +189,8 @@ def _relay_error(exchange: "Exchange", body: bytes) -> None:
         settle.answer_error(exchange, exchange.status, body, headers)  # our own worker speaks our own errors
         return
     if exchange.status >= 500 or exchange.status < 400:
+        # Not what it said: that may repeat the prompt, or the key it was called with.
         _complain(exchange, f"answered with status {exchange.status}", f"{len(body)} bytes")
-        # A backend's text may repeat the prompt, or the key it was called with: only for those who ask for it.
-        log.debug("backend %s: %r", backend.name, body[:500])
     status, body, headers = backend_error.translate(
         exchange.status, body, retry_after=exchange.retry_after, backend=backend.name
     )

@@ -113,3 +113,14 @@ def test_call_that_takes_more_than_the_limits_had_is_named(limited, answer, capl
     answer(call, {**GOOD, "usage": {"prompt_tokens": 10, "completion_tokens": 5000}})
 
     assert {logs._request_id(record) for record in caplog.records} == {call.request_id.decode()}
+
+
+@pytest.mark.parametrize("status", [302, 500, 503])
+def test_what_a_failing_backend_says_is_not_logged_at_any_level(served, front, answer, caplog, status):
+    """It may repeat the prompt, or the key that it was called with."""
+    caplog.set_level(logging.DEBUG, "lingpai")
+
+    answer(served.call(front=front), b"you said prompt-canary-77aa with sk-provider-canary", status=status)
+
+    assert "canary" not in caplog.text
+    assert f"status {status} (51 bytes)" in caplog.text
