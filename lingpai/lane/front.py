@@ -116,7 +116,6 @@ class Front(HttpToolsProtocol):
         if self._deaf:
             return
         self._piece_bytes = len(data)
-        self.has_been_active = True
         if self.timeout_keep_alive_task is not None:
             self._unset_keepalive_if_required()
         is_first = not (self._is_incomplete or self.call is not None or self._is_held or self.pipeline)
@@ -177,6 +176,8 @@ class Front(HttpToolsProtocol):
         if self._deaf:
             return
         self._known_fields = {}  # what the parser and uvicorn hold is of this request from now on
+        # Not for any data: blank lines before a request are skipped, and mean nothing.
+        self.has_been_active = True
         self.headers = []
         self.expect_100_continue = False
         self._in_head = self._is_incomplete = True
@@ -262,6 +263,7 @@ class Front(HttpToolsProtocol):
         is_application_busy = self.cycle is not None and not self.cycle.response_complete
         if not body or is_application_busy:
             return False
+        self.has_been_active = True
         headers, fields = self._known_headers, self._known_fields
         length = b"%d" % len(body)
         if fields[b"content-length"] != length:
@@ -357,6 +359,7 @@ class Front(HttpToolsProtocol):
         cycle = self.cycle
         is_unread = self._is_incomplete and not self._in_head and not self.pipeline
         super().on_response_complete()
+        self.has_been_active = True
         if cycle.scope["state"].get("is_offence"):
             self.slow_down()
             if is_unread and not self.transport.is_closing():

@@ -217,6 +217,62 @@ def test_every_request_starts_the_time_anew(run, lane):
     assert run(test()) == [False, False, False, False, True]
 
 
+@pytest.mark.parametrize("blank", [b"\r\n", b"\n", b"\r\n" * 500], ids=["CRLF", "LF", "many"])
+@pytest.mark.parametrize("first", [b"", post(), get()], ids=["fresh", "call", "asgi"])
+def test_blank_lines_do_not_keep_an_idle_connection_open(run, lane, first, blank):
+    """Servers skip blank lines before a request (RFC 9112, section 2.2), but they are none."""
+
+    async def test():
+        async with lane() as running:
+            caller = await running.caller()
+            if first:
+                await caller.send(first)
+                await caller.answer()
+            else:
+                await settled()
+            front = front_of(running)
+            seen = []
+            for time in (100, 105, 110, 111):
+                seen += await watched(front, time)
+                await caller.send(blank)
+                await asyncio.sleep(0.005)
+            return seen
+
+    assert run(test()) == [False, False, False, True]
+
+
+def test_blank_lines_do_not_save_a_connection_from_making_room(run, lane):
+    async def test():
+        async with lane() as running:
+            caller = await running.caller()
+            await caller.send(post())
+            await caller.answer()
+            front = front_of(running)
+            await watched(front, 100)
+            await caller.send(b"\r\n")
+            await settled()
+            return front.idle_time()
+
+    assert run(test()) == 100
+
+
+@pytest.mark.parametrize("path", [b"/call", b"/asgi"])
+def test_time_that_a_body_takes_is_not_idle_time(run, lane, path):
+    async def test():
+        async with lane() as running:
+            caller = await running.caller()
+            await caller.send(post(path, b"x" * 100_000)[:-100_000])
+            seen = []
+            for time in (100, 106, 112, 118, 124):
+                await caller.send(b"x" * 20_000)
+                await settled()
+                seen += await watched(front_of(running), time)
+            await caller.answer()
+            return seen + await watched(front_of(running), 130, 134.1)
+
+    assert run(test()) == [False] * 6 + [True]
+
+
 @pytest.mark.parametrize("request_", [post(b"/call/wait"), get(b"/slow")])
 def test_busy_connection_is_not_idle(run, lane, request_):
     """A model may think for many minutes."""
