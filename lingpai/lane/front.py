@@ -16,6 +16,7 @@ backend must not work for nobody.
 
 import asyncio
 import logging
+from functools import partial
 from typing import Any, ClassVar, Final
 
 import httptools
@@ -354,17 +355,6 @@ class Front(HttpToolsProtocol):
         else:
             super().shutdown()
 
-    def on_response_complete(self) -> None:
-        """The application has answered. `scope["state"]["is_offence"]` is its way to ask for `slow_down`."""
-        cycle = self.cycle
-        is_unread = self._is_incomplete and not self._in_head and not self.pipeline
-        super().on_response_complete()
-        self.has_been_active = True
-        if cycle.scope["state"].get("is_offence"):
-            self.slow_down()
-            if is_unread and not self.transport.is_closing():
-                self.finish_and_linger()
-
     def has_unfinished_answer(self) -> bool:
         """Whether something of an answer is still to come, or to be sent."""
         is_sending = self.transport is not None and self.transport.get_write_buffer_size() > 0
@@ -477,6 +467,22 @@ class Front(HttpToolsProtocol):
         self.url, self.expect_100_continue, self.headers = url, expect, headers
         self.scope["headers"] = headers
         super().on_headers_complete()
+        self.cycle.on_response = partial(self._app_answered, self.scope["state"])
+
+    def _app_answered(self, state: dict[str, Any]) -> None:
+        """The application has answered. ``state["is_offence"]`` is its way to ask for `slow_down`.
+
+        `state` is that of the request which was answered; others may wait in line behind it.
+        """
+        is_unread = self._is_incomplete and not self._in_head and not self.pipeline
+        self.on_response_complete()
+        self.has_been_active = True
+        if self._is_held and not self.transport.is_closing():
+            self.flow.pause_reading()  # uvicorn reads on after each answer
+        if state.get("is_offence"):
+            self.slow_down()
+            if is_unread and not self.transport.is_closing():
+                self.finish_and_linger()
 
     def _stop_serving(self) -> None:
         """Serve no further request: close once the answers that are under way have been sent."""

@@ -399,6 +399,48 @@ def test_application_can_name_an_offence(run, lane, monkeypatch):
     assert run(test()) == (True, 200, False)
 
 
+@pytest.mark.parametrize(
+    ("requests", "offences"),
+    [
+        (get(b"/offence") * 5, 5),
+        (get(b"/offence") + get() * 3, 1),
+        (get() + get(b"/offence") + get(), 1),
+        (get() * 4, 0),
+    ],
+    ids=["all", "first", "middle", "none"],
+)
+def test_offences_count_in_whatever_place_of_the_line_they_stand(run, lane, requests, offences):
+    async def test():
+        async with lane() as running:
+            caller = await running.caller()
+            await caller.send(requests)
+            for _ in range(requests.count(b"GET")):
+                await caller.answer()
+            await settled()
+            (front,) = running.server.fronts
+            return front._offences
+
+    assert run(test()) == offences
+
+
+def test_answers_behind_an_offence_do_not_end_its_pause(run, lane, monkeypatch):
+    monkeypatch.setattr(front_module, "FREE_OFFENCES", 0)
+
+    async def test():
+        async with lane() as running:
+            caller = await running.caller()
+            await caller.send(get(b"/offence") + get() * 2)
+            for _ in range(3):
+                await caller.answer()
+            (front,) = running.server.fronts
+            await caller.send(get())
+            await settled()
+            served = len(running.app.scopes)
+            return served, front.flow.read_paused, (await caller.answer())[0], front.flow.read_paused
+
+    assert run(test()) == (3, True, 200, False)
+
+
 # -- file descriptors
 
 
