@@ -6,6 +6,7 @@ its own shutdown, and end the process before the journal is closed.
 
 import asyncio
 import contextlib
+import logging
 import os
 import resource
 import socket
@@ -14,10 +15,12 @@ from typing import Any, Final
 import uvicorn
 from uvicorn._types import ASGI3Application
 
-from lingpai.lane.calls import Calls
+from lingpai.lane.calls import Call, Calls
 from lingpai.lane.doorman import Bounds, Doorman
 from lingpai.lane.front import Front
 from lingpai.lane.fronts import front_protocol, watch_fronts
+
+log = logging.getLogger("lingpai.lane")
 
 BACKLOG: Final = 4096
 PEER_TIMEOUT_S: Final = 60
@@ -99,7 +102,7 @@ class LaneServer:
         await self._server.shutdown()
         for front in self.fronts:
             if front.call is not None:
-                front.call.stop()
+                _stop(front.call)
         await self._last_events()
 
     async def _last_events(self) -> None:
@@ -139,6 +142,13 @@ class LaneServer:
             )
         finally:
             os.umask(before)
+
+
+def _stop(call: Call) -> None:
+    try:
+        call.stop()
+    except Exception:  # an outermost edge: the others still wait for their last events
+        log.exception("a call could not be stopped in an orderly way")
 
 
 def most_connections(wanted: int, descriptors: int) -> int:

@@ -101,6 +101,25 @@ def test_draining_waits_for_last_events_that_take_their_time(run, lane):
     assert run(test()) == ((200, b"late"), None)
 
 
+def test_call_that_cannot_be_stopped_takes_no_last_event_from_others(run, lane, caplog):
+    async def test():
+        async with lane() as running:
+            callers = [await running.caller() for _ in range(3)]
+            for number, caller in enumerate(callers):
+                await caller.send(post(b"/call/wait"))
+                await (await running.call(number)).complete.wait()
+            for call in running.calls.opened[
+                :2
+            ]:  # in whatever order they are stopped, one is before the good one
+                call.stop = None
+            await running.server.drain()
+            return await callers[2].answer()
+
+    assert run(test()) == (200, b"stopped")
+    told = [record.message for record in caplog.records if record.name == "lingpai.lane"]
+    assert told == ["a call could not be stopped in an orderly way"] * 2
+
+
 def test_draining_closes_half_sent_heads_at_once(run, lane):
     """Slow connections do not hold the stop up."""
 
