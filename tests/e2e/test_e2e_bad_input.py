@@ -7,7 +7,7 @@ import time
 import pytest
 
 from tests.e2e.lingpai_server import LingpaiServer
-from tests.e2e.raw_http import RawAnswer, RawConnection, chat, exchange, get, post, post_bytes
+from tests.e2e.raw_http import RawAnswer, RawConnection, chat, exchange, get, get_bytes, post, post_bytes
 
 CHAT = "/v1/chat/completions"
 GOOD = {
@@ -469,6 +469,25 @@ def test_101_headers(relay, keys, name):
 
 
 @pytest.mark.parametrize("method", ["POST", "GET"])
+def test_5000_headers(relay, keys, method):
+    """5000 short headers are a 431, in one piece or line by line, for model calls and for everything else."""
+    lines = tuple(f"x-{n}: y" for n in range(5000))
+    if method == "POST":
+        request = post_bytes(CHAT, GOOD[CHAT], key=keys["relay"], headers=lines)
+    else:
+        request = get_bytes("/v1/models", key=keys["relay"], headers=lines)
+
+    with RawConnection(relay.port) as whole, RawConnection(relay.port) as pieces:
+        whole.send(request)
+        for start in range(0, len(request), 5000):
+            pieces.send(request[start : start + 5000])
+        answers = [whole.read_answer(), pieces.read_answer()]
+
+    for answer in answers:
+        assert_refused(answer, 431)
+
+
+@pytest.mark.parametrize("method", ["POST", "GET"])
 @pytest.mark.parametrize("where", ["one header", "many lines", "address"])
 def test_200_kb_of_headers(relay, keys, method, where):
     """A header block of 200 kB is a 431, for model calls and for everything else."""
@@ -524,9 +543,13 @@ MALFORMED = {
     "length with plus": _REQUEST + b"host: a\r\ncontent-length: +2\r\n\r\n{}",
     "length overflows": _REQUEST + b"host: a\r\ncontent-length: 99999999999999999999999\r\n\r\n{}",
     "length in hex": _REQUEST + b"host: a\r\ncontent-length: 0x2\r\n\r\n{}",
+    "length as a list": _REQUEST + b"host: a\r\ncontent-length: 1, 1\r\n\r\n{",
     "unknown coding": _REQUEST + b"host: a\r\ntransfer-encoding: rot13\r\n\r\n{}",
     "bad chunk size": _REQUEST + b"host: a\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n{}\r\n0\r\n\r\n",
     "chunk size overflows": _REQUEST + b"host: a\r\ntransfer-encoding: chunked\r\n\r\nfffffffffffffffff\r\n{}\r\n0\r\n\r\n",
+    "LF in a chunk extension": _REQUEST + b"host: a\r\ntransfer-encoding: chunked\r\n\r\n2;a\nb\r\n{}\r\n0\r\n\r\n",
+    "LF in a quoted chunk extension": _REQUEST + b'host: a\r\ntransfer-encoding: chunked\r\n\r\n2;a="\n"\r\n{}\r\n0\r\n\r\n',
+    "LF behind a chunk size": _REQUEST + b"host: a\r\ntransfer-encoding: chunked\r\n\r\n2\n{}\r\n0\r\n\r\n",
     "obs-fold": _REQUEST + b"host: a\r\nx: a\r\n b\r\n" + _BODY,
     "blank before colon": _REQUEST + b"host : a\r\n" + _BODY,
     "bare LF": (_REQUEST + b"host: a\r\n" + _BODY).replace(b"\r\n", b"\n"),
