@@ -32,6 +32,7 @@ from lingpai.lane.heads import (
     problem_with_head,
     without_upgrade,
 )
+from lingpai.lane.kernel import unacknowledged_bytes
 
 log = logging.getLogger("lingpai.lane")
 
@@ -99,6 +100,8 @@ class Front(HttpToolsProtocol):
         self._has_read_body = False
         self.unsent_bytes = 0
         """How much a caller who does not read leaves in our memory."""
+        self._untaken_bytes = 0
+        """The same and what is in the kernel's, at most since `_stuck_since`; 0 when nothing waits."""
         self._stuck_since = 0.0
 
     # -- what the transport tells us
@@ -161,6 +164,7 @@ class Front(HttpToolsProtocol):
     def resume_writing(self) -> None:
         super().resume_writing()
         self._is_held = False
+        self._untaken_bytes = 0  # much was taken; what is written from now on has time of its own
         if not self.transport.is_closing():
             self.flow.resume_reading()
         if self.call is not None:
@@ -410,17 +414,22 @@ class Front(HttpToolsProtocol):
 
     def _watch_writing(self, now: float) -> None:
         """Drop a caller who does not read, or hardly: neither an answer nor an orderly close would ever get through."""
-        before, unsent = self.unsent_bytes, self._unsent()
-        if not unsent or not before or before - unsent >= MIN_READ_BYTES:
-            self.unsent_bytes, self._stuck_since = unsent, now
+        self.unsent_bytes = self._unsent()
+        before, untaken = self._untaken_bytes, self._untaken()
+        if not untaken or not before or before - untaken >= MIN_READ_BYTES:
+            self._untaken_bytes, self._stuck_since = untaken, now
             return
-        self.unsent_bytes = max(before, unsent)
+        self._untaken_bytes = max(before, untaken)
         if now - self._stuck_since > WRITE_TIMEOUT_S:
             self.transport.abort()
 
     def _unsent(self) -> int:
         is_waiting = self.flow.write_paused or self.transport.is_closing()
         return self.transport.get_write_buffer_size() if is_waiting else 0
+
+    def _untaken(self) -> int:
+        """What waits here and in the kernel, which takes megabytes at once and then, for long, nothing."""
+        return self.unsent_bytes and self.unsent_bytes + unacknowledged_bytes(self.transport)
 
     def _listen_again(self) -> None:
         self._is_held = self.flow.write_paused

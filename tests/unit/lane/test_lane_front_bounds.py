@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import os
+import socket
 
 import pytest
 from front_harness import get, post, settled
@@ -9,6 +11,10 @@ from front_harness import get, post, settled
 from lingpai.lane import front as front_module
 from lingpai.lane.front import MAX_PIPELINED, Front
 from lingpai.lane.heads import MAX_HEAD_BYTES, MAX_HEADERS
+from lingpai.lane.kernel import unacknowledged_bytes
+
+LARGEST_SEGMENT = 65536
+"""Of the loopback interface."""
 
 # -- heads
 
@@ -441,6 +447,10 @@ async def blocked(running, *, closing):
     """The front of a call whose caller does not read."""
     caller = await running.caller()
     caller.writer.transport.pause_reading()
+    # A larger buffer is opened again only when much of it is free.
+    caller.writer.get_extra_info("socket").setsockopt(
+        socket.SOL_SOCKET, socket.SO_RCVBUF, 2 * LARGEST_SEGMENT
+    )
     await caller.send(post(b"/call/wait"))
     call = await running.call()
     await call.complete.wait()
@@ -449,8 +459,17 @@ async def blocked(running, *, closing):
         await asyncio.sleep(0.001)
     if closing:
         call.answer(b"", keep_alive=False)
-    await settled()
+    await all_is_full(call.front.transport)
     return caller, call
+
+
+async def all_is_full(transport):
+    """Returns when the kernels have moved what they can: TCP tries a full window again after a while."""
+    before, since = 0, 0
+    while since < 6:
+        await asyncio.sleep(0.05)
+        left = unacknowledged_bytes(transport)
+        before, since = left, since + 1 if left == before else 0
 
 
 @pytest.mark.parametrize("closing", [False, True])
@@ -482,7 +501,7 @@ def test_caller_who_reads_a_few_bytes_now_and_then_is_dropped(run, lane, monkeyp
             size = front.transport.get_write_buffer_size()
             counts = []
             for number, time in enumerate((100, 102, 104, 105.1)):
-                monkeypatch.setattr(type(front), "_unsent", lambda _, left=size - 1000 * number: left)
+                monkeypatch.setattr(type(front), "_untaken", lambda _, left=size - 1000 * number: left)
                 for each in running.server.fronts:
                     each.watch(time, 600)
                 await settled()
@@ -506,6 +525,55 @@ def test_caller_who_reads_slowly_is_not_dropped(run, lane, monkeypatch):
                 seen += await watched(front, time)
                 await caller.reader.readexactly(4_000_000)
                 await settled()
+            return seen, front.flow.write_paused
+
+    assert run(test()) == ([False] * 4, True)
+
+
+def test_what_a_caller_takes_from_the_kernel_counts_as_read(run, lane, monkeypatch):
+    """The kernel has megabytes to hand out before it takes any more from us."""
+    monkeypatch.setattr(front_module, "WRITE_TIMEOUT_S", 5.0)
+
+    async def test():
+        async with lane() as running:
+            caller, call = await blocked(running, closing=False)
+            connection = caller.writer.get_extra_info("socket")
+            unsent, seen = call.front.transport.get_write_buffer_size(), []
+            for time in (100, 104, 108, 112):
+                seen += await watched(call.front, time)
+                taken = 0
+                while taken < 2 * LARGEST_SEGMENT:  # of less the kernel does not tell the other side
+                    with contextlib.suppress(BlockingIOError):
+                        taken += len(os.read(connection.fileno(), 10_000))
+                await all_is_full(call.front.transport)
+            return seen, call.front.transport.get_write_buffer_size() == unsent
+
+    assert run(test()) == ([False] * 4, True)
+
+
+def test_caller_who_keeps_up_with_an_endless_answer_is_not_dropped(run, lane, monkeypatch):
+    """As much is written as is taken, so as much waits at each look."""
+    monkeypatch.setattr(front_module, "WRITE_TIMEOUT_S", 5.0)
+
+    async def test():
+        async with lane() as running:
+            caller, call = await blocked(running, closing=False)
+            front = call.front
+
+            async def write_on():
+                while True:
+                    while not front.flow.write_paused and not front.transport.is_closing():
+                        front.write(b"x" * 10_000)
+                    await asyncio.sleep(0.001)
+
+            writing = asyncio.create_task(write_on())
+            caller.writer.transport.resume_reading()  # the stream reader pauses by itself from here on
+            seen = []
+            for time in (100, 104, 108, 112):
+                seen += await watched(front, time)
+                await caller.reader.readexactly(5_000_000)
+                await settled()
+            writing.cancel()
             return seen, front.flow.write_paused
 
     assert run(test()) == ([False] * 4, True)
