@@ -45,11 +45,13 @@ class LingpaiServer:
 
     def __init__(
         self, folder: Path, *targets: str, config: str | None = None, environment: Mapping[str, str] | None = None,
-        arguments: tuple[str, ...] = (), data: Path | None = None,
+        arguments: tuple[str, ...] = (), data: Path | None = None, under: tuple[str, ...] = (),
     ) -> None:  # fmt: skip
+        """`under` is a command that runs the server, such as prlimit(1)."""
         self.folder = folder
         self.targets = targets
         self.arguments = arguments
+        self.under = under
         self.data = data or folder / "data"
         self.environment = clean_environment(environment)
         self.key = ""
@@ -88,7 +90,7 @@ class LingpaiServer:
         with out_path.open("ab") as out, (self.folder / "stderr.txt").open("ab") as err:
             self.process = subprocess.Popen(
                 [
-                    sys.executable, "-m", "lingpai.cli", "serve", *self.targets,
+                    *self.under, sys.executable, "-m", "lingpai.cli", "serve", *self.targets,
                     "--data", str(self.data), *self._port_arguments(), *self.arguments,
                 ],
                 cwd=self.folder, env=self.environment, stdout=out, stderr=err, stdin=subprocess.DEVNULL,
