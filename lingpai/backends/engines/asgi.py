@@ -1,7 +1,8 @@
 """The worker's HTTP side: one small ASGI application, no framework.
 
 It reads a request, finds the endpoint, and watches the connection while the endpoint works: when the caller leaves,
-the call is cancelled. Whatever goes wrong is answered in OpenAI's shape; tracebacks go to standard error only.
+the call is cancelled. Whatever goes wrong is answered in OpenAI's shape; tracebacks go to standard error only, without
+what callers sent.
 """
 
 import asyncio
@@ -74,9 +75,8 @@ class WorkerApp:
         except InputError as error:
             await reply.error(LingpaiError("invalid_request", error.message, error.param))
         except ModelCodeError as error:
-            cause = error.__cause__ or error
-            self._report(scope, _shared(cause) if error.is_repeated else authors_traceback(cause))
-            await reply.error(_model_error(type(cause).__name__))
+            self._report(scope, self._account(error, scope, body))
+            await reply.error(_model_error(type(error.__cause__ or error).__name__))
         except ResultError as error:
             self._report(scope, f"it {error}")
             await reply.error(_model_error())
@@ -98,6 +98,15 @@ class WorkerApp:
             raise LingpaiError("method_not_allowed", f"Use POST for {path}.", headers={"allow": "POST"})
         begin_request()
         await endpoint(read_request(body, scope["headers"], self._models), reply)
+
+    def _account(self, error: ModelCodeError, scope: Mapping[str, Any], body: bytes) -> str:
+        """What failed, without what callers sent: that is nobody's business who reads the log."""
+        cause = error.__cause__ or error
+        # Read anew, because the author's code may have changed what it was given.
+        sent = [read_request(body, scope["headers"], self._models).fields, list(error.payloads)]
+        if error.is_repeated:
+            return f"its batch failed, as told above: {reason(cause, sent=sent)}"
+        return authors_traceback(cause, sent=sent)
 
     def _report(self, scope: Mapping[str, Any], what: str) -> None:
         # Not through logging, which is the author's to set up. The supervisor reads the level, and takes indented
@@ -156,7 +165,3 @@ def _model_error(kind: str | None = None) -> LingpaiError:
 def _request_id(scope: Mapping[str, Any]) -> str:
     value = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
     return value.decode() if _REQUEST_ID.fullmatch(value) else "-"
-
-
-def _shared(cause: BaseException) -> str:
-    return f"its batch failed, as told above: {reason(cause)}"

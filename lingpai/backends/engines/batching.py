@@ -209,7 +209,7 @@ class BatchRunner:
         finally:
             self._pace.learn(asyncio.get_running_loop().time() - began)
         for item, result in zip(items, results, strict=True):
-            _give(item, result)
+            _give(item, result, payloads)
 
     def _ended(self, items: list[_Item], task: asyncio.Task[None]) -> None:
         self._running.discard(task)
@@ -217,9 +217,7 @@ class BatchRunner:
         if (
             error is not None
         ):  # the author's code let a cancellation escape, or a fault of ours: nobody may wait on
-            failure = ModelCodeError()
-            failure.__cause__ = error
-            _fail(items, failure)
+            _fail(items, _caused_by(error))
         self._run_due()
 
 
@@ -256,13 +254,13 @@ def _as_results(returned: Any, count: int) -> list[Any]:
     return results
 
 
-def _give(item: _Item, result: Any) -> None:
+def _give(item: _Item, result: Any, payloads: Sequence[Any]) -> None:
     if item.result.done():
         return
     if isinstance(result, InputError):
         item.result.set_exception(result)
     elif isinstance(result, BaseException):
-        item.result.set_exception(_caused_by(result))
+        item.result.set_exception(_caused_by(result, payloads))
     else:
         item.result.set_result(result)
 
@@ -270,26 +268,29 @@ def _give(item: _Item, result: Any) -> None:
 def _fail(items: list[_Item], error: Exception) -> None:
     """All items of a batch share its failure; each gets an exception of its own to raise."""
     awaited = [item for item in items if not item.result.done()]
+    payloads = [item.payload for item in items]
     for number, item in enumerate(awaited):
-        item.result.set_exception(_own(error, is_only=len(items) == 1, is_repeated=number > 0))
+        item.result.set_exception(_own(error, payloads, is_repeated=number > 0))
 
 
-def _own(error: Exception, *, is_only: bool, is_repeated: bool) -> Exception:
+def _own(error: Exception, payloads: Sequence[Any], *, is_repeated: bool) -> Exception:
     if isinstance(error, LingpaiError):
         return replace(error)
     if isinstance(error, ResultError):
         return ResultError(*error.args)
-    if isinstance(error, InputError) and is_only:
+    if isinstance(error, InputError) and len(payloads) == 1:
         return error
     # Raised for several calls at once, an InputError does not say whose input is at fault, and most are innocent.
-    own = _caused_by(error.__cause__ if isinstance(error, ModelCodeError) and error.__cause__ else error)
+    cause = error.__cause__ if isinstance(error, ModelCodeError) and error.__cause__ else error
+    own = _caused_by(cause, payloads)
     own.is_repeated = is_repeated
     return own
 
 
-def _caused_by(cause: BaseException) -> ModelCodeError:
+def _caused_by(cause: BaseException, payloads: Sequence[Any] = ()) -> ModelCodeError:
     error = ModelCodeError()
     error.__cause__ = cause
+    error.payloads = payloads
     return error
 
 

@@ -39,10 +39,12 @@ OnOverrun = Callable[[str, float], None]
 class ModelCodeError(Exception):
     """The author's code raised something other than InputError; `__cause__` is what.
 
-    `is_repeated` when another call was told of the same failure, so that one traceback in the log is enough.
+    `is_repeated` when another call was told of the same failure, so that one traceback in the log is enough. `payloads`
+    are those of all calls of a batch: what the exception says may be about any of them.
     """
 
     is_repeated = False
+    payloads: Sequence[Any] = ()
 
 
 class Runner(Protocol):

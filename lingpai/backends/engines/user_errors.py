@@ -1,15 +1,20 @@
 """Tracebacks as a model's author wants to see them: their own files, without the runtime around them."""
 
+import re
 import traceback
 from pathlib import Path
 from types import TracebackType
-from typing import Final
+from typing import Any, Final
 
 from lingpai import authoring
+from lingpai.backends.engines.repeating import repeats
 
 _RUNTIME: Final = str(Path(__file__).parent)
 _DECORATOR: Final = authoring.__file__
 _MOST_REASON: Final = 300
+_MOST_CAUSES: Final = 100
+_LEFT_OUT: Final = "what it says repeats what a caller sent, and is left out"
+_CLASS: Final = re.compile(r"\A[\w.]+: ")
 
 
 class TargetError(Exception):
@@ -21,8 +26,14 @@ class TargetError(Exception):
         self.details = details
 
 
-def authors_traceback(error: BaseException) -> str:
-    """`error` as Python prints it, without the frames that led from the runtime into the author's code."""
+def authors_traceback(error: BaseException, *, sent: Any = ()) -> str:
+    """`error` as Python prints it, without the frames that led from the runtime into the author's code.
+
+    When its message, or that of one of its causes, repeats something of `sent`, only classes and lines of code are left.
+    """
+    errors = _with_causes(error)
+    if any(repeats(_message(each), sent) for each in errors):
+        return "\n\nThat led to this:\n\n".join(_without_message(each) for each in reversed(errors))
     shown = traceback.TracebackException(type(error), error, _from_authors_code(error.__traceback__))
     while len(shown.stack) > 1 and shown.stack[-1].filename == _DECORATOR:
         shown.stack.pop()  # the decorator's own lines; the author's, where it stands, is the one before
@@ -41,8 +52,10 @@ def failure(source: str, what: str, error: BaseException) -> TargetError:
     return TargetError(message, details=details)
 
 
-def reason(error: BaseException) -> str:
-    """The exception's type and the first line of its message, as a sentence."""
+def reason(error: BaseException, *, sent: Any = ()) -> str:
+    """The exception's type and the first line of its message, unless that repeats something of `sent`, as a sentence."""
+    if repeats(_message(error), sent):
+        return f"{type(error).__name__}; {_LEFT_OUT}."
     first = str(error).strip().partition("\n")[0].strip()
     text = first if len(first) <= _MOST_REASON else first[:_MOST_REASON] + " …"
     shown = f"{type(error).__name__}: {text}" if text else type(error).__name__
@@ -56,6 +69,30 @@ def is_decorators(error: BaseException) -> bool:
         trace = trace.tb_next
     raised_there = trace is not None and trace.tb_frame.f_code.co_filename == _DECORATOR
     return raised_there and isinstance(error, ValueError | TypeError)
+
+
+def _with_causes(error: BaseException) -> list[BaseException]:
+    """`error`, what led to it, and what is grouped in them: all whose messages Python prints."""
+    found: list[BaseException] = []
+    following: list[BaseException | None] = [error]
+    while following and len(found) < _MOST_CAUSES:
+        each = following.pop()
+        if each is None or any(each is other for other in found):
+            continue
+        found.append(each)
+        following.append(each.__cause__ or (None if each.__suppress_context__ else each.__context__))
+        following += each.exceptions if isinstance(each, BaseExceptionGroup) else ()
+    return found
+
+
+def _message(error: BaseException) -> str:
+    """All that Python prints of `error` besides its class, notes and the text of a syntax error too."""
+    return _CLASS.sub("", "".join(traceback.format_exception_only(error)))
+
+
+def _without_message(error: BaseException) -> str:
+    frames = "".join(traceback.format_tb(_from_authors_code(error.__traceback__)))
+    return f"Traceback (most recent call last):\n{frames}{type(error).__name__}: {_LEFT_OUT}"
 
 
 def _from_authors_code(trace: TracebackType | None) -> TracebackType | None:

@@ -140,6 +140,7 @@ def test_an_exception_in_the_list_is_that_items_alone():
     assert isinstance(results[2], ModelCodeError)
     assert str(results[2].__cause__) == "why"
     assert not results[2].is_repeated
+    assert results[2].payloads == ["good", "bad", "worse", "good"]
 
 
 def test_of_a_request_with_several_payloads_the_bad_one_is_named():
@@ -165,6 +166,7 @@ def test_an_exception_fails_the_calls_of_that_batch_only():
     assert results[2:] == ["fine", "also"]
     assert all(isinstance(error, ModelCodeError) for error in results[:2])
     assert [error.is_repeated for error in results[:2]] == [False, True]
+    assert [error.payloads for error in results[:2]] == [["good", "bad"]] * 2
     assert results[0] is not results[1]
 
 

@@ -6,6 +6,7 @@ import socket
 import struct
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -49,6 +50,14 @@ async def failing(messages: list[lp.Message]):
         case "cancelled": raise asyncio.CancelledError
     yield "some "
     raise RuntimeError("secret detail")
+
+@lp.model("acme/quoting", task="generic")
+def quoting(value):
+    raise ValueError(f"cannot answer {value.pop('text')!r}")
+
+@lp.model("acme/quoting-all", task="generic", batch=lp.Batch(max_size=2, max_wait_ms=10_000))
+def quoting_all(values):
+    raise ValueError(f"cannot answer {values}")
 
 @lp.model("acme/stuck", task="chat")
 async def stuck(messages: list[lp.Message]):
@@ -393,6 +402,31 @@ def test_the_traceback_of_a_failure_is_printed_with_the_request_id(worker):
     assert "ERROR call req_test_1 to /v1/chat/completions failed" in log
     assert "secret detail" in log
     assert "engines/calls.py" not in log
+
+
+def test_a_failure_is_printed_without_what_the_caller_sent(worker):
+    """Though the function has taken it out of what it was given."""
+    sent = {"text": "Where is it? quoted-canary-5a1e"}
+    error_of(worker.post("/v1/inference", model="acme/quoting", input=sent), 500, "model_error")
+
+    log = worker.log.read_text()
+    assert "ValueError: what it says repeats what a caller sent, and is left out" in log
+    assert "canary" not in log
+
+
+def test_a_failure_of_a_batch_is_printed_without_what_any_caller_sent(worker):
+    """Of either call the log would tell what the other one sent."""
+
+    def call(text):
+        return worker.post("/v1/inference", model="acme/quoting-all", input=text)
+
+    with ThreadPoolExecutor(2) as pool:
+        for response in pool.map(call, ["Mine, batched-canary-5a1e", "Theirs, batched-canary-5a1f"]):
+            error_of(response, 500, "model_error")
+
+    log = worker.log.read_text()
+    assert "its batch failed, as told above: ValueError; what it says repeats what a caller sent" in log
+    assert "canary" not in log
 
 
 def test_an_input_error_of_the_models_code_is_a_400(worker):
