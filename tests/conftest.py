@@ -5,6 +5,8 @@ import pytest
 from tests.secrets_scan import SCAN, Outcome
 
 _OUTCOME = pytest.StashKey[Outcome]()
+_MISSING = pytest.StashKey[tuple[str, ...]]()
+_LEFT_OUT = pytest.StashKey[bool]()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -21,18 +23,40 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
                 SCAN.note(f"{report.nodeid} ({name})", text)
 
 
+def pytest_deselected(items: list[pytest.Item]) -> None:
+    for item in items[:1]:
+        item.config.stash[_LEFT_OUT] = True
+
+
 @pytest.hookimpl(trylast=True)  # after the runner has closed the session's fixtures
 def pytest_sessionfinish(session: pytest.Session) -> None:
     outcome = SCAN.run()
+    missing = outcome.missing if _is_whole(session) else ()
     session.config.stash[_OUTCOME] = outcome
-    if outcome.findings and session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
+    session.config.stash[_MISSING] = missing
+    passed = session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
+    if passed and (outcome.findings or missing):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def _is_whole(session: pytest.Session) -> bool:
+    """Whether all tests were run: none was named, left out, or not reached any more."""
+    config = session.config
+    is_narrowed = config.args != config.getini("testpaths") or any(
+        config.getoption(name) for name in ("collectonly", "ignore", "ignore_glob")
+    )
+    is_cut_short = (
+        session.shouldstop or session.shouldfail or session.exitstatus == pytest.ExitCode.INTERRUPTED
+    )
+    return not (is_narrowed or is_cut_short or config.stash.get(_LEFT_OUT, False))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     outcome = config.stash.get(_OUTCOME, None)
     if outcome is None:
         return
+    if missing := config.stash.get(_MISSING, ()):
+        terminalreporter.line(f"The scan for secrets had nothing to read of: {', '.join(missing)}.", red=True)
     if not outcome.findings:
         if config.get_verbosity() >= 0 and outcome.files:
             terminalreporter.line(outcome.summary)

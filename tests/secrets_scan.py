@@ -1,10 +1,12 @@
 """Whether the tests left a secret anywhere: in a log, a database, a journal, an error, a metric or an export.
 
 Helpers tell `SCAN` what was used (`SCAN.secrets`) and where it must not be: folders, read at the end, and texts such as
-error answers. tests/conftest.py runs the scan after the last test and fails the session when it finds something.
+error answers. tests/conftest.py runs the scan after the last test and fails the session when it finds something, or when
+a whole run left nothing to read of one of `KINDS`.
 
 Two things need no telling. Every folder of pytest's `tmp_path` is read, and any credential of ours is known by its
-checksum. A word with "canary" in it, in the body of a request, is a prompt that must not be found again.
+checksum. A word with "canary" in it, in a request or in the arguments of a command, is a prompt that must not be found
+again.
 """
 
 import base64
@@ -12,8 +14,9 @@ import fnmatch
 import json
 import os
 import re
+import shutil
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,23 +28,39 @@ from lingpai.ids import credential_id
 
 # Places that hold a secret on purpose, by the end of their path or the id of their test, and why.
 ALLOWED = {
-    "*.py": "programs that a test wrote for the server to load; they are input",
     "*/secrets/pepper.json": "the pepper's own place, mode 0600",
     "*/site-packages/*": "installed packages",
 }
 # The one place where a server shows a key: the first start's output. Only the first such line of a file may.
 _FIRST_KEY = re.compile(rb"shown only now\.[^\n]*\n\s+export LINGPAI_API_KEY=(\S+)")
-# Commands whose output is a secret, which is what they are for, or what a model said.
-SHOWN_BY = {
-    ("keys", "create"): "shows the new key, once",
-    ("keys", "rotate"): "shows the new key, once",
-    ("clients", "create"): "shows the new secret, once",
-    ("token",): "prints a token to use elsewhere",
-    ("run",): "prints a model's answer",
-    ("chat",): "prints a model's answer",
+# Commands that are there to show one secret, once, by the beginning of that secret.
+_SHOWN_BY = {
+    ("keys", "create"): b"sk-lp-",
+    ("keys", "rotate"): b"sk-lp-",
+    ("clients", "create"): b"cs-lp-",
+    ("token",): b"at-lp-",
+}
+# Commands that show what a model answered, which may be the prompt that the command was given.
+_ANSWERED_BY = {("run",), ("chat",)}
+
+ERROR_ANSWERS = "answer "  # how the place of a text begins that is one
+# What a whole run of the tests must have left, by the names of files.
+KINDS = {
+    "log": ("stderr.txt", "*.log"),
+    "database": ("lingpai.db",),
+    "journal": ("*.journal",),
+    "metrics": ("*-metrics.txt",),
+    "export of usage as CSV": ("*-usage.csv",),
+    "export of usage as JSON lines": ("*-usage.jsonl",),
+    "export of requests as CSV": ("*-requests.csv",),
+    "export of requests as JSON lines": ("*-requests.jsonl",),
+    "list of keys": ("*-keys.json",),
+    "list of events": ("*-events.json",),
+    "list of requests": ("*-requests.json",),
 }
 
 SHORTEST = 12  # a shorter text would be found by chance
+SHORTEST_PASSWORD = 8  # who has to type one chooses no longer
 _LONGEST = 256  # of a longer text the beginning is enough
 _BLOCK = 8 << 20
 _OVERLAP = 4096  # more than any form of a text of _LONGEST bytes
@@ -93,7 +112,8 @@ class Secrets:
     def add(self, kind: str, text: str | bytes) -> None:
         """Add a text; too short ones are left out."""
         data = text.encode() if isinstance(text, str) else text
-        if len(data) >= SHORTEST and data[:_LONGEST] not in self.needles:
+        shortest = SHORTEST_PASSWORD if kind == "password" else SHORTEST
+        if len(data) >= shortest and data[:_LONGEST] not in self.needles:
             self.needles.update(dict.fromkeys(forms_of(data[:_LONGEST]), kind))
 
     def add_credentials(self, text: str | bytes) -> None:
@@ -106,9 +126,8 @@ class Secrets:
 
     def add_prompts(self, body: bytes) -> None:
         """Add the words with "canary" in them."""
-        if b"canary" in body:  # most bodies have none, and some are large
-            for word in set(_CANARY.findall(body)):
-                self.add("prompt", word)
+        for word in prompts_in(body):
+            self.add("prompt", word)
 
     def add_environment(self, environment: Mapping[str, str]) -> None:
         """Add provider keys, webhook secrets, peppers and passwords, known by the names of their variables."""
@@ -116,7 +135,7 @@ class Secrets:
             if _SECRET_NAME.search(name.upper()):
                 self.add_credentials(value)
                 self.add_webhook_secrets(value)
-                self.add("pepper" if "PEPPER" in name else "provider key or password", value)
+                self.add(_kind_by_name(name.upper()), value)
 
     def add_webhook_secrets(self, text: str) -> None:
         for secret in text.split():
@@ -128,6 +147,31 @@ class Secrets:
         for digits in _PEPPER.findall(content):
             self.add("pepper", digits)
             self.add("pepper", bytes.fromhex(digits.decode()))
+
+
+def prompts_in(text: bytes) -> set[bytes]:
+    """The words with "canary" in them."""
+    return set(_CANARY.findall(text)) if b"canary" in text else set()  # most have none, and some are large
+
+
+def _kind_by_name(variable: str) -> str:
+    """What kind of secret a variable of the environment holds."""
+    if "PEPPER" in variable:
+        return "pepper"
+    return "password" if "PASSWORD" in variable else "provider key"
+
+
+def without_what_is_shown(arguments: Sequence[str], stdin: str, output: str) -> bytes:
+    """A command's output without the one secret that it is there to show, or its own prompt, which a model may repeat."""
+    data = output.encode("utf-8", "surrogateescape")
+    if any(tuple(arguments[: len(each)]) == each for each in _ANSWERED_BY):
+        for prompt in prompts_in(" ".join((*arguments, stdin)).encode()):
+            data = data.replace(prompt, b"[prompt]")
+    for command, prefix in _SHOWN_BY.items():
+        if tuple(arguments[: len(command)]) == command:
+            shown = (token for _, token in credentials_in(data) if token.startswith(prefix))
+            data = data.replace(next(shown, b"[none]"), b"[shown]", 1)
+    return data
 
 
 class Search:
@@ -185,6 +229,8 @@ class Outcome:
     files: int
     texts: int
     needles: int
+    missing: tuple[str, ...]
+    """Of which kinds there was nothing to read."""
 
     @property
     def summary(self) -> str:
@@ -212,11 +258,17 @@ class SecretsScan:
     def __init__(self) -> None:
         self.secrets = Secrets()
         self._folders: set[Path] = set()
+        self._taken: set[Path] = set()
         self._texts: dict[bytes, str] = {}
 
     def watch(self, folder: Path) -> None:
         """Read all files of `folder` when the scan runs."""
         self._folders.add(folder.resolve())
+
+    def take(self, folder: Path) -> None:
+        """Read all files of `folder` when the scan runs, and delete them after that instead of now."""
+        self.watch(folder)
+        self._taken.add(folder)
 
     def note(self, place: str, text: str | bytes) -> None:
         """Look through a text that is in no file. Of equal ones the first is kept."""
@@ -235,7 +287,14 @@ class SecretsScan:
         for path in files:
             if not _is_allowed(str(path)):
                 findings.update(_in_file(search, path))
-        return Outcome(tuple(sorted(findings)), len(files), len(self._texts), len(self.secrets.needles))
+        missing = tuple(_missing(files, self._texts.values()))
+        for folder in self._taken:
+            shutil.rmtree(
+                folder, ignore_errors=True
+            )  # a killed server leaves helpers that end a moment later
+        return Outcome(
+            tuple(sorted(findings)), len(files), len(self._texts), len(self.secrets.needles), missing
+        )
 
 
 def _files(folder: Path) -> Iterator[Path]:
@@ -245,6 +304,23 @@ def _files(folder: Path) -> Iterator[Path]:
             path = Path(parent, name)
             if path.is_file() and not path.is_symlink():
                 yield path
+
+
+def _missing(files: Iterable[Path], texts: Iterable[str]) -> Iterator[str]:
+    """The kinds of which there is no file, or empty ones only, and "error answer" when no text is one."""
+    names = {path.name for path in files if _size(path)}
+    for kind, patterns in KINDS.items():
+        if not any(fnmatch.filter(names, pattern) for pattern in patterns):
+            yield kind
+    if not any(place.startswith(ERROR_ANSWERS) for place in texts):
+        yield "error answer"
+
+
+def _size(path: Path) -> int:
+    """Zero for what went away or is closed to us."""
+    with suppress(FileNotFoundError, PermissionError):
+        return path.stat().st_size
+    return 0
 
 
 def _is_allowed(place: str) -> bool:

@@ -19,7 +19,7 @@ import httpx2
 from openai import AsyncOpenAI, OpenAI
 
 from tests.e2e.raw_http import get, note_error
-from tests.secrets_scan import SCAN, SHOWN_BY
+from tests.secrets_scan import ERROR_ANSWERS, SCAN, without_what_is_shown
 
 ROOT = Path(__file__).parents[2]
 _READY = re.compile(r"Address\s+(http://\S+)/v1\s")
@@ -170,7 +170,8 @@ class LingpaiServer:
         status, text = self._ask(method, path, fields)
         SCAN.secrets.add_credentials(text)
         if method == "GET" or status >= 400:
-            SCAN.note(f"{self.folder}: answer {status} to {method} {path.partition('?')[0]}", text)
+            place = f"{ERROR_ANSWERS if status >= 400 else ''}{status} to {method} {path.partition('?')[0]}"
+            SCAN.note(f"{place} of {self.folder}", text)
         return status, json.loads(text) if text else None
 
     def _ask(self, method: str, path: str, fields: Any = None, *, timeout: float = 30) -> tuple[int, bytes]:
@@ -283,12 +284,12 @@ def _note_sdk_error(response: httpx2.Response) -> None:
 
 def _note_for_scan(arguments: Sequence[str], stdin: str, outcome: subprocess.CompletedProcess[str]) -> None:
     command = " ".join(arguments[:2])
+    SCAN.secrets.add_prompts(" ".join((*arguments, stdin)).encode())
     SCAN.secrets.add_credentials(outcome.stdout)
     if "--password-stdin" in arguments:
         SCAN.secrets.add("password", stdin.strip())
     SCAN.note(f"stderr of lingpai {command}", outcome.stderr)
-    if not any(tuple(arguments[: len(shows)]) == shows for shows in SHOWN_BY):
-        SCAN.note(f"stdout of lingpai {command}", outcome.stdout)
+    SCAN.note(f"stdout of lingpai {command}", without_what_is_shown(arguments, stdin, outcome.stdout))
 
 
 class _UnixConnection(http.client.HTTPConnection):

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from tests.secrets_scan import SCAN
+from tests.secrets_scan import ERROR_ANSWERS, SCAN
 
 PROMPT = "Hello, prompt-canary-6c1d5e"
 """What `chat` says. The scan after the tests fails the session when it finds this anywhere."""
@@ -160,7 +160,7 @@ class RawConnection:
 def note_error(status: int, headers: dict[str, str], body: bytes) -> None:
     """Have the scan for secrets look through an answer that is an error, or a stream that ended with one."""
     if status >= 400 or b'data: {"error"' in body:
-        SCAN.note(f"answer {status}", body)
+        SCAN.note(f"{ERROR_ANSWERS}{status}", body)
         SCAN.note(f"headers of an answer {status}", str(headers))
 
 

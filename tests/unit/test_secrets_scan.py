@@ -1,6 +1,7 @@
 """The scan after the tests can fail: what is planted is found, in every kind of place and form, and is not repeated."""
 
 import base64
+import copy
 import json
 import os
 import sqlite3
@@ -15,7 +16,7 @@ import msgspec
 import pytest
 
 from lingpai.ids import mint_credential
-from tests.secrets_scan import SecretsScan
+from tests.secrets_scan import KINDS, SecretsScan, without_what_is_shown
 
 ROOT = Path(__file__).parents[2]
 PASSWORD = 'päss word/"4711"+?'
@@ -111,7 +112,7 @@ def test_key_in_a_file_is_found_though_nobody_told_of_it(scan: SecretsScan, plac
 @pytest.mark.parametrize("name", [name for name in PLACES if name != "metrics.txt"])
 @pytest.mark.parametrize(
     ("kind", "secret"),
-    [("prompt", PROMPT), ("password", PASSWORD), ("provider key or password", PROVIDER_KEY)],
+    [("prompt", PROMPT), ("password", PASSWORD), ("provider key", PROVIDER_KEY)],
 )
 def test_told_secret_in_a_file_is_found(scan: SecretsScan, place: Path, name: str, kind: str, secret: str):
     PLACES[name](place / name, secret)
@@ -122,7 +123,7 @@ def test_told_secret_in_a_file_is_found(scan: SecretsScan, place: Path, name: st
 def test_provider_key_in_metrics_is_found(scan: SecretsScan, place: Path):
     in_metrics(place / "metrics.txt", PROVIDER_KEY)
 
-    assert kinds(scan) == {"provider key or password"}
+    assert kinds(scan) == {"provider key"}
 
 
 def test_secret_in_a_text_is_found_and_its_place_named(scan: SecretsScan):
@@ -130,7 +131,7 @@ def test_secret_in_a_text_is_found_and_its_place_named(scan: SecretsScan):
 
     (finding,) = scan.run().findings
 
-    assert str(finding) == "answer 401, byte 30: provider key or password"
+    assert str(finding) == "answer 401, byte 30: provider key"
 
 
 def test_secret_across_two_blocks_is_found_once(scan: SecretsScan, place: Path):
@@ -227,10 +228,22 @@ def test_words_with_canary_in_a_request_are_prompts(scan: SecretsScan):
 
 
 def test_short_texts_are_not_looked_for(scan: SecretsScan):
-    scan.secrets.add("password", "pw")
-    scan.note("log", "pw pw pw")
+    scan.secrets.add("prompt", "Hello there")
+    scan.secrets.add("password", "letmein")
+    scan.note("log", "Hello there letmein")
 
     assert kinds(scan) == set()
+
+
+@pytest.mark.parametrize(
+    "form", ["letmein!", base64.b64encode(b"x:letmein!").decode(), quote("letmein!"), "6c65746d65696e21"]
+)
+def test_short_passwords_are_looked_for(scan: SecretsScan, form: str):
+    """From eight characters on; those of variables too."""
+    scan.secrets.add_environment({"SMTP_PASSWORD": "letmein!"})
+    scan.note("log", f"signed in with {form}")
+
+    assert kinds(scan) == {"password"}
 
 
 # -- what may be there
@@ -252,16 +265,115 @@ def test_a_key_that_is_shown_twice_is_found(scan: SecretsScan, place: Path, agai
     assert kinds(scan) == {"key or token"}
 
 
-def test_programs_that_a_test_wrote_may_hold_secrets(scan: SecretsScan, place: Path):
+def test_programs_are_read_like_any_file(scan: SecretsScan, place: Path):
     in_text(place / "app.py", PROMPT)
 
-    assert kinds(scan) == set()
+    assert kinds(scan) == {"prompt"}
 
 
 def test_nothing_to_read_is_nothing_found():
     outcome = SecretsScan().run()
 
     assert (outcome.findings, outcome.files, outcome.texts) == ((), 0, 0)
+
+
+# -- what a command may show
+
+
+@pytest.mark.parametrize(
+    ("arguments", "prefix"),
+    [
+        (("keys", "create", "app"), "sk-lp-"), (("keys", "rotate", "app"), "sk-lp-"),
+        (("clients", "create", "app", "--json"), "cs-lp-"), (("token",), "at-lp-"),
+    ],
+)  # fmt: skip
+def test_a_command_may_show_its_one_secret_and_no_other(
+    scan: SecretsScan, arguments: tuple[str, ...], prefix: str
+):
+    mine, other = mint_credential(prefix).token, mint_credential("rt-lp-").token  # type: ignore[arg-type]
+
+    assert left_of(scan, arguments, f"{mine}\n") == set()
+    assert left_of(scan, arguments, f"{mine}\n{mine}\n") == {"key or token"}
+    assert left_of(scan, arguments, f"{mine}\n{other}\n") == {"key or token"}
+    assert left_of(scan, arguments, f"{other}\n") == {"key or token"}
+    assert left_of(scan, arguments, f"{mine} made with {PROVIDER_KEY}\n") == {"provider key"}
+
+
+@pytest.mark.parametrize("command", ["run", "chat"])
+def test_a_model_may_repeat_its_own_prompt_and_nothing_else(scan: SecretsScan, command: str):
+    scan.secrets.add_prompts(b"mine-canary-4711 other-canary-4711 piped-canary-4711")
+    arguments = (command, "echo", "Say mine-canary-4711!")
+
+    assert left_of(scan, arguments, "You said mine-canary-4711!") == set()
+    assert left_of(scan, arguments, "You said piped-canary-4711!", stdin="piped-canary-4711") == set()
+    assert left_of(scan, arguments, "They said other-canary-4711!") == {"prompt"}
+    assert left_of(scan, arguments, f"mine-canary-4711 {PROVIDER_KEY}") == {"provider key"}
+    assert left_of(scan, arguments, mint_credential("sk-lp-").token) == {"key or token"}
+
+
+def test_other_commands_may_show_nothing(scan: SecretsScan):
+    assert left_of(scan, ("keys", "list"), mint_credential("sk-lp-").token) == {"key or token"}
+
+
+def left_of(scan: SecretsScan, arguments: tuple[str, ...], output: str, *, stdin: str = "") -> set[str]:
+    """The kinds of secrets that are found in what a command showed."""
+    scan = copy.deepcopy(scan)
+    scan.note("stdout", without_what_is_shown(arguments, stdin, output))
+    return kinds(scan)
+
+
+# -- what a whole run must have left
+
+_EXAMPLES = {
+    "log": "stderr.txt", "database": "lingpai.db", "journal": "000000000001.journal", "metrics": "42-metrics.txt",
+    "export of usage as CSV": "42-usage.csv", "export of usage as JSON lines": "42-usage.jsonl",
+    "export of requests as CSV": "42-requests.csv", "export of requests as JSON lines": "42-requests.jsonl",
+    "list of keys": "42-keys.json", "list of events": "42-events.json", "list of requests": "42-requests.json",
+}  # fmt: skip
+
+
+def fill(folder: Path, *, but: str = "", text: str = "something") -> None:
+    for kind, name in _EXAMPLES.items():
+        if kind != but:
+            (folder / name).write_text(text)
+
+
+def test_a_run_that_left_something_of_every_kind_misses_none(scan: SecretsScan, place: Path):
+    fill(place)
+    scan.note("answer 401", "no")
+
+    assert scan.run().missing == ()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_kind_without_a_file_is_missing(scan: SecretsScan, place: Path, kind: str):
+    fill(place, but=kind)
+    scan.note("answer 401", "no")
+
+    assert scan.run().missing == (kind,)
+
+
+def test_empty_files_and_other_texts_do_not_count(scan: SecretsScan, place: Path):
+    fill(place, text="")
+    scan.note("stderr of lingpai keys list", "answer 401")
+
+    assert scan.run().missing == (*KINDS, "error answer")
+
+
+# -- folders that would be deleted
+
+
+def test_a_folder_that_is_taken_is_read_and_deleted_at_the_end(place: Path):
+    scan, folder = SecretsScan(), place / "worker"
+    folder.mkdir()
+    in_text(folder / "0.log", mint_credential("sk-lp-").token)
+
+    scan.take(folder)
+    is_kept = folder.exists()
+
+    assert is_kept
+    assert kinds(scan) == {"key or token"}
+    assert not folder.exists()
 
 
 # -- the session
@@ -286,12 +398,14 @@ def test_leaking_log():
 """
 
 
-def run_session(place: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run_session(
+    place: Path, *arguments: str, files: tuple[str, ...] = ("test_planted.py",)
+) -> subprocess.CompletedProcess[str]:
     """A pytest session with the suite's conftest, in a folder of its own."""
     return subprocess.run(
         [
             sys.executable, "-m", "pytest", "-p", "tests.conftest", "-p", "no:cacheprovider", "--rootdir", str(place),
-            "-c", "/dev/null", "--basetemp", str(place / "tmp"), str(place / "test_planted.py"), *arguments,
+            "-c", "/dev/null", "--basetemp", str(place / "tmp"), *(str(place / file) for file in files), *arguments,
         ],
         env={**os.environ, "PYTHONPATH": str(ROOT)}, cwd=place, capture_output=True, text=True, check=False, timeout=60,
     )  # fmt: skip
@@ -320,3 +434,25 @@ def test_a_session_without_leaks_passes(place: Path):
 
     assert outcome.returncode == pytest.ExitCode.OK
     assert "No secret in 1 files" in outcome.stdout
+
+
+def test_a_whole_session_that_left_too_little_fails_and_says_of_what(place: Path):
+    (place / "test_planted.py").write_text("def test_quiet(): pass\n")
+
+    outcome = run_session(place, "-o", "testpaths=.", files=())
+
+    assert outcome.returncode == pytest.ExitCode.TESTS_FAILED
+    assert "1 passed" in outcome.stdout
+    assert "had nothing to read of: log, database, journal, metrics, export of usage as CSV" in outcome.stdout
+
+
+@pytest.mark.parametrize("arguments", [("test_planted.py",), ("-k", "quiet"), ("-x",), ("--collect-only",)])
+def test_a_session_that_is_not_whole_may_leave_little(place: Path, arguments: tuple[str, ...]):
+    """One file, some tests, or until the first failure."""
+    failing = "def test_failing(): assert False\n" if "-x" in arguments else ""
+    (place / "test_planted.py").write_text(f"def test_quiet(): pass\ndef test_other(): pass\n{failing}")
+
+    outcome = run_session(place, "-o", "testpaths=.", *arguments, files=())
+
+    assert outcome.returncode == (pytest.ExitCode.TESTS_FAILED if failing else pytest.ExitCode.OK)
+    assert "had nothing to read of" not in outcome.stdout
