@@ -1,39 +1,44 @@
 """A Lingpai server as a real process in a folder of its own, and the ways to talk to it."""
 
-import contextlib
 import http.client
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx2
 from openai import AsyncOpenAI, OpenAI
 
-from tests.e2e.raw_http import get, note_error
+from tests.e2e.raw_http import get
+from tests.e2e.stock_clients import async_openai_client, openai_client
 from tests.secrets_scan import ERROR_ANSWERS, SCAN, without_what_is_shown
 
 ROOT = Path(__file__).parents[2]
 _READY = re.compile(r"Address\s+(http://\S+)/v1\s")
 _FIRST_KEY = re.compile(r"sk-lp-\w+")
+METRICS_TOKEN = "LINGPAI__SERVER__METRICS_TOKEN"
+"""The variable for a server whose metrics need a token."""
 # What a server shows its administrator, kept in a file each when it is stopped: none of it may hold a secret.
+_BY = "by=key,user,project,model,task,day"
 _SHOWN = {
     "metrics.txt": "/metrics",
-    "requests.jsonl": "/api/v1/requests/export?format=jsonl",
     "requests.csv": "/api/v1/requests/export?format=csv",
-    "usage.csv": "/api/v1/usage/export?format=csv",
-    "usage.json": "/api/v1/usage",
-    "events.json": "/api/v1/events",
-    "keys.json": "/api/v1/keys",
-}
+    "requests.jsonl": "/api/v1/requests/export?format=jsonl",
+    "usage.csv": f"/api/v1/usage/export?format=csv&{_BY}",
+    "usage.jsonl": f"/api/v1/usage/export?format=jsonl&{_BY}",
+    **{f"{name}.json": f"/api/v1/{name}" for name in (
+        "events", "keys", "limits", "models", "projects", "requests", "usage", "users",
+    )},
+}  # fmt: skip
 
 
 class StartFailed(AssertionError):  # noqa: N818  it fails the test
@@ -118,15 +123,45 @@ class LingpaiServer:
             self.process.kill()
             self.process.wait(10)
 
-    def keep_what_it_shows(self) -> None:
-        """Write metrics, exports and lists into `folder`/shown, for the scan for secrets; a server that is gone or stuck has none."""
-        if self.process is None or self.process.poll() is not None or not (self.data / "admin.sock").exists():
-            return
-        shown = self.folder / "shown"
-        with contextlib.suppress(OSError, http.client.HTTPException):
-            shown.mkdir(exist_ok=True)
+    def keep_what_it_shows(self, *, timeout: float = 60) -> None:
+        """Write metrics, exports and lists into `folder`/shown, for the scan for secrets.
+
+        A server that is gone, stuck or stopping has none. One that says it is alive must show all of them, but may say of
+        usage that its disk is full; else the test fails.
+        """
+        if self._is_alive():
             for name, path in _SHOWN.items():
-                (shown / f"{self.process.pid}-{name}").write_bytes(self._ask("GET", path, timeout=5)[1])
+                self._keep(name, path, timeout)
+
+    def keep_metrics(self) -> None:
+        """Keep the metrics alone, which wait for nothing: for a server that is about to be killed."""
+        self._keep("metrics.txt", _SHOWN["metrics.txt"], 10)
+
+    def _keep(self, name: str, path: str, timeout: float) -> None:
+        assert self.process is not None
+        shown = self.folder / "shown"
+        shown.mkdir(exist_ok=True)
+        file = shown / f"{self.process.pid}-{name}"
+        try:
+            token = self.environment.get(METRICS_TOKEN) if path == "/metrics" else None
+            with self._answer("GET", path, token=token, timeout=timeout) as answer, file.open("wb") as copy:
+                shutil.copyfileobj(answer, copy)
+        except (OSError, http.client.HTTPException):
+            assert not self._is_alive(), f"no answer to GET {path}"
+            return
+        if answer.status != 200:
+            said = file.read_bytes()
+            is_full = answer.status == 503 and b'"storage_unavailable"' in said
+            assert is_full or not self._is_alive(), f"GET {path}: {answer.status} {said!r}"
+
+    def _is_alive(self) -> bool:
+        """Whether the process runs and says that it is well."""
+        if self.process is None or self.process.poll() is not None or not (self.data / "admin.sock").exists():
+            return False
+        try:
+            return self._ask("GET", "/healthz", timeout=10)[0] == 200
+        except (OSError, http.client.HTTPException):
+            return False
 
     @property
     def stdout(self) -> str:
@@ -152,13 +187,14 @@ class LingpaiServer:
 
     def openai(self, key: str | None = None, **options: Any) -> OpenAI:
         """The stock SDK."""
-        SCAN.secrets.add_credentials(key or "")
-        client = OpenAI(base_url=self.v1, api_key=key or self.key, **{"max_retries": 0, **options})
-        client._client.event_hooks["response"].append(_note_sdk_error)
-        return client
+        return openai_client(**self._sdk_options(key, options))
 
     def async_openai(self, key: str | None = None, **options: Any) -> AsyncOpenAI:
-        return AsyncOpenAI(base_url=self.v1, api_key=key or self.key, **{"max_retries": 0, **options})
+        return async_openai_client(**self._sdk_options(key, options))
+
+    def _sdk_options(self, key: str | None, options: dict[str, Any]) -> dict[str, Any]:
+        SCAN.secrets.add_credentials(key or "")
+        return {"base_url": self.v1, "api_key": key or self.key, "max_retries": 0, **options}
 
     def admin(self, method: str, path: str, fields: Any = None) -> Any:
         """A management call over admin.sock; the answer's JSON. Fails the test on an error."""
@@ -169,18 +205,28 @@ class LingpaiServer:
     def try_admin(self, method: str, path: str, fields: Any = None) -> tuple[int, Any]:
         status, text = self._ask(method, path, fields)
         SCAN.secrets.add_credentials(text)
-        if method == "GET" or status >= 400:
+        if method != "POST" or status >= 400:  # what POST makes may be a key, which is shown once
             place = f"{ERROR_ANSWERS if status >= 400 else ''}{status} to {method} {path.partition('?')[0]}"
             SCAN.note(f"{place} of {self.folder}", text)
         return status, json.loads(text) if text else None
 
     def _ask(self, method: str, path: str, fields: Any = None, *, timeout: float = 30) -> tuple[int, bytes]:
+        with self._answer(method, path, fields, timeout=timeout) as answer:
+            return answer.status, answer.read()
+
+    @contextmanager
+    def _answer(
+        self, method: str, path: str, fields: Any = None, *, token: str | None = None, timeout: float
+    ) -> Iterator[http.client.HTTPResponse]:
+        """The answer to a call over admin.sock, its body yet to be read."""
         connection = _UnixConnection(self.data / "admin.sock", timeout)
         try:
             body = None if fields is None else json.dumps(fields)
-            connection.request(method, path, body, {"content-type": "application/json"} if body else {})
-            answer = connection.getresponse()
-            return answer.status, answer.read()
+            headers = {"content-type": "application/json"} if body else {}
+            if token is not None:
+                headers["authorization"] = f"Bearer {token}"
+            connection.request(method, path, body, headers)
+            yield connection.getresponse()
         finally:
             connection.close()
 
@@ -275,11 +321,6 @@ def run_cli(
     )  # fmt: skip
     _note_for_scan(arguments, stdin, outcome)
     return outcome
-
-
-def _note_sdk_error(response: httpx2.Response) -> None:
-    if response.status_code >= 400:
-        note_error(response.status_code, dict(response.headers), response.read())
 
 
 def _note_for_scan(arguments: Sequence[str], stdin: str, outcome: subprocess.CompletedProcess[str]) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.conftest import MakeServer
-from tests.e2e.lingpai_server import LingpaiServer, StartFailed, free_port
+from tests.e2e.lingpai_server import METRICS_TOKEN, LingpaiServer, StartFailed, free_port
 from tests.e2e.raw_http import RawConnection, chat, get, post, post_bytes
 from tests.fakes.openai_engine import EngineCall, chunk
 
@@ -480,7 +480,7 @@ def test_own_limits_in_other_products_shapes(demo, path):
 
 def test_metrics_with_a_token(make_server: MakeServer):
     """With a token set, only the token opens /metrics; an API key does not."""
-    server = make_server(config='[server]\nmetrics_token = "metrics-canary"\n').start()
+    server = make_server(environment={METRICS_TOKEN: "metrics-canary"}).start()
 
     statuses = [
         get(server.port, "/metrics").status, get(server.port, "/metrics", key="wrong").status,

@@ -1,5 +1,6 @@
 """The scan after the tests can fail: what is planted is found, in every kind of place and form, and is not repeated."""
 
+import asyncio
 import base64
 import copy
 import json
@@ -8,14 +9,18 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import quote, quote_plus
 
 import msgspec
+import openai
 import pytest
 
 from lingpai.ids import mint_credential
+from tests.e2e import raw_http, stock_clients
 from tests.secrets_scan import KINDS, SecretsScan, without_what_is_shown
 
 ROOT = Path(__file__).parents[2]
@@ -320,6 +325,76 @@ def left_of(scan: SecretsScan, arguments: tuple[str, ...], output: str, *, stdin
     scan = copy.deepcopy(scan)
     scan.note("stdout", without_what_is_shown(arguments, stdin, output))
     return kinds(scan)
+
+
+# -- what clients send and get
+
+
+class Echo(BaseHTTPRequestHandler):
+    """Refuses every call, and says what it was."""
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["content-length"]))
+        self.send_response(400)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Nothing is printed."""
+
+
+@pytest.fixture
+def echo() -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Echo) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+MESSAGES = [{"role": "user", "content": "Hello, client-canary-4711"}]
+OPTIONS = {"api_key": "none", "max_retries": 0}
+
+
+def with_sdk(base: str) -> None:
+    with (
+        stock_clients.openai_client(base_url=base, **OPTIONS) as client,
+        pytest.raises(openai.BadRequestError),
+    ):
+        client.chat.completions.create(model="any", messages=MESSAGES)  # type: ignore[arg-type]
+
+
+def with_async_sdk(base: str) -> None:
+    async def call() -> None:
+        async with stock_clients.async_openai_client(base_url=base, **OPTIONS) as client:
+            with pytest.raises(openai.BadRequestError):
+                await client.chat.completions.create(model="any", messages=MESSAGES)  # type: ignore[arg-type]
+
+    asyncio.run(call())
+
+
+def with_requests(base: str) -> None:
+    with stock_clients.requests_session() as session:
+        assert session.post(base, json=MESSAGES, timeout=10).status_code == 400
+
+
+def with_form(base: str) -> None:
+    answer = stock_clients.httpx2_post(base, files={"file": ("a.txt", b"client-canary-4711")})
+    assert answer.status_code == 400
+
+
+@pytest.mark.parametrize("call", [with_sdk, with_async_sdk, with_requests, with_form])
+def test_prompts_and_errors_of_every_client_are_told_to_the_scan(
+    scan: SecretsScan, echo: str, monkeypatch: pytest.MonkeyPatch, call: Callable[[str], None]
+):
+    for module in (stock_clients, raw_http):
+        monkeypatch.setattr(module, "SCAN", scan)
+
+    call(echo)
+
+    assert {(each.place, each.kind) for each in scan.run().findings} == {("answer 400", "prompt")}
 
 
 # -- what a whole run must have left
