@@ -5,7 +5,6 @@ import importlib.util
 import json
 import logging
 import shlex
-import shutil
 import tempfile
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import pytest
 from sklearn.datasets import load_digits
 
 from lingpai.backends.worker import Worker
+from tests.secrets_scan import SCAN
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -45,8 +45,8 @@ def call(short_directory):
 @pytest.fixture
 def short_directory():
     path = Path(tempfile.mkdtemp(prefix="lp-"))
-    yield path
-    shutil.rmtree(path)
+    SCAN.take(path)
+    return path
 
 
 def cosine(one, two):

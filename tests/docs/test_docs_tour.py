@@ -19,6 +19,8 @@ from pathlib import Path
 import pytest
 from document_parts import ROOT, shown_commands, split
 
+from tests.secrets_scan import SCAN
+
 PORT = "8741"
 START_S = 60
 KEY = re.compile(r"sk-lp-[0-9A-Za-z]{61}")
@@ -130,6 +132,7 @@ def free_port():
 @pytest.fixture
 def terminals():
     place = Path(tempfile.mkdtemp(prefix="lp-"))  # short, so that the table with it is not folded
+    SCAN.take(place)
     folder = place / "tour"
     folder.mkdir()
     port = free_port()
@@ -139,7 +142,6 @@ def terminals():
     if first.process is not None and first.process.poll() is None:
         first.process.kill()
         first.process.wait(30)
-    shutil.rmtree(place, ignore_errors=True)  # a killed server leaves helpers that end a moment later
 
 
 @pytest.mark.parametrize("document", ["README.md", "docs/guides/limits.md"])

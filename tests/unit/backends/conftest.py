@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -14,20 +13,23 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from tests.e2e.stock_clients import listen
+from tests.secrets_scan import SCAN
+
 
 @pytest.fixture
-def short_dir() -> Iterator[Path]:
-    """A directory for sockets; pytest's own can be too deep for one."""
+def short_dir() -> Path:
+    """A directory for sockets; pytest's own can be too deep for one. The scan for secrets deletes it."""
     path = Path(tempfile.mkdtemp(prefix="lp-"))
-    yield path
-    shutil.rmtree(path)
+    SCAN.take(path)
+    return path
 
 
 @pytest.fixture(scope="session")
-def session_dir() -> Iterator[Path]:
+def session_dir() -> Path:
     path = Path(tempfile.mkdtemp(prefix="lp-"))
-    yield path
-    shutil.rmtree(path)
+    SCAN.take(path)
+    return path
 
 
 @pytest.fixture(scope="session")
@@ -88,7 +90,8 @@ def serve(session_dir: Path) -> Iterator[Callable[[str], RunningWorker]]:
                 start_new_session=True,
             )
         os.close(writer)
-        client = httpx2.Client(transport=httpx2.HTTPTransport(uds=str(socket_path)), base_url="http://worker")
+        transport = httpx2.HTTPTransport(uds=str(socket_path))
+        client = listen(httpx2.Client(transport=transport, base_url="http://worker"))
         started.append((process, client))
         with os.fdopen(reader) as lines:
             last = json.loads(next(line for line in lines if '"ready"' in line or '"error"' in line))
