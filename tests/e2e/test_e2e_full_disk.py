@@ -436,6 +436,7 @@ def test_database_on_a_full_disk_while_the_journal_has_room(make_disk: MakeDisk,
     assert before <= rows_meanwhile < len(answered)
     assert wait_until(lambda: server.try_admin("GET", "/api/v1/usage")[0] == 200, 15)
     check_books(disk, key, answered)
+    server.keep_what_it_shows()
     server.kill()
     server.start()
     check_books(disk, key, answered)
@@ -449,6 +450,7 @@ def test_start_on_a_full_disk_says_so(make_disk: MakeDisk, engine: FakeEngine, i
         server = disk.server.start()
         post(server.port, CHAT, chat(), key=server.key)
         children = children_of(server.process.pid)
+        server.keep_metrics()
         server.kill()
         # The ingester ends after its server, and makes room on the disk when it is the last to close the database.
         assert wait_until(lambda: not any(is_alive(pid) for pid in children))

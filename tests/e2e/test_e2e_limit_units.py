@@ -260,6 +260,7 @@ def test_what_was_used_outlives_kills_and_other_amounts(tmp_path: Path):
             caller.call()
         counted = {k: v for k, v in caller.used().items() if "1m" not in k and "1h" not in k}
 
+        world.server.keep_metrics()
         world.server.kill()
         world.server.start()
         after_kill = caller.used()
