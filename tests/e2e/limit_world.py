@@ -18,6 +18,9 @@ from tests.fakes.openai_engine import EngineCall, FakeEngine, answer_well
 MODELS = 200
 """How many models each engine has, so that every test can take some that nobody else calls."""
 
+PROMPT = "callerscanary"
+"""One word of two tokens by our estimate, because some tests have limits of few tokens."""
+
 CONFIG = """
 [[models]]
 target = "{dollars}"
@@ -127,7 +130,7 @@ class Caller:
         """A chat call that asks for at most 8 tokens; the SDK's answer."""
         return self.sdk.chat.completions.create(
             model=model or self.model,
-            messages=[{"role": "user", "content": "Hello there"}],
+            messages=[{"role": "user", "content": PROMPT}],
             max_tokens=8,
             extra_body={name: value for name, value in fields.items() if name != "stream"},
             **({"stream": fields["stream"]} if "stream" in fields else {}),

@@ -7,24 +7,34 @@ import time
 import pytest
 
 from tests.e2e.lingpai_server import LingpaiServer
-from tests.e2e.raw_http import RawAnswer, RawConnection, chat, exchange, get, get_bytes, post, post_bytes
+from tests.e2e.raw_http import (
+    PROMPT,
+    RawAnswer,
+    RawConnection,
+    chat,
+    exchange,
+    get,
+    get_bytes,
+    post,
+    post_bytes,
+)
 
 CHAT = "/v1/chat/completions"
 GOOD = {
     CHAT: chat(),
-    "/v1/completions": {"model": "fake/chat", "prompt": "Hello"},
-    "/v1/embeddings": {"model": "fake/embed-small", "input": "Hello"},
-    "/predict": {"model": "fake/chat", "input_data": "Hello"},
-    "/api/v1/generate": {"model": "fake/chat", "prompt": "Hello"},
-    "/api/v1/models/fake/chat/inference": {"input": "Hello"},
+    "/v1/completions": {"model": "fake/chat", "prompt": PROMPT},
+    "/v1/embeddings": {"model": "fake/embed-small", "input": PROMPT},
+    "/predict": {"model": "fake/chat", "input_data": PROMPT},
+    "/api/v1/generate": {"model": "fake/chat", "prompt": PROMPT},
+    "/api/v1/models/fake/chat/inference": {"input": PROMPT},
 }
 WORKER = {
     CHAT: chat(model="lingpai/eliza"),
-    "/v1/completions": {"model": "lingpai/eliza", "prompt": "Hello"},
-    "/v1/embeddings": {"model": "lingpai/hashing-embedding", "input": "Hello"},
-    "/predict": {"model": "lingpai/eliza", "input_data": "Hello"},
-    "/api/v1/generate": {"model": "lingpai/eliza", "prompt": "Hello"},
-    "/api/v1/models/lingpai/eliza/inference": {"input": "Hello"},
+    "/v1/completions": {"model": "lingpai/eliza", "prompt": PROMPT},
+    "/v1/embeddings": {"model": "lingpai/hashing-embedding", "input": PROMPT},
+    "/predict": {"model": "lingpai/eliza", "input_data": PROMPT},
+    "/api/v1/generate": {"model": "lingpai/eliza", "prompt": PROMPT},
+    "/api/v1/models/lingpai/eliza/inference": {"input": PROMPT},
 }
 PAYLOAD = {
     CHAT: "messages", "/v1/completions": "prompt", "/v1/embeddings": "input", "/predict": "input_data",

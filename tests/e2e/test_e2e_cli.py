@@ -286,11 +286,11 @@ def test_usage_questions_that_make_no_sense(server, arguments):
 
 def test_run(server):
     """`run` calls any model; stdin, parameters and JSON work."""
-    text = server.cli("run", "lingpai/eliza", "I am sad")
+    text = server.cli("run", "lingpai/eliza", "I am sad, run-canary-20c4")
     labels = server.cli("run", "lingpai/sentiment", "这家店很好")
     short = server.cli("run", "lingpai/eliza", "I am sad", "-p", "max_tokens=1", "--json")
-    piped = server.cli("run", "lingpai/hashing-embedding", stdin="some text\n")
-    unknown = server.cli("run", "lingpai/elisa", "x")
+    piped = server.cli("run", "lingpai/hashing-embedding", stdin="some text, stdin-canary-20c4\n")
+    unknown = server.cli("run", "lingpai/elisa", "I am sad, unanswered-canary-20c4")
 
     assert text.stdout.strip()
     assert "positive" in labels.stdout
@@ -301,9 +301,10 @@ def test_run(server):
 
 def test_chat(server):
     """`chat` answers a question and leaves, streaming or as JSON."""
-    spoken = server.cli("chat", "lingpai/eliza", "I am sad")
-    piped = server.cli("chat", "lingpai/eliza", "-", stdin="I am sad")
-    as_json = server.cli_json("chat", "lingpai/eliza", "I am sad")
+    question = "I am sad, chat-canary-20c4"
+    spoken = server.cli("chat", "lingpai/eliza", question)
+    piped = server.cli("chat", "lingpai/eliza", "-", stdin=question)
+    as_json = server.cli_json("chat", "lingpai/eliza", question)
 
     assert spoken.stdout.strip() == as_json["choices"][0]["message"]["content"]
     assert piped.stdout == spoken.stdout

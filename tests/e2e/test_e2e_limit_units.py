@@ -15,7 +15,7 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from tests.e2e.conftest import MakeServer
-from tests.e2e.limit_world import Caller, World
+from tests.e2e.limit_world import PROMPT, Caller, World
 from tests.fakes.openai_engine import EngineCall, FakeEngine, completion
 
 SUBJECTS = ("key", "user", "project", "model", "user_model", "each user")
@@ -171,7 +171,7 @@ def test_the_sdk_waits_for_a_smooth_rate_by_itself(world: World):
     patient = caller.sdk.with_options(max_retries=3)
 
     answers = [
-        patient.chat.completions.create(model=caller.model, messages=[{"role": "user", "content": "Hi"}])
+        patient.chat.completions.create(model=caller.model, messages=[{"role": "user", "content": PROMPT}])
         for _ in range(4)
     ]
 

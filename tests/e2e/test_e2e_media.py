@@ -11,8 +11,13 @@ import openai
 import pytest
 
 from tests.e2e.lingpai_server import ROOT, LingpaiServer
+from tests.e2e.stock_clients import httpx2_post
+from tests.secrets_scan import SCAN
 
 EXAMPLES = ROOT / "examples"
+PICTURE = b"\x89PNG\r\n\x1a\npicture-canary-8e01"
+SOUND = b"RIFF\x24\0\0\0WAVEfmt sound-canary-8e01"
+SCAN.secrets.add_prompts(PICTURE + b" " + SOUND)  # in base64 nobody reads the words
 _RERANKER = """
 import lingpai as lp
 
@@ -93,7 +98,9 @@ def test_pictures_are_generated(sdk):
     """Pictures come as base64 in the size that was asked for."""
     client, is_local = sdk
 
-    answer = client.images.generate(model=names(is_local)[2], prompt="a red square", size="256x256", n=2)
+    answer = client.images.generate(
+        model=names(is_local)[2], prompt="a red square, painter-canary-8e01", size="256x256", n=2
+    )
 
     data = base64.b64decode(answer.data[0].b64_json)
     assert len(answer.data) == 2
@@ -110,9 +117,10 @@ def test_a_wrong_file_is_the_callers_fault(sdk):
 
 @pytest.mark.parametrize("path", ["/v1/rerank", "/rerank", "/v2/rerank", "/v1/v1/rerank/"])
 def test_reranking_has_every_address_that_clients_use(local: LingpaiServer, path: str):
-    fields = {"model": "acme/rerank", "query": "a", "documents": ["b", "aa", "a"], "top_n": 2}
+    documents = ["b", "rerank-canary-8e01 aaaaa", "a"]
+    fields = {"model": "acme/rerank", "query": "a", "documents": documents, "top_n": 2}
 
-    answer = httpx2.post(local.base + path, json=fields, headers={"authorization": f"Bearer {local.key}"})
+    answer = httpx2_post(local.base + path, json=fields, headers={"authorization": f"Bearer {local.key}"})
 
     assert answer.status_code == 200, answer.text
     assert [result["index"] for result in answer.json()["results"]] == [1, 2]
@@ -121,8 +129,8 @@ def test_reranking_has_every_address_that_clients_use(local: LingpaiServer, path
 def test_a_file_is_the_input_of_the_inference_endpoint(local: LingpaiServer):
     url = f"{local.base}/api/v1/models/examples/file-kind/inference"
 
-    answer = httpx2.post(
-        url, files={"file": ("a.png", b"\x89PNG\r\n\x1a\n")}, headers={"authorization": f"Bearer {local.key}"}
+    answer = httpx2_post(
+        url, files={"file": ("a.png", PICTURE)}, headers={"authorization": f"Bearer {local.key}"}
     )
 
     assert answer.json()["output"] == [{"label": "image/png", "score": 1.0}]
@@ -232,7 +240,7 @@ def looker(tmp_path_factory: pytest.TempPathFactory):
 
 def look(server: LingpaiServer, image, model: str = "acme/look") -> httpx2.Response:
     url = f"{server.base}/api/v1/models/{model}/inference"
-    return httpx2.post(
+    return httpx2_post(
         url, json={"input": image}, headers={"authorization": f"Bearer {server.key}"}, timeout=60
     )
 
@@ -273,13 +281,17 @@ def test_fetching_can_be_switched_off(tmp_path: Path):
     server = looking(tmp_path, config="[gateway]\nfetch_media = false\n")
     try:
         named = look(server, "https://example.com/cat.png")
-        sent = look(server, "data:image/png;base64,iVBORw0KGgo=")
+        sent = look(server, f"data:image/png;base64,{base64.b64encode(PICTURE).decode()}")
+        heard = look(server, f"data:audio/wav;base64,{base64.b64encode(SOUND).decode()}", "acme/listen")
+        unknown = look(server, f"data:image/png;base64,{base64.b64encode(PICTURE).decode()}", "acme/lock")
     finally:
         server.stop()
 
     assert named.status_code == 400
     assert "does not fetch addresses" in named.json()["error"]["message"]
-    assert sent.json()["output"] == {"text": "image/png 8"}
+    assert sent.json()["output"] == {"text": f"image/png {len(PICTURE)}"}
+    assert heard.json()["output"] == {"text": f"{len(SOUND)}"}
+    assert unknown.status_code == 404
 
 
 def test_large_picture_passes_and_leaves_no_memory_behind(looker):
@@ -290,7 +302,7 @@ def test_large_picture_passes_and_leaves_no_memory_behind(looker):
     as_url = "data:image/png;base64," + base64.b64encode(small).decode()  # 29.4 MB as text
 
     def send() -> list[str]:
-        form = httpx2.post(
+        form = httpx2_post(
             url,
             files={"file": ("a.png", large)},
             headers={"authorization": f"Bearer {looker.key}"},

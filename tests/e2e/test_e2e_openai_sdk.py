@@ -11,9 +11,10 @@ import pytest
 
 from tests.e2e.conftest import MakeServer
 from tests.e2e.lingpai_server import LingpaiServer
+from tests.e2e.raw_http import PROMPT
 from tests.fakes.openai_engine import FakeEngine, vector_of
 
-HELLO = [{"role": "user", "content": "Hello"}]
+HELLO = [{"role": "user", "content": PROMPT}]
 
 
 @pytest.fixture
@@ -104,8 +105,8 @@ def test_stream_of_a_demonstration_model(demo, stream_options):
 
 def test_completions_unary_and_streamed(sdk):
     """The older text completions work in both ways."""
-    answer = sdk.completions.create(model="fake/chat", prompt="Good")
-    chunks = list(sdk.completions.create(model="fake/chat", prompt="Good", stream=True))
+    answer = sdk.completions.create(model="fake/chat", prompt=PROMPT)
+    chunks = list(sdk.completions.create(model="fake/chat", prompt=PROMPT, stream=True))
 
     assert answer.choices[0].text == "Good day to you"
     assert "".join(chunk.choices[0].text for chunk in chunks) == "Good day to you"
@@ -164,7 +165,7 @@ def test_one_model_is_retrieved_by_any_id(sdk, id_):
 @pytest.mark.parametrize("suffix", ["", "/", "/v1", "/v1/", "/v1/v1"])
 def test_base_url_as_people_paste_it(relay, relay_key, suffix):
     """The base URL works without `/v1`, with it twice, and with a trailing slash."""
-    with openai.OpenAI(base_url=relay.base + suffix, api_key=relay_key, max_retries=0) as client:
+    with relay.openai(relay_key, base_url=relay.base + suffix) as client:
         assert ask(client).choices
         assert list(client.models.list())
 
@@ -177,7 +178,7 @@ def test_key_as_a_callable(relay, relay_key):
         asked.append(1)
         return relay_key
 
-    with openai.OpenAI(base_url=relay.v1, api_key=token, max_retries=0) as client:
+    with relay.openai(api_key=token) as client:
         ask(client)
         ask(client)
 
@@ -185,7 +186,7 @@ def test_key_as_a_callable(relay, relay_key):
 
 
 def test_async_client_chats_streams_and_embeds(relay, relay_key):
-    """The async SDK does the same, several calls at once."""
+    """The async SDK does the same, several calls at once, and raises the same errors."""
 
     async def talk():
         async with relay.async_openai(relay_key) as client:
@@ -195,6 +196,8 @@ def test_async_client_chats_streams_and_embeds(relay, relay_key):
             stream = await client.chat.completions.create(model="fake/chat", messages=HELLO, stream=True)
             words = [chunk.choices[0].delta.content or "" async for chunk in stream]
             vectors = await client.embeddings.create(model="fake/embed-small", input="one")
+            with pytest.raises(openai.NotFoundError):
+                await client.chat.completions.create(model="fake/chatt", messages=HELLO)
             return answers, words, vectors
 
     answers, words, vectors = asyncio.run(talk())
@@ -341,7 +344,7 @@ def test_missing_scope(relay, key_name):
 def test_bad_request(relay, relay_key):
     """A wrong type is a BadRequestError that names the field."""
     with relay.openai(relay_key) as client, pytest.raises(openai.BadRequestError) as caught:
-        client.chat.completions.create(model="fake/chat", messages="Hello")  # type: ignore[arg-type]
+        client.chat.completions.create(model="fake/chat", messages=PROMPT)  # type: ignore[arg-type]
 
     assert (caught.value.code, caught.value.param) == ("invalid_request", "messages")
 

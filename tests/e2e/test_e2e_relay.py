@@ -319,7 +319,7 @@ def test_tool_calls_without_index_are_repaired(relay, relay_key, engine):
     with relay.openai(relay_key) as client:
         stream = client.chat.completions.create(
             model="fake/chat",
-            messages=[{"role": "user", "content": "x"}],
+            messages=chat()["messages"],
             stream=True,
             extra_body={"script": engine.script(tools)},
         )
@@ -406,7 +406,7 @@ def test_the_sdk_raises_when_a_stream_breaks_off(relay, relay_key, engine):
     """The stock SDK turns the last event into an APIError instead of a silently short answer."""
     with relay.openai(relay_key) as client:
         stream = client.chat.completions.create(
-            model="fake/chat", messages=[{"role": "user", "content": "x"}], stream=True,
+            model="fake/chat", messages=chat()["messages"], stream=True,
             extra_body={"script": engine.script(closes_in_mid_event)},
         )  # fmt: skip
         with pytest.raises(openai.APIError, match="closed the connection"):
