@@ -248,7 +248,7 @@ class Application:
         )
         gauge(
             "lingpai_held_body_bytes",
-            "Bytes of request bodies that calls under way hold; small ones are not counted.",
+            "Bytes of requests and answers that calls under way hold; small ones are not counted.",
             lambda: self.gateway.bodies.held,
         )
         gauge("lingpai_journal_records", "Usage records not in the database yet.", self.lag.records)

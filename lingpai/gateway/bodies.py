@@ -1,9 +1,9 @@
 """How much memory the bodies of model calls may take: all together, and those of one key.
 
-A body is held from its announcement until its call is over: while it comes, while it waits for a limit, and while the
-backend is at work, for what was used may have to be counted in it. Small bodies are not counted: the number of
-connections bounds those. What is counted is what the caller sends; a call may need up to three times as much for a
-moment, while its request to the backend is written.
+A request is held from its announcement until its call is over: while it comes, while it waits for a limit, and while the
+backend is at work, for what was used may have to be counted in it. An answer that is no stream is held as it grows.
+Small bodies are not counted: the number of connections bounds those. What is counted is what is sent; a call may need up
+to three times as much for a moment, while its request to the backend, or its answer, is written.
 """
 
 from collections import deque
@@ -65,11 +65,13 @@ class BodyBudget:
         own = self._by_key.get(key, 0)
         if own and own + size > self._most_per_key:
             raise _busy(
-                f"The calls of this key that are under way have {own} bytes of requests, and this one would be too much"
-                " (`gateway.max_held_bytes_per_key`)."
+                f"The calls of this key that are under way have {own} bytes of requests and answers, and this one would"
+                " be too much (`gateway.max_held_bytes_per_key`)."
             )
         if self._held and self._held + size > self._most:
-            raise _busy("The server holds as many bytes of requests as it may (`gateway.max_held_bytes`).")
+            raise _busy(
+                "The server holds as many bytes of requests and answers as it may (`gateway.max_held_bytes`)."
+            )
         self._held += size
         self._by_key[key] = own + size
         return HeldBody(self._returned, key, size)

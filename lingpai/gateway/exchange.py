@@ -99,6 +99,7 @@ class Exchange:
     extra_headers: bytes = b""
     retry_after: bytes | None = None
     answer: bytes | bytearray = b""
+    held_answer: bodies.HeldBody | None = None
     answer_type: bytes = media.JSON
     usage: "Usage | None" = None
     is_counted: bool = False
@@ -280,6 +281,17 @@ class Exchange:
         del before  # what is counted anew is not counted twice
         try:
             self.held = self.gateway.bodies.hold(key, size)
+        except LingpaiError as error:
+            return error.with_traceback(None)
+        return None
+
+    def hold_answer(self, size: int, most: int) -> LingpaiError | None:
+        """Count `size` bytes of an answer that is still coming; the refusal when there is no room for more."""
+        if self.held_answer is not None and size <= self.held_answer.size:
+            return None
+        self.held_answer = None  # what is counted anew is not counted twice
+        try:
+            self.held_answer = self.gateway.bodies.hold(bodies.key_of(self), min(2 * size, most))
         except LingpaiError as error:
             return error.with_traceback(None)
         return None

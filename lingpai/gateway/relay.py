@@ -135,10 +135,13 @@ def _unary_data(exchange: "Exchange", piece: bytes) -> None:
     if isinstance(exchange.answer, bytes):
         exchange.answer = bytearray(exchange.answer)
     exchange.answer += piece
-    most = exchange.gateway.settings.max_answer_bytes
-    if len(exchange.answer) > most:
+    size, most = len(exchange.answer), exchange.gateway.settings.max_answer_bytes
+    if size > most:
         cancel(exchange)
         _backend_fault(exchange, "backend_error", f"answered with more than {most} bytes")
+    elif size > exchange.gateway.bodies.small and (refusal := exchange.hold_answer(size, most)) is not None:
+        cancel(exchange)
+        settle.fail(exchange, refusal, end_reason="upstream_error")
 
 
 def _unary_finished(exchange: "Exchange") -> None:

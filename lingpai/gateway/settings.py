@@ -21,11 +21,13 @@ class GatewaySettings:
     )
     max_held_bytes: Bytes = field(
         default=1024 * 1024 * 1024,
-        metadata={"help": "Most bytes of request bodies held at a time, of all calls under way together."},
+        metadata={
+            "help": "Most bytes of requests and answers held at a time, of all calls under way together."
+        },
     )
     max_held_bytes_per_key: Bytes = field(
         default=512 * 1024 * 1024,
-        metadata={"help": "Most bytes of request bodies held at a time, of the calls of one key."},
+        metadata={"help": "Most bytes of requests and answers held at a time, of the calls of one key."},
     )
     max_answer_bytes: Bytes = field(
         default=256 * 1024 * 1024, metadata={"help": "Largest unary answer taken from a backend, in bytes."}

@@ -1,6 +1,7 @@
 """The memory that bodies take is bounded: for all calls together, and for those of one key."""
 
 import asyncio
+import gc
 import json
 
 import pytest
@@ -178,3 +179,28 @@ def test_unknown_key_is_refused_while_its_body_is_still_coming(bounded, error_of
     assert error_of(front)["code"] == "invalid_api_key"
     assert front.ended == ["linger"]
     assert front.told_to_slow_down
+
+
+def test_answers_count_as_they_grow_and_give_their_room_back(make_stage):
+    stage = make_stage(max_held_bytes=1_000_000, max_held_bytes_per_key=300_000)
+    stage.serve(model())
+    fronts = [FakeFront(), FakeFront()]
+    calls = [stage.call(front=front) for front in fronts]
+
+    for call in calls:
+        call.response_started(200, {b"content-type": b"application/json"})
+        for _ in range(12):
+            if not call.is_over:
+                call.response_data(b" " * 10_000)
+
+    # The first is counted with 220,000 by now, twice of what it had, so the second finds no room for as much.
+    assert [call.is_over for call in calls] == [False, True]
+    assert fronts[1].head["status"] == "503 Service Unavailable"
+    assert (stage.gateway.bodies.held, stage.limiter.held) == (220_000, 1)
+
+    calls[0].response_data(b"{}")
+    calls[0].response_finished()
+    del call, calls, fronts
+    gc.collect()
+
+    assert stage.gateway.bodies.held == 0
