@@ -149,7 +149,9 @@ def under_way(exchange: "Exchange") -> CallUnderWay:
             weight = weigh.weigh(exchange, b"{}")
         exchange.weight = weight._replace(answers=weigh.NO_ANSWER)  # the backend was told no length of ours
         exchange.reserved = weight.most
-    return CallUnderWay(exchange.started_at, exchange.reserved, exchange.hold_to)
+    return CallUnderWay(
+        exchange.started_at, exchange.reserved, exchange.hold_to, held_in_the_end=lambda: exchange.reserved
+    )
 
 
 def _counting(meters: Sequence[Meter], model: "Model") -> LimitSet:

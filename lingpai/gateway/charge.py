@@ -28,11 +28,15 @@ def charge(exchange: "Exchange", prompt: int, completion: int, cached: int) -> C
         currency = price.currency
         # An error of the backend about the caller's input is no service.
         cost = price.cost(prompt, completion, cached) if exchange.status < 400 else 0
-    limits = exchange.limits
-    if limits is None or not limits.weighs:
+    limits, reserved = exchange.limits, exchange.reserved
+    is_weighed = limits is not None and limits.weighs
+    if not is_weighed and exchange.weight is None:
         return cost, currency, total, cost
     used = Amounts(1, total, cost if currency == "USD" else 0, cost if currency == "CNY" else 0, 0)
-    reserved = exchange.reserved
+    if not is_weighed:
+        # Limits are being read that know what it held so far. Whether they hear of its end is not sure, so this tells them.
+        exchange.reserved = Amounts(*map(max, reserved, used))
+        return cost, currency, total, cost
     if total <= reserved.tokens and used.usd <= reserved.usd and used.cny <= reserved.cny:
         exchange.used = used
         return cost, currency, total, cost

@@ -55,7 +55,8 @@ class MeterLoader(Generic[Mark]):
         """The limits of `subject` are others now. Call it before the next `load`, on the event loop.
 
         Calls under way were admitted by the old meters; the new ones must count them too. So the next load reads the
-        history up to that moment, and adds those that are under way then.
+        history up to that moment, and adds those that are under way then. Where some of them end while it reads, it reads
+        again; when that happens every time, what such calls held or were charged, whichever is more, counts beside it.
         """
         self._changes += 1
         if self._under_way(subject):
@@ -82,10 +83,12 @@ class MeterLoader(Generic[Mark]):
         for attempt in range(_ATTEMPTS + 1):
             if not is_current():
                 raise StaleLimitsError
+            under_way, has_ended = self._as_of_now(subject, counted, snapshot)
             try:
-                meters = self._limiter.attach(
-                    subject, limits, snapshot, label=label, under_way=self._still_under_way(subject, counted)
-                )
+                if has_ended and attempt < _ATTEMPTS:
+                    # Whether the history has it, and with what it was charged, only one that is read now can tell.
+                    raise HistoryNeededError
+                meters = self._limiter.attach(subject, limits, snapshot, label=label, under_way=under_way)
             except HistoryNeededError:
                 if attempt == _ATTEMPTS:
                     raise
@@ -95,9 +98,16 @@ class MeterLoader(Generic[Mark]):
                 return meters
         raise AssertionError("unreachable: the last attempt returns or raises")
 
-    def _still_under_way(self, subject: Subject, counted: tuple[CallUnderWay, ...]) -> list[CallUnderWay]:
-        now = self._under_way(subject) if counted else ()
-        return [call for call in counted if call in now]
+    def _as_of_now(
+        self, subject: Subject, counted: tuple[CallUnderWay, ...], snapshot: Snapshot | None
+    ) -> tuple[list[CallUnderWay], bool]:
+        """The calls that were counted with the snapshot, and whether some have ended since."""
+        if not counted or snapshot is None:
+            return [], False
+        now = {call.identity for call in self._under_way(subject)}
+        still = [call for call in counted if call.identity in now]
+        ended = [call.ended(snapshot.read_at) for call in counted if call.identity not in now]
+        return still + ended, bool(ended)
 
     async def _read(
         self, subject: Subject, limits: tuple[str, ...]

@@ -17,10 +17,11 @@ def used(prompt, completion):
     return {**GOOD, "usage": {"prompt_tokens": prompt, "completion_tokens": completion}}
 
 
-def set_limits(stage, calls, *limits):
+def set_limits(stage, calls, *limits, while_read=lambda: None):
     """Set the limits of the key as the server does, and load them for the next call."""
 
     async def reached(mark):
+        while_read()
         return True
 
     loader = MeterLoader(
@@ -54,6 +55,27 @@ def test_call_under_way_is_charged_to_limits_set_meanwhile(limited, answer, befo
     assert rate.used >= record.charged_tokens - 1000 * 60
     if sum(tokens) < 1000 or not before:
         assert record.charged_tokens == sum(tokens)
+
+
+@pytest.mark.parametrize("before", [(), ("9/day",), ("9000 tokens/hour",), ("1000000 tokens/hour",)])
+def test_calls_that_end_while_new_limits_are_read_count_with_all_that_they_used(limited, answer, before):
+    """Here the history never has them: what they are charged is known from themselves."""
+    limited.serve_only(model(price=PRICE))
+    limit(limited, *before)
+    calls = [chat(limited, max_tokens=100)[0] for _ in range(6)]
+
+    def one_ends():
+        answer(calls.pop(), used(10, 9000))
+
+    *_, requests, day, money = set_limits(
+        limited, calls, *before, "100/hour", "100000 tokens/day", "1 USD/day", while_read=one_ends
+    )
+
+    records = limited.journal.records[-1:]  # of those before, the history would tell
+    assert [call.is_over for call in calls] == [False] * 3
+    assert requests.used == 4
+    assert day.used - day.reserved == sum(record.charged_tokens for record in records) > 100
+    assert money.used - money.reserved == sum(record.charged_cost for record in records)
 
 
 def test_call_under_way_takes_from_a_new_limit_no_more_than_there_is(limited, answer):

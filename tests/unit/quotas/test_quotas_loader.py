@@ -169,23 +169,50 @@ def test_calls_under_way_hold_a_reservation_of_the_new_meters_and_are_told():
     assert (tokens.reserved, rate.reserved, old.used) == (70, 70, 0)
 
 
-def test_calls_that_end_while_the_history_is_read_are_counted_in_full():
-    """Whether the history has them, nobody knows."""
-    journal = Journal()
-    calls = [CallUnderWay(NOON_ISH - 1, Amounts(tokens=70))]
+def ending(journal: Journal, *, every_time: bool, charged: Amounts):
+    """A call under way that ends while the history is read, and is charged that; once, or another one every time."""
+    calls = [CallUnderWay(NOON_ISH - 1, Amounts(tokens=70), held_in_the_end=lambda: charged)]
 
     async def reached(mark):
-        calls.clear()
+        """What had ended when this was asked is there; then the next one ends."""
+        journal.history.charges = [(call.admitted_at, charged) for call in calls[:-1]]
+        calls.append(calls[-1]._replace(admitted_at=calls[-1].admitted_at - 1))
         return True
 
-    journal.loader = MeterLoader(
-        journal.limiter, mark=lambda: 0, reached=reached, under_way=lambda subject: tuple(calls)
+    loader = MeterLoader(
+        journal.limiter,
+        mark=lambda: 0,
+        reached=reached,
+        under_way=lambda subject: calls[-1:] if every_time or len(calls) == 1 else [],
     )
-    journal.loader.limits_changed(KEY)
+    loader.limits_changed(KEY)
+    return loader
 
-    [tokens] = journal.load("100 tokens/day")
 
-    assert (tokens.used, tokens.reserved) == (70, 0)
+@pytest.mark.parametrize("tokens", [0, 30, 70, 9000])
+def test_call_that_ends_while_the_history_is_read_is_counted_as_it_was_charged(tokens):
+    """The history is read again, up to where it must have it."""
+    journal = Journal()
+    loader = ending(journal, every_time=False, charged=Amounts(tokens=tokens))
+
+    day, rate = asyncio.run(loader.load(KEY, ("10000 tokens/day", "10000 tokens/24h"), ""))
+
+    assert (day.used, day.reserved) == (tokens, 0)
+    assert rate.used_at(NOON_ISH) == tokens
+
+
+@pytest.mark.parametrize(("tokens", "counted"), [(30, 70), (70, 70), (9000, 9000)])
+def test_where_calls_keep_ending_while_the_history_is_read_nothing_they_used_is_missing(tokens, counted):
+    """It is not read for ever: the last one counts with what it held, or was charged if that is more."""
+    journal = Journal()
+    loader = ending(journal, every_time=True, charged=Amounts(tokens=tokens))
+
+    day, rate = asyncio.run(loader.load(KEY, ("90000 tokens/day", "90000 tokens/24h"), ""))
+
+    before = sum(amounts.tokens for _, amounts in journal.history.charges)
+    assert (day.used, day.reserved) == (before + counted, 0)
+    assert rate.used_at(NOON_ISH) >= before + counted - 3  # so much has flowed back
+    assert len(journal.history.charges) == 2
 
 
 @pytest.mark.parametrize("is_still_open", [True, False])
