@@ -23,7 +23,6 @@ from lingpai.gateway.answer import EXPOSED_HEADERS
 from lingpai.gateway.authenticate import Account, Authenticator
 from lingpai.gateway.call_limits import CallLimits
 from lingpai.gateway.endpoints import is_for_browsers
-from lingpai.gateway.exchange import Exchange
 from lingpai.gateway.gateway import Gateway
 from lingpai.identity.schemas import KeyCreate
 from lingpai.jobs.runner import JobRunner
@@ -360,18 +359,15 @@ class Application:
         user_id, _, model_id = id_.partition(" ")
         if kind != "user_model" or user_id != EACH_USER:
             return {subject}
-        callers = {call.principal for call in self._calls() if call.is_admitted and call.model.id == model_id}
-        return {subject} | {
-            ("user_model", f"{caller.user_id} {model_id}") for caller in callers if caller is not None
-        }
+        users = self.gateway.users_on(model_id, self._calls())
+        return {subject} | {("user_model", f"{user} {model_id}") for user in users}
 
     def _held_for(self, subject: Subject) -> list[CallUnderWay]:
         """What the calls that are not recorded yet hold of a subject's limits."""
         return self.gateway.held_for(subject, self._calls())
 
-    def _calls(self) -> list[Exchange]:
-        calls = (front.call for front in self.server.fronts)
-        return [call for call in calls if isinstance(call, Exchange)]
+    def _calls(self) -> list[object]:
+        return [front.call for front in self.server.fronts]
 
     def _on_health(self, backend: Backend, why: str | None) -> None:
         """A backend was looked at, or its worker's state changed."""

@@ -160,9 +160,17 @@ class Gateway:
 
         `calls` are those of the open connections; calls of callers who have left are added here.
         """
-        exchanges = {call for call in calls if isinstance(call, Exchange)} | self.counting
-        held = [exchange.held_for(subject) for exchange in exchanges]
+        held = [exchange.held_for(subject) for exchange in self._under_way(calls)]
         return [each for each in held if each is not None]
+
+    def users_on(self, model_id: str, calls: Iterable[object]) -> set[str]:
+        """The ids of the users with calls to a model under way; `calls` as above."""
+        admitted = [exchange for exchange in self._under_way(calls) if exchange.is_admitted]
+        callers = {exchange.principal for exchange in admitted if exchange.model.id == model_id}
+        return {caller.user_id for caller in callers if caller is not None}
+
+    def _under_way(self, calls: Iterable[object]) -> set[Exchange]:
+        return {call for call in calls if isinstance(call, Exchange)} | self.counting
 
     def malformed(self, status: int, message: str) -> bytes:
         return answer.malformed(status, message)

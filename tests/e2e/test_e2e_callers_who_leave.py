@@ -13,7 +13,7 @@ import pytest
 from tests.e2e import bookkeeping
 from tests.e2e.lingpai_server import LingpaiServer
 from tests.e2e.raw_http import RawConnection, chat, post_bytes
-from tests.fakes.openai_engine import EngineCall, FakeEngine, chunk
+from tests.fakes.openai_engine import EngineCall, FakeEngine, chunk, usage_chunk
 
 CHAT = "/v1/chat/completions"
 MODEL = "fake/chat"
@@ -229,6 +229,41 @@ def test_caller_who_leaves_the_queue_is_charged_nothing(relay, engine, key_name,
     assert gone["queued_ms"] > 0
     assert (served["end_reason"], served["charged_tokens"]) == ("complete", 4)
     assert_counted(relay, key_name, key)
+
+
+@pytest.mark.parametrize("user", ["admin", "*"])
+def test_call_whose_caller_has_left_counts_against_a_limit_that_is_set_then(make_server, engine, user):
+    """The engine still tells its usage; for each user of a model this holds as well as for one."""
+    server = make_server(engine.url).start()
+    key = server.make_key("leaver")
+    may_end = threading.Event()
+
+    async def tells_usage_late(call: EngineCall) -> None:
+        await call.stream_head()
+        await call.event(chunk(call.json, {"content": " word"}, "stop"))
+        while not may_end.is_set():
+            await asyncio.sleep(0.005)
+        await call.event(usage_chunk(call.json))
+
+    with Caller(server.port) as connection:
+        body = chat(PROMPT, stream=True, script=engine.script(tells_usage_late))
+        connection.send(post_bytes(CHAT, body, key=key))
+        connection.read_until(b"stop")
+        connection.close()
+    time.sleep(0.1)  # for the server to see it
+    fields = {"subject": "user_model", "user": user, "model": MODEL, "limits": ["9/day", "90000 tokens/day"]}
+    server.admin("PUT", "/api/v1/limits", fields)
+
+    def counted() -> list[tuple[int, bool]]:
+        rows = server.admin("GET", f"/api/v1/limits/explain?key=leaver&model={MODEL}")["data"]
+        return [(row["used"], row["reserved"] > 0) for row in rows if row["subject"] == "user_model"]
+
+    [requests, tokens] = counted()
+    may_end.set()
+    record = next(each for _ in range(100) for each in server.records("end_reason = 'client_gone'"))
+
+    assert (requests, tokens[1]) == ((1, False), True)
+    assert counted() == [(1, False), (record["charged_tokens"], False)]
 
 
 def wait_for_queue(server: LingpaiServer, size: int) -> None:
