@@ -30,7 +30,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Final, TypeAlias
 from weakref import KeyedRef
 
-from lingpai.quotas.amounts import NOTHING, ONE, UNITS, Amounts, Unit
+from lingpai.quotas.amounts import NOTHING, ONE, UNITS, Amounts
 from lingpai.quotas.grammar import Limit
 from lingpai.quotas.history import Held, Snapshot, read_snapshot
 from lingpai.quotas.interfaces import Subject, UsageHistory
@@ -40,7 +40,6 @@ from lingpai.quotas.meter import Meter
 from lingpai.quotas.refusal import Refusal
 from lingpai.quotas.thresholds import Thresholds
 from lingpai.quotas.under_way import CallUnderWay, hold_to_new
-from lingpai.quotas.windows import Window
 
 __all__ = [
     "NO_LIMITS",
@@ -55,7 +54,7 @@ SNAPSHOT_LIFE_S: Final = 60.0
 
 _CONCURRENT: Final = UNITS.index("concurrent")
 
-_Key: TypeAlias = tuple[Subject, Unit, Window | None]
+_Reference: TypeAlias = KeyedRef[Subject, Meter]
 
 
 class HistoryNeededError(Exception):
@@ -83,8 +82,10 @@ class MemoryLimiter:
         self._thresholds = Thresholds(warn_at)
         # Ordered by when they were looked at last; only an OrderedDict gives up its first entry in constant time.
         self._kept: OrderedDict[Subject, tuple[Meter, ...]] = OrderedDict()
-        self._alive: dict[_Key, KeyedRef[_Key, Meter]] = {}
-        self._gone: deque[_Key] = deque()
+        # What is in memory, kept or not: a call under way may hold the meters of limits that nobody has looked at for long.
+        self._alive: dict[Subject, tuple[_Reference, ...]] = {}
+        self._count = 0
+        self._gone: deque[Subject] = deque()
 
     @property
     def on_threshold(self) -> Callable[[Meter, int, float], None]:
@@ -128,7 +129,8 @@ class MemoryLimiter:
         self._remove_gone()
         now = self._clock()
         wanted = strictest(limits)
-        alive = [self._find((subject, limit.unit, limit.window)) for limit in wanted]
+        known = {(meter.unit, meter.limit.window): meter for meter in self._living(subject)}
+        alive = [known.get((limit.unit, limit.window)) for limit in wanted]
         missing = [limit for limit, meter in zip(wanted, alive, strict=True) if meter is None]
         if any(limit.window is not None for limit in missing):
             _check_snapshot(snapshot, subject, wanted, now)
@@ -242,42 +244,45 @@ class MemoryLimiter:
     def __len__(self) -> int:
         """How many meters are alive."""
         self._remove_gone()
-        return len(self._alive)
+        return self._count
 
-    def _find(self, key: _Key) -> Meter | None:
-        reference = self._alive.get(key)
-        return None if reference is None else reference()
+    def _living(self, subject: Subject) -> list[Meter]:
+        meters = [reference() for reference in self._alive.get(subject, ())]
+        return [meter for meter in meters if meter is not None]
 
     def _keep(self, subject: Subject, meters: tuple[Meter, ...]) -> None:
-        for meter in self._kept.pop(subject, ()):
-            if meter not in meters:
-                self._drop(meter)
-        for meter in meters:
-            key = (subject, meter.unit, meter.limit.window)
-            if self._find(key) is not meter:
-                self._alive[key] = KeyedRef(meter, self._note_gone, key)
+        """Go on with `meters`, and forget those whose limit was removed.
+
+        Should it be set again, the history tells more than such a meter. But no history tells of calls under way: a
+        meter of these is found again while it counts any.
+        """
+        living = self._living(subject)
+        if any(meter not in meters and meter.limit.window is not None for meter in living):
+            self.on_forget()
+        self._refer_to(
+            subject, [*meters, *(each for each in living if each not in meters and each.limit.window is None)]
+        )
+        self._kept.pop(subject, None)
         if meters:
             self._kept[subject] = meters
 
-    def _drop(self, meter: Meter) -> None:
-        """Forget a meter whose limit was removed. Should it be set again, the history tells more than the meter.
+    def _refer_to(self, subject: Subject, meters: Sequence[Meter]) -> None:
+        before = self._alive.pop(subject, ())
+        known = {id(meter): reference for reference in before if (meter := reference()) is not None}
+        after = tuple(known.get(id(meter)) or KeyedRef(meter, self._note_gone, subject) for meter in meters)
+        self._count += len(after) - len(before)
+        if after:
+            self._alive[subject] = after
 
-        But no history tells of calls under way: a meter of these is found again while it counts any.
-        """
-        if meter.limit.window is not None:
-            del self._alive[meter.subject, meter.unit, meter.limit.window]
-        self.on_forget()
-
-    def _note_gone(self, reference: KeyedRef[_Key, Meter]) -> None:
+    def _note_gone(self, reference: _Reference) -> None:
         """The last holder of a meter is gone; in any thread."""
         self._gone.append(reference.key)
         self.on_forget()
 
     def _remove_gone(self) -> None:
         while self._gone:
-            key = self._gone.popleft()
-            if key in self._alive and self._find(key) is None:
-                del self._alive[key]
+            subject = self._gone.popleft()
+            self._refer_to(subject, self._living(subject))
 
 
 def _check_snapshot(snapshot: Snapshot | None, subject: Subject, wanted: list[Limit], now: float) -> None:

@@ -207,6 +207,27 @@ def test_a_meter_in_use_by_a_call_survives_eviction_and_is_found_again():
     assert again[0].used == 1
 
 
+def test_a_limit_removed_and_set_again_asks_the_history_also_when_a_call_outlived_eviction():
+    """A long stream holds the old meter, which the calls in between did not pass."""
+    history = RecordedHistory([NOON_ISH - 10])
+    limiter, clock = limiter_at(history=history)
+    held = limit_set(attach(limiter, KEY, "5/day", "5/10m", "2 concurrent"))
+    limiter.admit(held, clock())
+    forgotten = []
+    limiter.on_forget = lambda: forgotten.append(None)
+    limiter.evict_idle(clock.advance(3600), 60)
+    found_again = len(limiter)
+
+    limiter.attach(KEY, ())
+    history.times += [NOON_ISH] * 4
+
+    with pytest.raises(HistoryNeededError):
+        limiter.attach(KEY, ("5/day",))
+    assert [meter.used for meter in attach(limiter, KEY, "5/day", "2 concurrent")] == [5, 1]
+    assert (found_again, len(limiter), len(forgotten)) == (3, 2, 1)
+    assert len(held.meters) == 3
+
+
 def test_a_meter_that_is_used_or_asked_for_is_not_evicted():
     limiter, clock = limiter_at()
     limiter.admit(limit_set(attach(limiter, KEY, "5/day")), clock.advance(100))
