@@ -337,13 +337,13 @@ class Application:
 
     # -- what parts tell each other
 
-    def _on_identity_change(self, kind: str, id_: str) -> None:
+    def _on_identity_change(self, kind: str, id_: str, began: float) -> None:
         """A key, user or project changed (told from a worker thread): the next call must see it."""
         if self._loop is not None:
-            asyncio.run_coroutine_threadsafe(self._forget(kind, id_), self._loop).result(timeout=10)
+            asyncio.run_coroutine_threadsafe(self._forget(kind, id_, began), self._loop).result(timeout=10)
 
-    async def _forget(self, kind: Any, id_: str) -> None:
-        self.meters.limits_changed((kind, id_))
+    async def _forget(self, kind: Any, id_: str, began: float) -> None:
+        self.meters.limits_changed((kind, id_), began=began)
         keyring = self.domains.keyring
         forget = {"key": keyring.forget_key, "user": keyring.forget_user, "project": keyring.forget_project}
         forget[kind](id_)

@@ -40,8 +40,8 @@ from lingpai.targets import CatalogLimits
 class Domains:
     """Opens the database, brings it up to date and builds what stands on it.
 
-    `on_identity_change` is told, in any thread, which key, user or project changed; `on_limits_change`, on the event
-    loop, whose limits on a model did. Raises what is wrong with the settings of webhooks or with the pepper.
+    `on_identity_change` is told, in any thread, which key, user or project changed, and when that began;
+    `on_limits_change`, on the event loop, whose limits on a model did. Raises what is wrong with the settings of webhooks or with the pepper.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Domains:
         *,
         data: Path,
         environment: Mapping[str, str],
-        on_identity_change: Callable[[str, str], None],
+        on_identity_change: Callable[[str, str, float], None],
         on_limits_change: Callable[[Subject], None],
     ) -> None:
         endpoints = endpoints_from(settings.events.webhooks, environment)
@@ -133,7 +133,7 @@ class Domains:
         )
 
     def _open_identity(
-        self, settings: Settings, peppers: Peppers, on_change: Callable[[str, str], None]
+        self, settings: Settings, peppers: Peppers, on_change: Callable[[str, str, float], None]
     ) -> None:
         shared: dict[str, Any] = {"on_change": on_change, "validate_limit": canonical_limit}
         defaults = settings.limits.default

@@ -7,8 +7,11 @@ from typing import Literal, NamedTuple
 from lingpai.principal import Role
 
 ChangeKind = Literal["key", "project", "user"]
-OnChange = Callable[[ChangeKind, str], None]
-"""Told after the commit which key, project or user changed; may be called in any thread."""
+OnChange = Callable[[ChangeKind, str, float], None]
+"""Told after the commit which key, project or user changed, and when that began (time.monotonic); in any thread.
+
+Between that time and this call somebody may have read the change already.
+"""
 
 ValidateLimit = Callable[[str], str]
 """Gives the canonical form of a limit, or raises ValueError with a sentence that helps."""

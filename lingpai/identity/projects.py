@@ -45,6 +45,7 @@ class Projects:
         check_is_admin(caller, "make projects")
         name = restrictions.checked_name(body.name)
         limits = self._checked(body.limits or ())
+        began = time.monotonic()
         with self._database.write() as connection:
             owner = find_user(connection, body.owner or caller.user_id, only=None, param="owner")
             project = Project(
@@ -60,7 +61,7 @@ class Projects:
                 self._store.insert(connection, project)
             except IntegrityError as exc:
                 raise already_exists("project", name) from exc
-        self._on_change("project", project.id)
+        self._on_change("project", project.id, began)
         return project
 
     def list(self, caller: Principal, *, after: Position | None = None, limit: int = 50) -> list[Project]:
@@ -75,6 +76,7 @@ class Projects:
 
     def update(self, caller: Principal, reference: str, body: ProjectUpdate) -> Project:
         """Change a project. Other limits hold from the next call on; what was used stays used."""
+        began = time.monotonic()
         with self._database.write() as connection:
             project = find_project(connection, reference, owner=visible_user(caller))
             check_is_admin(caller, "change projects")
@@ -85,7 +87,7 @@ class Projects:
             except IntegrityError as exc:
                 raise already_exists("project", body.name or "") from exc
             project = find_project(connection, project.id, owner=None)
-        self._on_change("project", project.id)
+        self._on_change("project", project.id, began)
         return project
 
     def _checked(self, limits: Sequence[str]) -> tuple[str, ...]:

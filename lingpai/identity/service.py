@@ -105,12 +105,13 @@ class Users:
         check_is_admin(caller, "make users")
         name = restrictions.checked_user_name(body.name)
         limits = self._checked(body.limits) if body.limits else self._default_limits
+        began = time.monotonic()
         with self._database.write() as connection:
             try:
                 user = self._insert(connection, name=name, role=body.role, limits=limits)
             except IntegrityError as exc:
                 raise already_exists("user", name) from exc
-        self._on_change("user", user.id)
+        self._on_change("user", user.id, began)
         return user
 
     def list(self, caller: Principal, *, after: Position | None = None, limit: int = 50) -> list[User]:
@@ -125,6 +126,7 @@ class Users:
 
     def update(self, caller: Principal, reference: str, body: UserUpdate) -> User:
         """Change a user. Disabling one disables all their keys at once; the last administrator cannot be lost."""
+        began = time.monotonic()
         with self._database.write() as connection:
             user = find_user(connection, reference, only=visible_user(caller))
             check_is_admin(caller, "change users")
@@ -134,7 +136,7 @@ class Users:
             if values:
                 self._store.update(connection, user.id, values)
             user = find_user(connection, user.id, only=None)
-        self._on_change("user", user.id)
+        self._on_change("user", user.id, began)
         return user
 
     def _insert(self, connection: Connection, *, name: str, role: str, limits: tuple[str, ...]) -> User:
@@ -204,6 +206,7 @@ class Keys:
         """
         name = restrictions.checked_name(body.name)
         minted = mint_credential("sk-lp-")
+        began = time.monotonic()
         with self._database.write() as connection:
             owner = self._owner(connection, caller, body.user)
             project = self._project_of_new_key(connection, caller, owner, body.project)
@@ -215,7 +218,7 @@ class Keys:
             except IntegrityError as exc:
                 raise already_exists("key", name) from exc
             key = self._find(connection, minted.id, owner=None)
-        self._on_change("key", key.id)
+        self._on_change("key", key.id, began)
         return CreatedKey(key, minted.token)
 
     def list(
@@ -243,6 +246,7 @@ class Keys:
 
     def update(self, caller: Principal, reference: str, body: KeyUpdate) -> ApiKey:
         """Change a key. Nobody hands on more than they have; only administrators lift limits and enable keys."""
+        began = time.monotonic()
         with self._database.write() as connection:
             key = self._find(connection, reference, owner=visible_user(caller))
             values = self._changes(connection, caller, key, body)
@@ -252,15 +256,16 @@ class Keys:
             except IntegrityError as exc:
                 raise already_exists("key", body.name or "") from exc
             key = self._find(connection, key.id, owner=None)
-        self._on_change("key", key.id)
+        self._on_change("key", key.id, began)
         return key
 
     def delete(self, caller: Principal, reference: str) -> None:
         """Delete a key for good: its secret is wiped, its name stays for the sake of usage reports."""
+        began = time.monotonic()
         with self._database.write() as connection:
             key = self._find(connection, reference, owner=visible_user(caller))
             self._store.update(connection, key.id, {"deleted_at": self._clock(), "secret_hmac": None})
-        self._on_change("key", key.id)
+        self._on_change("key", key.id, began)
 
     def were_ever_made(self) -> bool:
         """Whether there is a key, or was one that has been deleted since."""

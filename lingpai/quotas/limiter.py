@@ -142,9 +142,23 @@ class MemoryLimiter:
             for meter, limit in zip(alive, wanted, strict=True)
         )
         name_apart(meters)
-        hold_to_new(under_way, [new for new, old in zip(meters, alive, strict=True) if old is None])
+        self._begin([new for new, old in zip(meters, alive, strict=True) if old is None], under_way)
         self._keep(subject, meters)
         return meters
+
+    def forget_made_since(self, subject: Subject, instant: float) -> None:
+        """Let go of the meters of `subject` that were made at `instant` (time.monotonic) or later.
+
+        Calls that hold them settle them still; who comes next gets new ones. Concurrent calls, which no history tells
+        of, are counted on.
+        """
+        living = self._living(subject)
+        staying = [meter for meter in living if meter.made_at < instant or meter.limit.window is None]
+        if len(staying) < len(living):
+            self._refer_to(subject, staying)
+            kept = tuple(meter for meter in self._kept.pop(subject, ()) if meter in staying)
+            if kept:
+                self._kept[subject] = kept
 
     def admit(self, limits: LimitSet, now: float) -> Refusal | None:
         """Take one request from each meter of `limits`, or from none: None when admitted, else why not.
@@ -245,6 +259,12 @@ class MemoryLimiter:
         """How many meters are alive."""
         self._remove_gone()
         return self._count
+
+    def _begin(self, meters: Sequence[Meter], under_way: Iterable[CallUnderWay]) -> None:
+        made_at = time.monotonic()
+        for meter in meters:
+            meter.made_at = made_at
+        hold_to_new(under_way, meters)
 
     def _living(self, subject: Subject) -> list[Meter]:
         meters = [reference() for reference in self._alive.get(subject, ())]

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from math import inf
 from typing import Final, Generic, TypeVar
 
 from lingpai.errors import LingpaiError
@@ -51,13 +52,17 @@ class MeterLoader(Generic[Mark]):
         """From now on no history is read that lacks what is recorded by now. Call it when limits have changed."""
         self._needed = self._mark()
 
-    def limits_changed(self, subject: Subject) -> None:
+    def limits_changed(self, subject: Subject, *, began: float = inf) -> None:
         """The limits of `subject` are others now. Call it before the next `load`, on the event loop.
+
+        `began` is when the change began (time.monotonic), where others may have seen it, and loaded meters, before this
+        is called. Those do not know of the calls under way, and are made again.
 
         Calls under way were admitted by the old meters; the new ones must count them too. So the next load reads the
         history up to that moment, and adds those that are under way then. Where some of them end while it reads, it reads
         again; when that happens every time, what such calls held or were charged, whichever is more, counts beside it.
         """
+        self._limiter.forget_made_since(subject, began)
         self._changes += 1
         if self._under_way(subject):
             self._changed.add(subject)

@@ -30,8 +30,8 @@ class Meter(ABC):
     All else that is asked changes nothing, and may be asked with the time at which a call began, or any other.
 
     `amount` is `limit.amount`; `unit` and `index` say which field of `Amounts` is counted; `touched` is when something
-    was last taken; `policy` and `item` are its parts of the headers `ratelimit-policy` and (with two numbers to fill
-    in) `ratelimit`.
+    was last taken; `made_at` is when it came into memory (time.monotonic); `policy` and `item` are its parts of the
+    headers `ratelimit-policy` and (with two numbers to fill in) `ratelimit`.
 
     `on_room`, when set, is called whenever something is given back or the amount is raised. That may be in the midst of
     a settlement, so it must do no more than take a note. It is not called when room comes back by itself.
@@ -44,6 +44,7 @@ class Meter(ABC):
         "item",
         "label",
         "limit",
+        "made_at",
         "name",
         "on_room",
         "policy",
@@ -60,6 +61,7 @@ class Meter(ABC):
         self.subject = subject
         self.label = label
         self.touched = now
+        self.made_at = 0.0
         self.on_room: Callable[[], None] | None = None
         self.rename(header_name(subject, limit))
 

@@ -51,7 +51,7 @@ class World:
         self.database = Database(sqlite_url(path))
         self.database.migrate()
         shared = {
-            "on_change": lambda kind, id_: None,
+            "on_change": lambda *_: None,
             "validate_limit": canonical_limit,
             "clock": self._tick,
         }

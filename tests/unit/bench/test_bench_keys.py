@@ -15,7 +15,7 @@ from lingpai.metering.store import SqlUsageStore
 from lingpai.storage.database import Database, sqlite_url
 
 NOW = 1_800_000_000.0
-SHARED = {"on_change": lambda kind, id_: None, "validate_limit": str, "default_limits": ()}
+SHARED = {"on_change": lambda *_: None, "validate_limit": str, "default_limits": ()}
 
 
 @pytest.fixture

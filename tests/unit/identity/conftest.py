@@ -1,11 +1,13 @@
 """A migrated database, the services on it, and callers of every kind."""
 
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from identity_fakes import DEFAULT_LIMITS, Changes, Clock, validate_limit
+from sqlalchemy import event
 
 from lingpai.identity.peppers import Peppers
 from lingpai.identity.projects import Projects
@@ -32,6 +34,14 @@ def database(migrated_file: Path, tmp_path: Path) -> Iterator[Database]:
     database = Database(sqlite_url(path))
     yield database
     database.close()
+
+
+@pytest.fixture
+def commits(database: Database) -> list[float]:
+    """When (time.monotonic) each transaction was committed."""
+    times: list[float] = []
+    event.listen(database._engine, "commit", lambda _: times.append(time.monotonic()))
+    return times
 
 
 @pytest.fixture

@@ -19,10 +19,15 @@ class Clock:
 
 
 class Changes(list[tuple[ChangeKind, str]]):
-    """What the services reported, in order."""
+    """What the services reported, in order; `began` has when each of it began."""
 
-    def __call__(self, kind: ChangeKind, id_: str) -> None:
+    def __init__(self) -> None:
+        super().__init__()
+        self.began: list[float] = []
+
+    def __call__(self, kind: ChangeKind, id_: str, began: float) -> None:
         self.append((kind, id_))
+        self.began.append(began)
 
 
 def validate_limit(text: str) -> str:

@@ -123,7 +123,7 @@ class TestMakingAndChanging:
         assert changes == []
 
     def test_change_is_reported_after_it_is_stored(
-        self, projects: Projects, admin: Principal, changes: Changes
+        self, projects: Projects, admin: Principal, changes: Changes, commits: list[float]
     ) -> None:
         made = projects.create(admin, ProjectCreate(name="search", limits=["5/day"]))
 
@@ -131,6 +131,7 @@ class TestMakingAndChanging:
 
         assert (changed.id, changed.name, changed.limits) == (made.id, "find", ())
         assert changes[-1] == ("project", made.id)
+        assert changes.began[-1] <= commits[-1]
 
     def test_members_see_their_own_and_change_none(
         self, projects: Projects, admin: Principal, member: Member

@@ -341,6 +341,18 @@ class TestChangingKeys:
 
         assert changes == [("key", key.id)] * 3 + [("user", user.id)] * 2
 
+    def test_change_is_said_to_have_begun_before_anybody_could_read_it(
+        self, keys: Keys, users: Users, admin: Principal, changes: Changes, commits: list[float]
+    ) -> None:
+        """Meters that were loaded since then may lack calls under way."""
+        key = keys.create(admin, KeyCreate(name="a")).key
+        del commits[:]
+
+        keys.update(admin, key.id, KeyUpdate(limits=["5/day"]))
+        users.update(admin, "admin", UserUpdate(limits=["5/day"]))
+
+        assert changes.began[-2] <= commits[0] <= changes.began[-1] <= commits[1]
+
 
 class TestLastUse:
     def test_last_use_is_noted(self, keys: Keys, admin: Principal) -> None:

@@ -1,6 +1,7 @@
 """Loading meters: the history is waited for, read in a thread, and never trusted when incomplete."""
 
 import asyncio
+import time
 
 import pytest
 from quota_doubles import KEY, NOON_ISH, RecordedHistory, VirtualClock
@@ -167,6 +168,51 @@ def test_calls_under_way_hold_a_reservation_of_the_new_meters_and_are_told():
 
     assert told == [("100 tokens/day", "100 tokens/1h")]
     assert (tokens.reserved, rate.reserved, old.used) == (70, 70, 0)
+
+
+class Race:
+    """A key without limits, three calls of which are under way, one is recorded, and one is still on its way to the history."""
+
+    def __init__(self) -> None:
+        self.journal = journal = Journal()
+        journal.written = [NOON_ISH - 5]
+        calls = [CallUnderWay(NOON_ISH - each, Amounts(tokens=70)) for each in (1, 2, 3)]
+        journal.loader = MeterLoader(
+            journal.limiter,
+            mark=lambda: len(journal.written),
+            reached=journal.reached,
+            under_way=lambda subject: calls,
+        )
+        journal.written.append(NOON_ISH - 4)
+
+    def change(self, *before: str, after: tuple[str, ...]) -> tuple[int, ...]:
+        """The key's limits change; somebody loads those `before` is told of. Answers what is used then."""
+        began = time.monotonic()
+        early = self.journal.load(*before)
+        self.journal.loader.limits_changed(KEY, began=began)
+        meters = self.journal.load(*after)
+        assert not any(meter in early for meter in meters)
+        return tuple(meter.used for meter in meters)
+
+
+@pytest.mark.parametrize("before", [(), ("9/day",), ("9/day", "900 tokens/day", "8/hour", "2 concurrent")])
+def test_meters_loaded_between_the_commit_of_a_change_and_its_announcement_are_made_again(before):
+    """Who looked a key up, or asked what is left, has read the change already, but knew of no call under way."""
+    assert Race().change(*before, after=("9/day", "900 tokens/day")) == (5, 210)
+
+
+def test_meters_made_before_a_change_began_stay():
+    journal = Journal()
+    day, places = journal.load("9/day", "2 concurrent")
+    journal.limiter.admit(limit_set([day, places]), journal.clock())
+    began = time.monotonic()
+    _, hour, _ = journal.load("9/day", "5/hour", "2 concurrent")
+    journal.loader.limits_changed(KEY, began=began)
+    again = journal.load("9/day", "5/hour", "2 concurrent")
+
+    assert again[0] is day
+    assert again[1] is not hour
+    assert (again[2], places.used) == (places, 1)
 
 
 def ending(journal: Journal, *, every_time: bool, charged: Amounts):
