@@ -97,7 +97,7 @@ class Domains:
             limit=str(meter.limit),
             unit=meter.limit.unit,
             percent=percent,
-            used=meter.used,
+            used=meter.used - meter.reserved,  # as the percentages are told of what is used for good
             amount=meter.amount,
             window=(meter.starts_at, meter.ends_at),
             now=now,

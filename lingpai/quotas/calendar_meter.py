@@ -46,9 +46,7 @@ class CalendarMeter(Meter):
         self.starts_at = float(count.starts_at)
         self.ends_at = float(count.ends_at)
         super().__init__(limit, subject, label=label, now=now)
-        # What was passed before a restart is told again, and at once: a crash may have lost it, and with nothing left
-        # there is no next time. Who listens drops repeats.
-        self._warn_from_the_start(count.used, now)
+        self._warn_at = thresholds.next_above(0, self.amount)
 
     @property
     def used(self) -> int:
@@ -104,11 +102,11 @@ class CalendarMeter(Meter):
         self.amount = amount
         if now >= self.ends_at:
             self._roll(now)
-        self._warn_from_the_start(self._used - self.reserved, now)
+        self.warn_from_the_start(now)
 
-    def _warn_from_the_start(self, used: int, now: float) -> None:
-        """Warn of every percentage that `used` has reached, told or not."""
+    def warn_from_the_start(self, now: float) -> None:
         self._warn_at = self._thresholds.next_above(0, self.amount)
+        used = self._used - self.reserved
         if used >= self._warn_at:
             self._warn(used, now)
 

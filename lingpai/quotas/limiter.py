@@ -142,7 +142,7 @@ class MemoryLimiter:
             for meter, limit in zip(alive, wanted, strict=True)
         )
         name_apart(meters)
-        self._begin([new for new, old in zip(meters, alive, strict=True) if old is None], under_way)
+        self._begin([new for new, old in zip(meters, alive, strict=True) if old is None], under_way, now)
         self._keep(subject, meters)
         return meters
 
@@ -260,11 +260,12 @@ class MemoryLimiter:
         self._remove_gone()
         return self._count
 
-    def _begin(self, meters: Sequence[Meter], under_way: Iterable[CallUnderWay]) -> None:
+    def _begin(self, meters: Sequence[Meter], under_way: Iterable[CallUnderWay], now: float) -> None:
         made_at = time.monotonic()
+        hold_to_new(under_way, meters)
         for meter in meters:
             meter.made_at = made_at
-        hold_to_new(under_way, meters)
+            meter.warn_from_the_start(now)  # only now is it known what of it is reserved
 
     def _living(self, subject: Subject) -> list[Meter]:
         meters = [reference() for reference in self._alive.get(subject, ())]

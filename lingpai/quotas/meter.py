@@ -134,6 +134,13 @@ class Meter(ABC):
         """
         return True
 
+    def warn_from_the_start(self, now: float) -> None:  # noqa: B027  for those who warn
+        """Warn of all that has been passed with what is used for good, told or not.
+
+        What was passed before a restart is told again, and at once: a crash may have lost it, and with nothing left
+        there is no next time. Who listens drops repeats.
+        """
+
     def settle(self, admitted_at: float, reserved: int, charged: int, now: float) -> None:  # noqa: ARG002  see above
         """End what was reserved (or taken) at `admitted_at`: `charged` of it stays used, the rest is given back.
 

@@ -4,6 +4,7 @@ from quota_doubles import KEY, NOON_ISH, RecordedHistory, VirtualClock, attach
 
 from lingpai.quotas.amounts import Amounts
 from lingpai.quotas.limiter import MemoryLimiter, limit_set
+from lingpai.quotas.under_way import CallUnderWay
 
 
 class Warned:
@@ -82,6 +83,23 @@ def test_what_is_only_reserved_does_not_warn():
 
     assert quiet == []
     assert [percent for _, percent, _ in warned.warnings] == [80]
+
+
+def test_calls_under_way_when_a_limit_is_set_warn_when_they_end():
+    """What they hold is in the count that the new meter begins with, and only reserved all the same."""
+    warned = Warned()
+    calls = [CallUnderWay(NOON_ISH, Amounts(tokens=500)), CallUnderWay(NOON_ISH, Amounts(tokens=500))]
+    held = [(call.admitted_at, call.held) for call in calls]
+    texts = ("1000 tokens/hour", "2/hour")
+    snapshot = warned.limiter.read_history(KEY, texts, held)
+    limits = limit_set(warned.limiter.attach(KEY, texts, snapshot, under_way=calls))
+    at_first = [limit for limit, _, _ in warned.warnings]
+
+    for used in (450, 350):
+        warned.limiter.settle(limits, NOON_ISH, calls[0].held, Amounts(tokens=used))
+
+    assert at_first == ["2/hour"] * 2
+    assert warned.warnings[2:] == [("1000 tokens/hour", 80, NOON_ISH)]
 
 
 def test_a_raised_amount_warns_at_its_own_percentages():

@@ -1,0 +1,40 @@
+"""What the parts that stand on the database tell each other."""
+
+import time
+from types import SimpleNamespace
+from typing import Any
+
+from lingpai.domains import Domains
+from lingpai.quotas.amounts import Amounts
+from lingpai.quotas.limiter import MemoryLimiter, limit_set
+
+KEY = ("key", "k1")
+
+
+class NoHistory:
+    def charged_since(self, *_: Any) -> int:
+        return 0
+
+    def charges_since(self, *_: Any) -> list[tuple[float, int]]:
+        return []
+
+
+def test_threshold_event_tells_what_is_used_for_good_beside_calls_under_way():
+    """What these hold comes back for the most part: 950 of 1000 would not be 80 %."""
+    told: list[tuple[int, int]] = []
+    events = SimpleNamespace(
+        emit_threshold=lambda subject, **data: told.append((data["percent"], data["used"]))
+    )
+    limiter = MemoryLimiter(NoHistory(), warn_at=(80, 100))
+    limiter.on_threshold = lambda *warning: Domains.note_threshold(SimpleNamespace(events=events), *warning)  # type: ignore[arg-type]
+    texts = ("1000 tokens/day", "3/day")
+    limits = limit_set(limiter.attach(KEY, texts, limiter.read_history(KEY, texts)))
+    now, hundred, most = time.time(), Amounts(tokens=100), Amounts(tokens=850)
+    limiter.reserve(limits, now, most, most)
+    limiter.reserve(limits, now + 0.001, hundred, hundred)
+
+    limiter.settle(limits, now, most, Amounts(tokens=820))
+    limiter.settle(limits, now + 0.001, hundred, Amounts(tokens=180))
+    limiter.reserve(limits, now + 0.002, Amounts(), Amounts())
+
+    assert told == [(80, 820), (100, 1000), (80, 3), (100, 3)]
