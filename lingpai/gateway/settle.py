@@ -271,21 +271,26 @@ def _record(exchange: "Exchange", end_reason: EndReason, *, charged: int, is_ans
     gateway.journal.append(record, _nothing if is_answered else exchange.recorded)
 
 
-def _nothing(is_written: bool) -> None:
+def _nothing(is_written: bool | None) -> None:
     """What follows the record of a call that is answered already."""
 
 
-def recorded(exchange: "Exchange", is_written: bool) -> None:
-    """The journal has the record (or cannot take it): now, and only now, the caller gets the end of the answer."""
-    if not is_written:
-        _withhold(exchange)
+def recorded(exchange: "Exchange", is_written: bool | None) -> None:
+    """The journal has the record (or cannot take it): now, and only now, the caller gets the end of the answer.
+
+    A record of which the disk did not confirm that it is safe (None) does not let the answer out, but it is charged:
+    what is recorded and what is counted must not part.
+    """
+    if is_written is False:
+        give_back(exchange)
     elif exchange.is_admitted and exchange.limits.needs_settling:  # type: ignore[union-attr]  # who is admitted has limits
         keep(exchange)
+    if not is_written:
+        _withhold(exchange)
     deliver(exchange)
 
 
 def _withhold(exchange: "Exchange") -> None:
-    give_back(exchange)  # what is not recorded is not charged, or counters and records would part
     if exchange.stream is not None:
         exchange.final = b""  # the stream breaks off: an incomplete answer is what the caller must see
         exchange.keep_alive = False

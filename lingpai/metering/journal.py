@@ -17,7 +17,9 @@ from lingpai.metering.segments import Position, create_segment
 from lingpai.metering.settings import MeteringSettings
 from lingpai.metering.syncing import Loop, Syncer
 
-Then = Callable[[bool], None]
+Then = Callable[[bool | None], None]
+"""What follows a record: True when it is safe, False when it is not in the journal. None when it is, and may be loaded,
+but the disk did not confirm it."""
 Write = Callable[[int, bytes], int]
 
 _log = logging.getLogger("lingpai.metering")
@@ -83,7 +85,7 @@ class Journal:
         return self._segment, self._size
 
     def append(self, record: UsageRecord, then: Then) -> None:
-        """Record one exchange; `then(True)` is called when it is safe, `then(False)` when it could not be written.
+        """Record one exchange, and call `then` when it is known whether it is safe.
 
         Raises what msgspec raises for a record that cannot be encoded (a number over 64 bits, a lone surrogate) and
         ValueError for one over 64 kB; nothing is recorded then and `then` is not called.
@@ -122,10 +124,11 @@ class Journal:
             self._loop.call_later(_SYNC_INTERVAL_S, self._sync)
         self._settle(callbacks, recorded)
 
-    def _settle(self, callbacks: list[Then], recorded: int) -> None:
+    def _settle(self, callbacks: list[Then], recorded: int, *, are_safe: bool = True) -> None:
+        """Tell the first `recorded` that they are in the journal, and the others that they are not."""
         for index, then in enumerate(callbacks):
             try:
-                then(index < recorded)
+                then((are_safe or None) if index < recorded else False)
             except Exception as error:  # noqa: BLE001  one answer's fault must not keep the others from going out
                 context = {"message": "a callback of the usage journal failed", "exception": error}
                 self._loop.call_exception_handler(context)
@@ -222,7 +225,7 @@ class Journal:
 
     def _settle_synced(self, callbacks: list[Then], recorded: int, synced: bool) -> None:
         self._note_sync(synced)
-        self._settle(callbacks, recorded if synced else 0)
+        self._settle(callbacks, recorded, are_safe=synced)
 
     # Health
 

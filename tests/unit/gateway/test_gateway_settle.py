@@ -6,6 +6,7 @@ from email.utils import parsedate_to_datetime
 
 import pytest
 from gateway_fakes import GOOD, STREAM, STREAM_HEAD, FakeFront, FakeLink, chunk, model, principal, stream
+from gateway_limits import chat, limit
 
 from lingpai.lane.upstream import Failure
 
@@ -109,6 +110,22 @@ def test_answer_that_cannot_be_recorded_is_withheld_and_given_back(served, front
     )
     assert b"prompt_tokens" not in front.sent
     assert served.limiter.held == 0
+
+
+def test_answer_whose_record_may_not_be_safe_is_withheld_and_charged(limited, answer, error_of):
+    """The record is in the journal and will be loaded, with its charge."""
+    meters = limit(limited, "5/day", "90000 tokens/day", "2 concurrent")
+    limited.journal.waits = True
+    call, front = chat(limited)
+    answer(call, GOOD)
+
+    limited.journal.waiting.pop()(None)
+
+    assert (front.head["status"], error_of(front)["code"]) == (
+        "503 Service Unavailable",
+        "storage_unavailable",
+    )
+    assert [(meter.used, meter.reserved) for meter in meters] == [(1, 0), (7, 0), (0, 0)]
 
 
 def test_stream_that_cannot_be_recorded_breaks_off(served, front):
