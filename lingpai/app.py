@@ -118,7 +118,9 @@ class Application:
         self._exits.push_async_callback(self.domains.webhooks.close)
         self._exits.push_async_callback(self.domains.events.flush)
         self.local_administrator = self.domains.users.local_administrator()
-        self.local_administrator.account = Account(self.local_administrator, ())
+        self.local_administrator.account = Account(
+            self.local_administrator, ()
+        )  # it manages; it does not call
 
     def _make_first_key(self) -> str | None:
         """On the first start that succeeds: one key to begin with."""
@@ -196,7 +198,12 @@ class Application:
             settings=self.settings.gateway,
             loop=loop,
             catalog=self.catalog,
-            authenticator=Authenticator(keyring, self.meters.load, jobs=self.jobs),
+            authenticator=Authenticator(
+                keyring,
+                self.meters.load,
+                jobs=self.jobs,
+                read_local=self.domains.users.local_administrator,
+            ),
             limiter=self.limiter,
             rate_limit_headers=rate_limit_headers,
             journal=self.journal,
@@ -211,7 +218,6 @@ class Application:
             ),
             counter=self.counter,
             jobs=self.jobs,
-            local_administrator=self.local_administrator,
             call_log=CallLog() if self.settings.server.log_calls else None,
             on_unreachable=self.health.suspect,
         )

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from math import ceil
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from lingpai.errors import LingpaiError
 from lingpai.gateway import settle
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("lingpai.gateway")
 
 SCOPE = "model:inference"
+LOCAL: Final = b""
+"""Stands for the credential of who calls through the admin socket; nobody can send it."""
 _OTHER_HEADERS = (b"x-api-key", b"api-key", b"x-goog-api-key")
 
 
@@ -117,10 +119,7 @@ def begin(exchange: "Exchange") -> None:
         _settle(exchange, None, error.with_traceback(None))
         return
     if token is None:
-        local = gateway.local_administrator if exchange.front.is_local else None
-        _settle(exchange, local, None if local else missing_key())
-        if local is None:
-            exchange.front.slow_down()
+        _begin_without_key(exchange)
         return
     principal = gateway.authenticator.find(token)
     if principal is not None:
@@ -137,6 +136,17 @@ def begin(exchange: "Exchange") -> None:
             exchange.front.slow_down()
         else:
             gateway.authenticator.load(token, partial(_loaded, exchange, token))
+
+
+def _begin_without_key(exchange: "Exchange") -> None:
+    authenticator = exchange.gateway.authenticator
+    if not exchange.front.is_local:
+        _settle(exchange, None, missing_key())
+        exchange.front.slow_down()
+    elif (local := authenticator.find_local()) is not None:
+        _settle(exchange, local, None)
+    else:
+        authenticator.load(LOCAL, partial(_loaded, exchange, LOCAL))
 
 
 def _loaded(
@@ -166,13 +176,11 @@ def _settle(exchange: "Exchange", principal: Principal | None, refusal: LingpaiE
 
 def is_still_valid(exchange: "Exchange") -> bool:
     """Whether the credential of a call that has waited means what it meant: nothing was revoked or changed."""
-    gateway, principal = exchange.gateway, exchange.principal
-    if exchange.generation == gateway.authenticator.keys.generation:
-        return True
-    if principal is gateway.local_administrator:
+    authenticator, principal = exchange.gateway.authenticator, exchange.principal
+    if exchange.generation == authenticator.keys.generation:
         return True
     token = read_credential(exchange.fields)
-    return token is not None and gateway.authenticator.find(token) is principal
+    return principal is (authenticator.find_local() if token is None else authenticator.find(token))
 
 
 def check(exchange: "Exchange") -> None:
@@ -239,16 +247,36 @@ Loaded = Callable[[Principal | None, LingpaiError | None], None]
 
 
 class Authenticator:
-    """Principals for credentials: from memory at once, else from the database with all that belongs to them."""
+    """Principals for credentials: from memory at once, else from the database with all that belongs to them.
 
-    def __init__(self, keys: Keys, load_meters: LoadMeters, *, jobs: JobRunner) -> None:
+    Who calls through the admin socket has none (`LOCAL`). They are held to the limits of their user and project like
+    anybody, or these would count other calls after a restart than before.
+    """
+
+    def __init__(
+        self,
+        keys: Keys,
+        load_meters: LoadMeters,
+        *,
+        jobs: JobRunner,
+        read_local: Callable[[], Principal] | None = None,
+    ) -> None:
+        """`read_local` reads who calls through the admin socket; it may block."""
         self.keys = keys
+        self._read_local = read_local
+        self._local: tuple[int, Principal] | None = None
         self._load_meters = load_meters
         self._jobs = jobs
         self._threads = ThreadPoolExecutor(max_workers=4, thread_name_prefix="lingpai-keys")
         self._waiting: dict[bytes, list[Loaded]] = {}
         self.find = keys.find
         self.is_garbage = keys.is_known_garbage
+
+    def find_local(self) -> Principal | None:
+        """Who calls through the admin socket, unless a key, user or project has changed since that was read."""
+        if self._local is None or self._local[0] != self.keys.generation:
+            return None
+        return self._local[1]
 
     def load(self, token: bytes, then: Loaded) -> None:
         """Load the principal and tell `then` on the event loop. Calls for the same token share one look-up."""
@@ -314,7 +342,8 @@ class Authenticator:
                 headers={"retry-after": "1"},
             )
         else:
-            self.keys.remember(token, principal)
+            if token != LOCAL:
+                self.keys.remember(token, principal)
         finally:
             for then in self._waiting.pop(token):
                 then(principal, refusal)
@@ -324,7 +353,7 @@ class Authenticator:
         loop = asyncio.get_running_loop()
         while True:
             generation = self.keys.generation
-            principal = await loop.run_in_executor(self._threads, self.keys.load, token)
+            principal = await loop.run_in_executor(self._threads, self._read_principal, token)
             if principal is None:
                 return None
             try:
@@ -332,7 +361,14 @@ class Authenticator:
             except StaleLimitsError:
                 continue
             principal.account = Account(principal, meters)
+            if token == LOCAL:
+                self._local = generation, principal
             return principal
+
+    def _read_principal(self, token: bytes) -> Principal | None:
+        if token == LOCAL and self._read_local is not None:
+            return self._read_local()
+        return self.keys.load(token)
 
     def _is_generation(self, seen: int) -> bool:
         return seen == self.keys.generation

@@ -22,7 +22,6 @@ from lingpai.lane.calls import Headers
 from lingpai.lane.front import Front
 from lingpai.lane.upstream import Origin, Receiver, Timeouts, UpstreamPool
 from lingpai.metering.journal import Journal
-from lingpai.principal import Principal
 from lingpai.quotas.amounts import Amounts
 from lingpai.quotas.interfaces import Subject
 from lingpai.quotas.limit_set import LimitSet
@@ -84,7 +83,6 @@ class Gateway:
     call_limits: CallLimits
     counter: Counter
     jobs: JobRunner
-    local_administrator: Principal | None = None
     look_ups: LookUps = field(default_factory=LookUps)
     call_log: CallLog | None = None
     """Writes a line per call, where that is asked for."""

@@ -37,7 +37,7 @@ from lingpai.identity.rights import (
 )
 from lingpai.identity.schemas import KeyCreate, KeyUpdate, UserCreate, UserUpdate
 from lingpai.identity.scopes import ALL_SCOPES, DEFAULT_SCOPES
-from lingpai.identity.store import Position, SqlKeyStore, SqlUserStore
+from lingpai.identity.store import Position, SqlKeyStore, SqlProjectStore, SqlUserStore
 from lingpai.ids import MintedCredential, mint_credential, new_id
 from lingpai.principal import Principal
 from lingpai.storage.database import Database
@@ -86,17 +86,22 @@ class Users:
             return True
 
     def local_administrator(self) -> Principal:
-        """Who calls through the admin socket: the user `admin`, with every scope and no key."""
-        with self._database.write() as connection:
+        """Who calls through the admin socket: the user `admin`, with every scope and no key, and with its limits."""
+        with self._database.read() as connection:
             user = find_user(connection, ADMIN_NAME, only=None)
-            project = personal_project(connection, user)
+            project = SqlProjectStore().personal(connection, user.id)
+        if project is None:
+            with self._database.write() as connection:
+                project = personal_project(connection, user)
         return Principal(
             user.id,
             user.name,
             "admin",
             scopes=ALL_SCOPES,
+            user_limits=user.limits,
             project_id=project.id,
             project_name=project.name,
+            project_limits=project.limits,
             created_at=user.created_at,
         )
 

@@ -271,3 +271,38 @@ def test_limits_of_a_user_over_several_keys_go_on_after_a_kill(make_server: Make
 
     assert before == [200, 200, 200]
     assert sorted(after) == [200, 200, 200, 429, 429, 429]
+
+
+def test_calls_over_the_admin_socket_count_against_admin_and_its_project_before_and_after_a_restart(
+    make_server: MakeServer, engine
+):
+    """They have no key, and are held to the limits of user and project like any other, from when these are set."""
+    server = make_server(engine.url).start()
+    key = server.make_key("ops")
+
+    def call_locally() -> int:
+        return server.try_admin(
+            "POST", CHAT, {"model": "fake/chat", "messages": [{"role": "user", "content": "Hi"}]}
+        )[0]
+
+    def used() -> dict[str, int]:
+        rows = server.admin("GET", "/api/v1/limits/explain?key=ops&model=fake/chat")["data"]
+        return {row["limit"]: row["used"] for row in rows if row["subject"] in ("user", "project")}
+
+    before = [call_locally(), call(server, key).status]
+    server.admin("PUT", "/api/v1/limits", {"subject": "user", "id": "admin", "limits": ["6/day"]})
+    server.admin("PUT", "/api/v1/limits", {"subject": "project", "id": "admin", "limits": ["9/month"]})
+    statuses = [call_locally(), call(server, key).status, call_locally()]
+    counted = used()
+    server.kill()
+    server.start()
+    counted_again = used()
+    last = [call_locally(), call_locally(), call(server, key).status]
+    server.admin("PUT", "/api/v1/limits", {"subject": "user", "id": "admin", "limits": ["7/day"]})
+    raised = [call_locally(), call_locally()]
+
+    assert (before, statuses) == ([200] * 2, [200] * 3)
+    assert counted == counted_again == {"6/day": 5, "9/month": 5}
+    assert last == [200, 429, 429]
+    assert raised == [200, 429]
+    assert used() == {"7/day": 7, "9/month": 7}

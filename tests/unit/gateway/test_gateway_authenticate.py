@@ -133,8 +133,7 @@ def test_key_without_the_scope_is_refused_with_the_scope(stage, error_of):
 
 
 def test_admin_socket_needs_no_key_and_other_sockets_do(stage, error_of):
-    local = stage.allow(principal(role="admin", key_id=None), key=b"unused")
-    stage.gateway.local_administrator = local
+    local = stage.allow_local(principal(role="admin", key_id=None))
     here, there = FakeFront(is_local=True, caller_address=""), FakeFront()
 
     call = stage.open(front=here, key=None)

@@ -62,8 +62,7 @@ def test_call_of_an_unknown_caller_is_counted_but_not_recorded(served, front):
 
 
 def test_local_caller_without_a_key_is_recorded_without_one(stage, answer):
-    admin = stage.allow(principal(role="admin", key_id=None, user_id="usr_admin"), key=b"unused")
-    stage.gateway.local_administrator = admin
+    stage.allow_local(principal(role="admin", key_id=None, user_id="usr_admin"))
     stage.serve(model())
     front = FakeFront(is_local=True, caller_address="")
 
