@@ -7,6 +7,7 @@ What was reserved for the call stays so until its record is written, and then wh
 cannot be written all of it does. There is one settlement per call, here or in `give_back`: `is_admitted` sees to that.
 """
 
+import logging
 import time
 from functools import partial
 from typing import TYPE_CHECKING, Literal
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from lingpai.gateway.exchange import Exchange
     from lingpai.gateway.stream import Stream
     from lingpai.principal import Principal
+
+log = logging.getLogger("lingpai.gateway")
 
 EndReason = Literal["complete", "client_gone", "upstream_error", "timeout", "refused", "stopped"]
 
@@ -268,7 +271,14 @@ def _record(exchange: "Exchange", end_reason: EndReason, *, charged: int, is_ans
     )
     if gateway.call_log is not None:
         gateway.call_log.write(record)
-    gateway.journal.append(record, _nothing if is_answered else exchange.recorded)
+    then = _nothing if is_answered else exchange.recorded
+    try:
+        gateway.journal.append(record, then)
+    except (
+        Exception
+    ):  # an outermost edge: whatever is wrong with the record, the caller hears of it and nothing stays held
+        log.exception("call %s cannot be recorded", record.request_id)
+        then(False)
 
 
 def _nothing(is_written: bool | None) -> None:

@@ -121,8 +121,14 @@ class IngesterProcess:
         try:
             await asyncio.gather(self._follow_progress(process), self._follow_log(process))
             return f"exit status {await process.wait()}"
+        except Exception as error:  # noqa: BLE001  an outermost edge: whatever it said, records must go on being loaded
+            _log.exception("what the ingester says cannot be followed")
+            return f"it was stopped: {error!r}"
         finally:
             self._process = None
+            if process.returncode is None:  # it would hold the lock against the next one
+                process.kill()
+                await process.wait()
 
     async def _follow_progress(self, process: Process) -> None:
         assert process.stdout is not None  # noqa: S101  a pipe was asked for

@@ -111,6 +111,32 @@ def test_answer_that_cannot_be_recorded_is_withheld_and_given_back(served, front
     assert served.limiter.held == 0
 
 
+@pytest.mark.parametrize("end", ["complete", "stream", "failed", "left", "refused"])
+def test_record_that_the_journal_cannot_take_hangs_nobody_and_holds_nothing(limited, answer, end, caplog):
+    """However the call ends: its caller gets an answer, and its reservation goes back."""
+    meters = limit(limited, "5/day", "90000 tokens/day", "2 concurrent")
+    limited.journal.append = None  # which cannot be called
+    call, front = chat(limited, stream=end == "stream", **({"n": -1} if end == "refused" else {}))
+
+    if end == "complete":
+        answer(call, GOOD)
+    elif end == "stream":
+        call.response_started(200, STREAM_HEAD)
+        call.response_data(chunk() + b"data: [DONE]\n\n")
+        call.response_finished()
+    elif end == "failed":
+        call.response_failed(Failure.CLOSED, "")
+    elif end == "left":
+        front.call = None
+        call.caller_left()
+
+    assert front.call is None
+    assert bool(front.sent) is (end != "left")
+    assert b"[DONE]" not in front.sent
+    assert [(meter.used, meter.reserved) for meter in meters] == [(0, 0)] * 3
+    assert "cannot be recorded" in caplog.text
+
+
 def test_answer_whose_record_may_not_be_safe_is_withheld_and_charged(limited, answer, error_of):
     """The record is in the journal and will be loaded, with its charge."""
     meters = limit(limited, "5/day", "90000 tokens/day", "2 concurrent")

@@ -3,6 +3,8 @@
 import asyncio
 import os
 import signal
+import sys
+from types import SimpleNamespace
 
 import pytest
 import uvloop
@@ -80,6 +82,42 @@ def test_a_killed_ingester_is_started_again_and_says_so(run, write_segment, make
     run(scenario)
 
     assert any("exit status -9" in message for message in caplog.messages)
+
+
+@pytest.fixture(params=["print('1 2 three 4')", "sys.stderr.write('x' * 200_000)"], ids=["stdout", "stderr"])
+def nonsense(request, monkeypatch, tmp_path):
+    """The first ingester says what nobody can read, and would live for ever; a file with its process id."""
+    said = (
+        f"import os, sys, time; open('pid', 'w').write(str(os.getpid())); {request.param}; sys.stdout.flush()"
+    )
+    program = tmp_path / "python"
+    program.write_text(
+        f"""#!/bin/sh
+cd {tmp_path}
+[ -e pid ] || exec {sys.executable} -c "{said}; time.sleep(99)"
+exec {sys.executable} "$@"
+"""
+    )
+    program.chmod(0o755)
+    monkeypatch.setattr(supervisor_module, "sys", SimpleNamespace(executable=str(program)))
+    monkeypatch.setattr(supervisor_module, "_FIRST_DELAY_S", 0.01)
+    return tmp_path / "pid"
+
+
+def test_ingester_that_says_what_cannot_be_read_is_replaced(
+    run, nonsense, write_segment, make_record, caplog
+):
+    """Records are loaded all the same."""
+    newest = write_segment([make_record()])
+
+    async def scenario(ingester):
+        assert await ingester.wait_for(end_of(newest), 10)
+
+    run(scenario)
+
+    assert any("it was stopped: ValueError" in message for message in caplog.messages)
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(nonsense.read_text()), 0)
 
 
 def test_what_the_ingester_says_is_logged(run, write_segment, make_record, caplog):
