@@ -74,6 +74,10 @@ class CalendarMeter(Meter):
             if self.on_room is not None:
                 self.on_room()
 
+    def adopt(self, admitted_at: float, amount: int) -> bool:  # noqa: ARG002  requests are one by one
+        # One of before the clock was set back stays counted here: later it would be taken for one of the window to come.
+        return admitted_at < self.ends_at
+
     def room_for(self, now: float) -> int:
         if now >= self.ends_at:
             self._roll(now)

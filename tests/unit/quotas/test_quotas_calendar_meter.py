@@ -66,6 +66,19 @@ def test_a_request_of_an_ended_window_is_not_taken_off_the_new_one():
     assert not meter.room(tomorrow)
 
 
+def test_a_request_of_before_the_clock_was_set_back_is_not_taken_off_a_window_that_does_not_have_it():
+    """A limit that is set while the clock is back counts it in the window of now, and it ends in the next one."""
+    [meter] = fresh_meters("5/minute")
+    later = NOON_ISH + 90
+    is_settled = meter.adopt(later, 1)
+    admitted_at_once(meter, NOON_ISH + 60)
+
+    if is_settled:
+        meter.give_back(later)
+
+    assert not meter.room(NOON_ISH + 61)
+
+
 def test_another_amount_keeps_what_is_used():
     [meter] = fresh_meters("5/day")
     admitted_at_once(meter, NOON_ISH)
