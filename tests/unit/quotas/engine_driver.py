@@ -8,6 +8,7 @@ from quota_doubles import VirtualClock
 from slow_model import Call, SlowCalendar, SlowLimit, SlowModel, SlowRateLimit
 
 from lingpai.quotas.amounts import NOTHING, ONE, Amounts
+from lingpai.quotas.calendar_meter import CalendarMeter
 from lingpai.quotas.description import describe
 from lingpai.quotas.grammar import parse_limit
 from lingpai.quotas.headers import rate_limit_headers
@@ -21,6 +22,7 @@ from lingpai.quotas.under_way import CallUnderWay
 SUBJECTS: tuple[Subject, ...] = (
     ("key", "k1"),
     ("key", "k2"),
+    ("client", "c"),
     ("user", "u"),
     ("project", "p"),
     ("model", "m"),
@@ -29,13 +31,13 @@ SUBJECTS: tuple[Subject, ...] = (
 CALLERS: tuple[tuple[Subject, ...], ...] = (
     (("key", "k1"), ("user", "u"), ("project", "p"), ("model", "m"), ("user_model", "u m")),
     (("key", "k1"), ("user", "u"), ("project", "p")),
-    (("key", "k2"), ("project", "p"), ("model", "m")),
+    (("key", "k2"), ("client", "c"), ("project", "p"), ("model", "m")),
     (("key", "k2"), ("user", "u")),
 )
 """Whose limits a call can be held to: each is a caller, with or without a limited model."""
 
 # Small amounts, so that limits are reached all the time; rates with whole and with broken intervals; windows in zones
-# that change their clocks on other days, by an hour or half of one, and at midnight.
+# that change their clocks on other days, by an hour or half of one, at midnight, and from midnight back to the day before.
 CHOICES: tuple[str, ...] = (
     "5/minute",
     "40/hour@Asia/Kathmandu",
@@ -48,10 +50,10 @@ CHOICES: tuple[str, ...] = (
     "50000 tokens/month@Asia/Shanghai",
     "1000 tokens/10s",
     "700 tokens/1m",
-    "0.00002 USD/hour",
+    "0.00002 USD/hour@Australia/Lord_Howe",
     "0.0001 USD/day@Atlantic/Azores",
     "0.000007 USD/1m",
-    "0.00003 CNY/day",
+    "0.00003 CNY/day@Africa/Cairo",
     "1 concurrent",
     "4 concurrent",
 )
@@ -94,36 +96,42 @@ class EngineAgainstModel:
         """A call comes; only its limits that weigh ask for more than one request."""
         limits, slow = self._set_of(caller)
         now = self.clock.now
-        stricter = [
-            (limit, meter)
-            for limit, meter in zip(slow, limits.meters, strict=True)
-            if not limit.is_exact and meter.used_at(now) == 0
-        ]
         if limits.weighs:
             answer = self.limiter.reserve(limits, now, least, most)
             wanted = least
         else:
             answer = self.limiter.admit(limits, now) or ONE
             most = wanted = ONE
-        expected = self.model.grant(slow, now, wanted, most)
+        left = least_left = [limit.remaining(now) for limit in slow]
+        if not all(limit.is_certain for limit in slow):
+            least_left = [limit.remaining(now, is_strict=True) for limit in slow]
+        highest = self.model.grant(slow, left, wanted, most)
+        lowest = highest if least_left is left else self.model.grant(slow, least_left, wanted, most)
         if isinstance(answer, Refusal):
-            assert expected is None or not all(limit.is_exact for limit in slow)
+            assert lowest is None
             assert answer.message
             assert answer.meter in answer.refusing
-            assert set(answer.refusing) <= set(limits.meters)
+            # All those refuse that lack room for certain, and none that has it for certain.
+            for meter, low, high in zip(limits.meters, least_left, left, strict=True):
+                assert low < wanted[meter.index] if meter in answer.refusing else high >= wanted[meter.index]
             self.outcomes["refused"] += 1
             return
-        assert expected is not None
-        if all(limit.is_exact for limit in slow):
-            assert answer == expected
-        assert all(given <= allowed for given, allowed in zip(answer, expected, strict=True))
+        assert highest is not None
+        assert_between(lowest or wanted, answer, highest)
         call = self.model.admit(slow, caller, now, answer)
-        for limit, meter in stricter:
-            # Whatever made the engine stricter was over, and both begin again with this call.
-            if answer[meter.index] > 0:
-                limit.slack = 0
         self.open.append(OpenCall(call, limits, answer))
         self.outcomes["admitted"] += 1
+
+    def extend(self, number: int, used: Amounts) -> None:
+        """An open call turns out to use that; where it is more than it reserved, it holds that until it is settled."""
+        opened = self.open[number % len(self.open)]
+        call, now = opened.call, self.clock.now
+        highest = self.model.extendable(call, used, now)
+        lowest = self.model.extendable(call, used, now, is_strict=True)
+        held = self.limiter.extend(opened.limits, call.time, opened.reserved, used)
+        assert_between(lowest, held, highest)
+        self.model.extend(call, held, now)
+        opened.reserved = held
 
     def look_back(self, caller: tuple[Subject, ...], seconds: float) -> None:
         """Somebody asks with an old reading of the clock, as at the end of a long call; that changes nothing."""
@@ -137,15 +145,14 @@ class EngineAgainstModel:
         """An open call ends having used that; NOTHING gives all of it back."""
         ended = self.open.pop(number % len(self.open))
         now = self.clock.now
-        expected = self.model.chargeable(ended.call, used, now)
+        highest = self.model.chargeable(ended.call, used, now)
+        lowest = self.model.chargeable(ended.call, used, now, is_strict=True)
         if used == NOTHING:
             self.limiter.give_back(ended.limits, ended.call.time, ended.reserved)
             charged = NOTHING
         else:
             charged = self.limiter.settle(ended.limits, ended.call.time, ended.reserved, used)
-        if all(limit.is_exact for limit, _ in ended.call.marks):
-            assert charged == expected
-        assert all(amount <= allowed for amount, allowed in zip(charged, expected, strict=True))
+        assert_between(lowest, charged, highest)
         self.model.settle(ended.call, charged, now)
 
     def change_amount(self, subject: Subject, number: int, factor: float) -> None:
@@ -222,20 +229,22 @@ class EngineAgainstModel:
         self.check()
 
     def _check_one(self, meter: Meter, limit: SlowLimit, now: float) -> None:
-        used, expected = meter.used_at(now), limit.used(now)
-        if limit.is_exact:
-            assert used == expected, (
-                f"{meter.limit} of {meter.subject}: {used} used, the model has {expected}"
-            )
-        assert used >= expected
-        assert used <= expected + limit.slack
+        used, expected, most = meter.used_at(now), limit.used(now), limit.used(now, is_strict=True)
+        assert expected <= used <= most, (
+            f"{meter.limit} of {meter.subject}: {used} used, the model has {expected} to {most}"
+        )
         assert meter.remaining(now) == max(meter.amount - used, 0)
         # Never over: only a lowered amount can be below what is used, and then nothing more comes in.
         highest = max(self._highest.get(limit, 0), meter.amount)
         assert expected <= highest or limit not in self._highest
         self._highest[limit] = max(meter.amount, used)
         if isinstance(limit, SlowCalendar):
-            assert meter.resets_at(now) == limit.end
+            assert isinstance(meter, CalendarMeter)
+            assert (meter.starts_at, meter.ends_at, meter.resets_at(now)) == (
+                limit.start,
+                limit.end,
+                limit.end,
+            )
             assert meter.reserved == (limit.reserved if meter.unit != "requests" else 0)
 
     def _pairs(self) -> Iterable[tuple[Meter, SlowLimit]]:
@@ -249,6 +258,12 @@ class EngineAgainstModel:
             meters = [meter for subject in caller for meter in self.meters[subject]]
             self._sets[caller] = limit_set(meters), [self._slow(meter) for meter in meters]
         return self._sets[caller]
+
+
+def assert_between(lowest: Amounts, amounts: Amounts, highest: Amounts) -> None:
+    """Of each unit; where the model knows exactly both bounds are the same."""
+    for least, amount, most in zip(lowest, amounts, highest, strict=True):
+        assert least <= amount <= most, (lowest, amounts, highest)
 
 
 def _windows(unit: str, texts: tuple[str, ...]) -> set[str]:

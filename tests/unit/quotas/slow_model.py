@@ -3,13 +3,18 @@
 Every limit keeps a mark for what each call holds of it. What is used is the sum of the marks: in the current window for
 calendar limits, of the open calls for concurrent ones. A smooth rate replays its marks as the textbook says it (GCRA,
 virtual scheduling), in whole microseconds or exact fractions. `recount` checks the sums that are carried along.
+
+Where the engine may be stricter than the truth, the model keeps the strictest account as well that the engine may give
+(`is_strict`): a rate that was full when it was loaded, and of which some things are never given back. What the engine
+says must lie between both, so where they are the same, as they are again after a rest, it must say exactly that.
 """
 
 from collections import Counter
 from collections.abc import Iterable
 from datetime import date, datetime, timedelta
 from fractions import Fraction
-from math import ceil, inf
+from functools import cache
+from math import inf
 from typing import TypeAlias
 from zoneinfo import ZoneInfo
 
@@ -26,40 +31,79 @@ History: TypeAlias = list[tuple[float, float, int]]
 
 CLOCK_STEP_S = 60.0
 LONGEST_CALL_S = 3600.0
-ANY = 1 << 100
-"""Slack without a bound."""
+MINUTE_S = 60
+QUARTER_S = 900
+"""Clocks change at such times, in all zones and years that are played."""
 
 
 def window_of(window: CalendarWindow, now: float) -> tuple[int, int]:
-    """Weeks and months are found by walking from day to day; in zones that never skip or repeat midnight."""
-    if window.unit not in {"week", "month"}:
-        return window.bounds(now)
-    zone = ZoneInfo(window.zone)
-    first = datetime.fromtimestamp(now, zone).date()
+    """Found by walking: minute by minute while the clock shows the same hour, or from day to day."""
+    if window.unit in {"minute", "hour"}:
+        return _clock_window(window.unit, window.zone, int(now // MINUTE_S))
+    first = datetime.fromtimestamp(now, ZoneInfo(window.zone)).date()
+    while midnight(window.zone, first + timedelta(days=1)) <= now:
+        first += timedelta(days=1)  # the clock was set back to the evening of the day before
     while not _begins(window, first):
         first -= timedelta(days=1)
     after = first + timedelta(days=1)
     while not _begins(window, after):
         after += timedelta(days=1)
-    start, end = (datetime(day.year, day.month, day.day, tzinfo=zone).timestamp() for day in (first, after))
-    return int(start), int(end)
+    return midnight(window.zone, first), midnight(window.zone, after)
 
 
 def _begins(window: CalendarWindow, day: date) -> bool:
+    if window.unit == "day":
+        return True
     return day.isoweekday() == 1 if window.unit == "week" else day.day == 1
 
 
-class Mark:
-    """What one call holds of one limit: how much, since when (or in the window that began when)."""
+@cache
+def midnight(zone: str, day: date) -> int:
+    """The first instant at which it is that day in the zone: some quarter of an hour after the noon before."""
+    noon = datetime(day.year, day.month, day.day, 12, tzinfo=ZoneInfo(zone)) - timedelta(days=1)
+    instant = int(noon.timestamp())
+    while datetime.fromtimestamp(instant, ZoneInfo(zone)).date() < day:
+        instant += QUARTER_S
+    return instant
 
-    __slots__ = ("amount", "at", "is_kept", "is_open", "reserved")
+
+@cache
+def _clock_window(unit: str, zone: str, minute: int) -> tuple[int, int]:
+    """The minutes around `minute` (since 1970) in which the zone's clock shows the same hour, and was not set between."""
+    shown = _shown(unit, zone, minute)
+    first = last = minute
+    while _shown(unit, zone, first - 1) == shown:
+        first -= 1
+    while _shown(unit, zone, last + 1) == shown:
+        last += 1
+    return first * MINUTE_S, (last + 1) * MINUTE_S
+
+
+@cache
+def _shown(unit: str, zone: str, minute: int) -> tuple[object, ...]:
+    wall = datetime.fromtimestamp(minute * MINUTE_S, ZoneInfo(zone))
+    return (wall.date(), wall.hour, wall.minute if unit == "minute" else 0, wall.utcoffset())
+
+
+class Mark:
+    """What one call holds of one limit: how much, since when (or in the window that began when).
+
+    `most` is what the engine may believe it to be; `later` is what was added to it at other times.
+    """
+
+    __slots__ = ("amount", "at", "is_forgiven", "is_kept", "is_open", "later", "most", "reserved")
 
     def __init__(self, at: int, amount: int, *, is_open: bool) -> None:
         self.at = at
-        self.amount = amount
+        self.amount = self.most = amount
         self.reserved = amount if is_open else 0
         self.is_open = is_open
-        self.is_kept = False
+        self.is_kept = self.is_forgiven = False
+        self.later: list[Mark] = []
+
+    @property
+    def whole(self) -> int:
+        return self.amount + sum(mark.amount for mark in self.later)
 
 
 class Call:
@@ -78,27 +122,27 @@ class Call:
 
 
 class SlowLimit:
-    """`slack`: by how much the engine may be stricter; it may never be more generous."""
+    """What one limit holds. The engine may be stricter, up to what `is_strict` gives; it may never be more generous."""
 
     def __init__(self, limit: Limit) -> None:
         self.limit = limit
         self.amount = limit.amount
         self.index = UNITS.index(limit.unit)
-        self.slack = 0
 
     @property
-    def is_exact(self) -> bool:
-        return self.slack == 0
+    def is_certain(self) -> bool:
+        """Whether the engine has to say exactly the same."""
+        return True
 
     def see(self, now: float) -> int:
         """Look at the clock; answers what marks made now have for `at`."""
         return 0
 
-    def used(self, now: float) -> int:
+    def used(self, now: float, *, is_strict: bool = False) -> int:
         raise NotImplementedError
 
-    def remaining(self, now: float) -> int:
-        return max(self.amount - self.used(now), 0)
+    def remaining(self, now: float, *, is_strict: bool = False) -> int:
+        return max(self.amount - self.used(now, is_strict=is_strict), 0)
 
     def hold(self, now: float, amount: int) -> Mark:
         raise NotImplementedError
@@ -107,8 +151,12 @@ class SlowLimit:
         """The mark of a call that began before the limit was set; None where it holds nothing of it."""
         raise NotImplementedError
 
-    def room_beyond(self, mark: Mark, now: float) -> int:
+    def room_beyond(self, mark: Mark, now: float, *, is_strict: bool = False) -> int:
         """How much more than it holds the call may be charged."""
+        raise NotImplementedError
+
+    def extend(self, mark: Mark, extra: int, now: float) -> None:
+        """The call holds so much more."""
         raise NotImplementedError
 
     def settle(self, mark: Mark, call: Call, charged: int, now: float) -> None:
@@ -128,7 +176,7 @@ class SlowConcurrency(SlowLimit):
         super().__init__(limit)
         self.marks: set[Mark] = set()
 
-    def used(self, now: float) -> int:
+    def used(self, now: float, *, is_strict: bool = False) -> int:
         return sum(mark.amount for mark in self.marks)
 
     def hold(self, now: float, amount: int) -> Mark:
@@ -139,7 +187,7 @@ class SlowConcurrency(SlowLimit):
     def adopt(self, call: Call) -> Mark | None:
         return None
 
-    def room_beyond(self, mark: Mark, now: float) -> int:
+    def room_beyond(self, mark: Mark, now: float, *, is_strict: bool = False) -> int:
         return 0
 
     def settle(self, mark: Mark, call: Call, charged: int, now: float) -> None:
@@ -163,7 +211,7 @@ class SlowCalendar(SlowLimit):
             self.start, self.end = window_of(self.window, now)
         return self.start
 
-    def used(self, now: float) -> int:
+    def used(self, now: float, *, is_strict: bool = False) -> int:
         return self.sums[self.see(now)]
 
     @property
@@ -182,11 +230,19 @@ class SlowCalendar(SlowLimit):
         mark = Mark(self.start, call.reserved[self.index], is_open=True)
         self.marks.append(mark)
         self.sums[mark.at] += mark.amount
+        if self.limit.unit == "requests" and call.time >= self.end:
+            mark.is_open = False  # admitted before the clock was set back: as below
+            return None
         return mark
 
-    def room_beyond(self, mark: Mark, now: float) -> int:
+    def room_beyond(self, mark: Mark, now: float, *, is_strict: bool = False) -> int:
         self.see(now)
         return max(self.amount - self.sums[mark.at], 0)
+
+    def extend(self, mark: Mark, extra: int, now: float) -> None:
+        mark.amount += extra
+        mark.reserved += extra
+        self.sums[mark.at] += extra
 
     def settle(self, mark: Mark, call: Call, charged: int, now: float) -> None:
         if self.limit.unit == "requests" and charged < mark.amount and call.time < mark.at:
@@ -215,9 +271,11 @@ class SlowRateLimit(SlowLimit):
         self.events: list[tuple[int, Mark | int]] = []
         self.began_with: int = limit.amount
         self.final_until = -inf
-        self.began_at: int | Fraction = self._after(history, now)
-        self.slack = ANY if self._is_in_doubt(history, now) else 0
+        self.began_at = self.began_at_most = self._after(history, now)
+        if self._is_in_doubt(history, now):
+            self.began_at_most = int(now * 1e6) + self.period
         self._known: int | Fraction | None = None
+        self._known_most: int | Fraction | None = None
 
     def _is_in_doubt(self, history: History, now: float) -> bool:
         """Whether the engine may take the past for busier than it was: the period before those it replays was not
@@ -244,12 +302,8 @@ class SlowRateLimit(SlowLimit):
         )
         for time, amount in times:
             at = int(min(time, now) * 1e6)
-            arrival = min(max(arrival, at) + amount * self._interval(self.amount), at + self.period)
+            arrival = min(max(arrival, at) + amount * _interval(self.period, self.amount), at + self.period)
         return arrival
-
-    def _interval(self, amount: int) -> int | Fraction:
-        whole, rest = divmod(self.period, amount)
-        return Fraction(self.period, amount) if rest else whole
 
     def see(self, now: float) -> int:
         if now < self.last:
@@ -261,17 +315,34 @@ class SlowRateLimit(SlowLimit):
                 self.last = now
         return int(now * 1e6) + self.turned_back
 
-    def arrival(self) -> int | Fraction:
+    def arrival(self, *, is_strict: bool = False) -> int | Fraction:
         """The theoretical arrival time of the next one."""
         if self._known is None:
             self._known, _ = self._replay(self.events)
-        return self._known
+        if not is_strict:
+            return self._known
+        if self._known_most is None:
+            is_same = self.began_at == self.began_at_most and not any(
+                isinstance(event, Mark) and event.amount != event.most for _, event in self.events
+            )
+            self._known_most = self._known if is_same else self._replay(self.events, is_strict=True)[0]
+        return self._known_most
 
-    def _replay(self, events: Iterable[tuple[int, Mark | int]]) -> tuple[int | Fraction, int]:
-        arrival, amount = self.began_at, self.began_with
+    @property
+    def is_certain(self) -> bool:
+        return self.arrival() == self.arrival(is_strict=True)
+
+    def _change_events(self) -> None:
+        self._known = self._known_most = None
+
+    def _replay(
+        self, events: Iterable[tuple[int, Mark | int]], *, is_strict: bool = False
+    ) -> tuple[int | Fraction, int]:
+        arrival, amount = self.began_at_most if is_strict else self.began_at, self.began_with
         for at, event in events:
             if isinstance(event, Mark):
-                arrival = max(arrival, at) + event.amount * self._interval(amount)
+                taken = event.most if is_strict else event.amount
+                arrival = max(arrival, at) + taken * _interval(self.period, amount)
             else:
                 # As many are outstanding after the change as before, but nobody waits longer than a period.
                 arrival = at + min(max(arrival - at, 0) * Fraction(amount, event), self.period)
@@ -279,9 +350,9 @@ class SlowRateLimit(SlowLimit):
                 amount = event
         return arrival, amount
 
-    def used(self, now: float) -> int:
-        at = self.see(now)
-        return ceil(max(self.arrival() - at, 0) / Fraction(self._interval(self.amount)))
+    def used(self, now: float, *, is_strict: bool = False) -> int:
+        backlog = self.arrival(is_strict=is_strict) - self.see(now)
+        return -(-backlog // _interval(self.period, self.amount)) if backlog > 0 else 0
 
     def hold(self, now: float, amount: int) -> Mark:
         at = self.see(now)
@@ -289,8 +360,16 @@ class SlowRateLimit(SlowLimit):
         if amount:
             self.last = max(self.last, now)
             self.events.append((at, mark))
-            self._known = None
+            self._known, self._known_most = (
+                self._and_then(self._known, mark),
+                self._and_then(self._known_most, mark),
+            )
         return mark
+
+    def _and_then(self, arrival: int | Fraction | None, mark: Mark) -> int | Fraction | None:
+        if arrival is None:
+            return None
+        return max(arrival, mark.at) + mark.amount * _interval(self.period, self.amount)
 
     def adopt(self, call: Call) -> Mark | None:
         """History has it already, and keeps it."""
@@ -299,21 +378,36 @@ class SlowRateLimit(SlowLimit):
         self.final_until = max(self.final_until, self.last, call.time)
         return mark
 
-    def room_beyond(self, mark: Mark, now: float) -> int:
-        return self.remaining(now)
+    def room_beyond(self, mark: Mark, now: float, *, is_strict: bool = False) -> int:
+        return self.remaining(now, is_strict=is_strict)
+
+    def extend(self, mark: Mark, extra: int, now: float) -> None:
+        mark.later.append(self.hold(now, extra))
 
     def settle(self, mark: Mark, call: Call, charged: int, now: float) -> None:
-        if charged > mark.amount:
-            self.hold(now, charged - mark.amount).is_open = False
-        elif charged < mark.amount and not mark.is_kept:
-            if self.limit.unit == "requests":
-                # It comes back by itself where the engine cannot tell more; but the last one can always be told.
-                if not self._is_last(mark, call):
-                    self.slack += 1
-                self.final_until = max(self.final_until, self.last)
-            mark.amount = charged
-        mark.reserved, mark.is_open = 0, False
-        self._known = None
+        """What was not used is taken off what was taken last, as if less had been taken then."""
+        beyond = charged - mark.whole
+        if beyond > 0:
+            self.hold(now, beyond).is_open = False
+        for part in (*reversed(mark.later), mark):
+            unused = min(-beyond, part.amount)
+            if unused > 0:
+                beyond += unused
+                self._give_back(part, unused, call)
+            part.reserved, part.is_open = 0, False
+        self._change_events()
+
+    def _give_back(self, mark: Mark, unused: int, call: Call) -> None:
+        if mark.is_kept:
+            return
+        mark.amount -= unused
+        is_told = not mark.is_forgiven
+        if self.limit.unit == "requests":
+            # It comes back by itself where the engine cannot tell more; but the last one can always be told.
+            is_told = is_told and self._is_last(mark, call)
+            self.final_until = max(self.final_until, self.last)
+        if is_told:
+            mark.most -= unused
 
     def _is_last(self, mark: Mark, call: Call) -> bool:
         return self.events[-1][1] is mark and self.final_until < call.time == self.last
@@ -321,13 +415,14 @@ class SlowRateLimit(SlowLimit):
     def change(self, amount: int, now: float) -> None:
         at = self.see(now)
         self.final_until = max(self.final_until, self.last)
-        is_forgiven = self.slack or self.arrival() - at > self.period * Fraction(amount, self.amount)
-        if is_forgiven and any(isinstance(event, Mark) and event.is_open for _, event in self.events):
-            # What was reserved before is not given back any more, as nobody can tell of which part.
-            self.slack = ANY
+        if self.arrival(is_strict=True) - at > self.period * Fraction(amount, self.amount):
+            # Part of it is forgiven. What was reserved before is not given back any more: nobody can tell of which part.
+            for _, event in self.events:
+                if isinstance(event, Mark):
+                    event.is_forgiven = True
         self.events.append((at, amount))
         self.amount = amount
-        self._known = None
+        self._change_events()
 
     def recount(self) -> None:
         """Replay once and for all what nobody can change any more."""
@@ -336,8 +431,16 @@ class SlowRateLimit(SlowLimit):
             if isinstance(event, Mark) and event.is_open:
                 break
             settled += 1
+        most, _ = self._replay(self.events[:settled], is_strict=True)
         self.began_at, self.began_with = self._replay(self.events[:settled])
+        self.began_at_most = most
         self.events = self.events[settled:]
+
+
+@cache
+def _interval(period: int, amount: int) -> int | Fraction:
+    whole, rest = divmod(period, amount)
+    return Fraction(period, amount) if rest else whole
 
 
 class SlowModel:
@@ -407,11 +510,13 @@ class SlowModel:
                 call.marks.append((slow, mark))
         return slow
 
-    def grant(self, limits: Iterable[SlowLimit], now: float, least: Amounts, most: Amounts) -> Amounts | None:
+    def grant(
+        self, limits: Iterable[SlowLimit], left: Iterable[int], least: Amounts, most: Amounts
+    ) -> Amounts | None:
         """What a call is given: the most of each unit that all its limits have left; None when that is too little."""
         given = list(most)
-        for limit in limits:
-            given[limit.index] = min(given[limit.index], limit.remaining(now))
+        for limit, remaining in zip(limits, left, strict=True):
+            given[limit.index] = min(given[limit.index], remaining)
         if any(amount < wanted for amount, wanted in zip(given, least, strict=True)):
             return None
         return Amounts(*given)
@@ -424,14 +529,30 @@ class SlowModel:
         self.calls.append(call)
         return call
 
-    def chargeable(self, call: Call, used: Amounts, now: float) -> Amounts:
+    def chargeable(self, call: Call, used: Amounts, now: float, *, is_strict: bool = False) -> Amounts:
         """What the call is charged: what it used, as far as every limit has what exceeds its reservation."""
-        charged = list(used._replace(concurrent=0))
+        return self._within(call, used._replace(concurrent=0), now, is_strict=is_strict)
+
+    def extendable(self, call: Call, used: Amounts, now: float, *, is_strict: bool = False) -> Amounts:
+        """What the call may hold: at least what it reserved, and what it used, as far as every limit has the rest."""
+        wanted = Amounts(*map(max, call.reserved, used))
+        return self._within(call, wanted, now, is_strict=is_strict)
+
+    def _within(self, call: Call, wanted: Amounts, now: float, *, is_strict: bool) -> Amounts:
+        given = list(wanted)
         for limit, mark in call.marks:
-            beyond = charged[limit.index] - mark.amount
+            beyond = given[limit.index] - mark.whole
             if beyond > 0:
-                charged[limit.index] = mark.amount + min(beyond, limit.room_beyond(mark, now))
-        return Amounts(*charged)
+                room = limit.room_beyond(mark, now, is_strict=is_strict)
+                given[limit.index] = mark.whole + min(beyond, room)
+        return Amounts(*given)
+
+    def extend(self, call: Call, held: Amounts, now: float) -> None:
+        for limit, mark in call.marks:
+            extra = held[limit.index] - call.reserved[limit.index]
+            if extra:
+                limit.extend(mark, extra, now)
+        call.reserved = held
 
     def settle(self, call: Call, charged: Amounts, now: float) -> None:
         for limit, mark in call.marks:

@@ -20,12 +20,14 @@ STEPS_OF_A_SCENE = 10_000
 CHECK_EVERY = 100
 MOST_OPEN = 40
 DAY_S = 86_400.0
-# Each scene begins near one: clocks change in Berlin, New York, on Lord Howe Island and the Azores, or a month ends.
+# Each scene begins just before clocks change (in Berlin, New York, on Lord Howe Island, the Azores, and in Cairo), or a
+# month ends: it leaps away soon.
 BEGINNINGS = [
-    datetime(2026, 10, 24, 22, 30, tzinfo=UTC),
-    datetime(2026, 11, 1, 4, 0, tzinfo=UTC),
-    datetime(2026, 10, 3, 14, 0, tzinfo=UTC),
-    datetime(2026, 3, 28, 23, 59, 30, tzinfo=UTC),
+    datetime(2026, 10, 25, 0, 59, tzinfo=UTC),
+    datetime(2026, 11, 1, 5, 59, tzinfo=UTC),
+    datetime(2026, 10, 3, 15, 29, tzinfo=UTC),
+    datetime(2026, 3, 29, 0, 59, 30, tzinfo=UTC),
+    datetime(2026, 10, 29, 20, 59, 30, tzinfo=UTC),
     datetime(2028, 2, 29, 15, 59, tzinfo=UTC),
 ]
 
@@ -112,7 +114,10 @@ def settle(driver: EngineAgainstModel, dice: random.Random) -> None:
             usd=int(reserved.usd * share),
             cny=int(reserved.cny * share),
         )
-    driver.settle(number, used)
+    if dice.random() < 0.7 and any(amount > held for amount, held in zip(used, reserved, strict=True)):
+        driver.extend(number, used)  # and is settled another time
+    else:
+        driver.settle(number, used)
 
 
 def jump(driver: EngineAgainstModel, dice: random.Random) -> None:
