@@ -24,7 +24,7 @@ from typing import Final, TypeVar
 
 from lingpai.metering.loader import Damage, SqliteLoader
 from lingpai.metering.reader import JournalReader
-from lingpai.metering.segments import Position, journal_end, list_segments, segment_path
+from lingpai.metering.segments import Position, journal_end, list_segments, remove_segment, segment_path
 
 _STDIN: Final = 0
 _STDOUT: Final = 1
@@ -154,7 +154,7 @@ class Ingester:
         for each in list_segments(self._directory):
             if each < number:
                 try:
-                    segment_path(self._directory, each).unlink(missing_ok=True)
+                    remove_segment(segment_path(self._directory, each))
                 except OSError as error:
                     report(f"cannot delete segment {each} of the usage journal, which is loaded: {error}")
 

@@ -16,7 +16,7 @@ from lingpai.metering.framing import (
     unpack_header,
 )
 from lingpai.metering.records import UsageRecord
-from lingpai.metering.segments import Position, list_segments, segment_path
+from lingpai.metering.segments import Position, list_segments, segment_path, unreadable_path
 
 CHUNK_BYTES: Final = 256 * 1024
 
@@ -30,7 +30,7 @@ class JournalReader:
 
     Damage is stepped over, told to `report` and counted in `skipped`: a frame torn by a crash at the end of a finished
     segment, a frame that does not fit its checksum, a payload that is no usage record, a segment without its header.
-    A segment is finished when there is a newer one.
+    A segment is finished when there is a newer one. Files are left as they are: what is read is not stored yet.
     `is_behind` says that there is more to read already.
     """
 
@@ -41,6 +41,7 @@ class JournalReader:
         self._report = report
         self._segment, self._offset = position
         self._descriptor: int | None = None
+        self._is_unreadable = False
         self._salt = 0
         self._stuck_since: float | None = None
         self._decode = msgspec.msgpack.Decoder(UsageRecord).decode
@@ -77,7 +78,8 @@ class JournalReader:
     def _next_segment(self) -> int | None:
         """The segment to read after this one; the present one itself when it has not been opened yet."""
         for number in list_segments(self._directory):
-            if number > self._segment or (number == self._segment and self._descriptor is None):
+            is_unopened = self._descriptor is None and not self._is_unreadable
+            if number > self._segment or (number == self._segment and is_unopened):
                 return number
         return None
 
@@ -93,10 +95,9 @@ class JournalReader:
         if number != self._segment:
             self._segment, self._offset = number, HEADER_BYTES
         salt = unpack_header(os.pread(self._descriptor, HEADER_BYTES, 0))
+        self._is_unreadable = salt is None
         if salt is None:
-            # Its contents may be good, so a person should look at it before it goes.
-            path.rename(path.with_suffix(".unreadable"))
-            self._skip(f"has no valid header and was renamed to {path.stem}.unreadable")
+            self._skip(f"has no valid header and is set aside as {unreadable_path(path).name}")
             self.close()
         else:
             self._salt = salt

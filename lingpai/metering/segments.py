@@ -1,12 +1,13 @@
 """Segment files: their names, their order, how a new one begins."""
 
+import contextlib
 import errno
 import os
 import time
 from pathlib import Path
 from typing import Final
 
-from lingpai.metering.framing import pack_header
+from lingpai.metering.framing import HEADER_BYTES, pack_header, unpack_header
 
 Position = tuple[int, int]
 """A place in the journal: segment number, offset in bytes. Positions compare as they were written."""
@@ -21,6 +22,22 @@ _FLAGS = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC
 def segment_path(directory: Path, number: int) -> Path:
     """The file of segment `number`."""
     return directory / f"{number:015d}{_SUFFIX}"
+
+
+def unreadable_path(path: Path) -> Path:
+    """Where a segment without a valid header is set aside: its contents may be good, so a person should look at it."""
+    return path.with_suffix(".unreadable")
+
+
+def remove_segment(path: Path) -> None:
+    """Delete a segment that is loaded, or set it aside when it cannot be read. Raises OSError but FileNotFoundError."""
+    with contextlib.suppress(FileNotFoundError):
+        with path.open("rb") as file:
+            is_readable = unpack_header(file.read(HEADER_BYTES)) is not None
+        if is_readable:
+            path.unlink()
+        else:
+            path.rename(unreadable_path(path))
 
 
 def list_segments(directory: Path) -> list[int]:

@@ -139,6 +139,38 @@ def test_a_torn_tail_is_reported_and_the_rest_is_loaded(start, write_segment, re
     assert "is damaged" in description
 
 
+_EXIT = "sys.modules['os']._exit(9)"
+_DIES = {
+    "before": f"SqliteLoader.load = lambda *_, **__: {_EXIT}",
+    "after": f"SqliteLoader.load = (lambda load: lambda *a, **k: (load(*a, **k), {_EXIT}))(loader.SqliteLoader.load)",
+    "never": "",
+}
+"""What kills an ingester before or after it has stored something."""
+
+
+@pytest.mark.parametrize("dies", _DIES)
+def test_a_segment_without_a_header_is_set_aside_once_the_database_knows_of_it(
+    start, write_segment, records, database_path, dies
+):
+    """Its contents may be good, so a person should look at it; a kill before or after that is stored makes no difference."""
+    bad = write_segment(records("a"))
+    bad.write_bytes(bytes(20) + bad.read_bytes()[20:])
+    newest = write_segment(records("b"))
+    child = start(_DIES[dies])
+    if dies != "never":
+        child.process.wait(10)
+        child = start()
+
+    child.wait_for(end_of(newest))
+
+    with closing(sqlite3.connect(database_path)) as connection:
+        [(segment, words)] = connection.execute("SELECT segment, description FROM usage_damage").fetchall()
+        stored = connection.execute("SELECT request_id FROM usage_records").fetchall()
+    assert (segment, bad.with_suffix(".unreadable").name in words) == (int(bad.stem), True)
+    assert [path.name for path in bad.parent.glob("*.unreadable")] == [bad.with_suffix(".unreadable").name]
+    assert stored == [("b",)]
+
+
 def test_segments_that_a_killed_ingester_left_are_deleted(
     start, write_segment, records, loaded, journal_directory
 ):

@@ -206,16 +206,17 @@ def test_a_position_beyond_the_end_is_the_end(write_segment, records, open_reade
     assert reports == []
 
 
-def test_a_segment_without_a_header_is_set_aside(
-    write_segment, records, open_reader, reports, journal_directory
-):
-    """Its contents may be good, so it is kept for a person to look at."""
+def test_a_segment_without_a_header_is_skipped(write_segment, records, open_reader, reports):
+    """Also while it is the newest. It stays where it is, until somebody has stored that it could not be read."""
     path = write_segment(records(2))
     overwrite(path, 0, bytes(HEADER_BYTES))
+    reader = open_reader()
+
+    first = read_ids(reader)
     write_segment(records(1))
 
-    assert read_ids(open_reader()) == ids(1)
-    assert [found.stem for found in journal_directory.glob("*.unreadable")] == [path.stem]
+    assert (first, read_ids(reader)) == ([], ids(1))
+    assert path.exists()
     assert len(reports) == 1
 
 
