@@ -35,7 +35,7 @@ class Database:
         """
         self._path = _sqlite_path(url)
         os.close(os.open(self._path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
-        self._engine = _create_engine(url)
+        self._engine = _create_engine(self._path)
 
     @property
     def path(self) -> Path | None:
@@ -96,9 +96,10 @@ def _sqlite_path(url: str) -> Path:
     return Path(parsed.database)
 
 
-def _create_engine(url: str) -> Engine:
+def _create_engine(path: Path) -> Engine:
     engine = create_engine(
-        url,
+        # mode=rw: were the file moved away while the server runs, a new connection would make an empty one in its place.
+        URL.create("sqlite", database=path.as_uri(), query={"mode": "rw", "uri": "true"}),
         hide_parameters=True,  # exceptions print statements; values may be secrets
         connect_args={"timeout": BUSY_TIMEOUT_S},
         pool_size=_POOL_SIZE,

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError, OperationalError
 
-from lingpai.storage.database import Database
+from lingpai.storage.database import Database, sqlite_url
 
 
 @pytest.fixture
@@ -140,3 +140,19 @@ def test_missing_folder_is_an_error_at_once(tmp_path: Path) -> None:
 def test_query_on_a_missing_table_is_an_operational_error(database: Database) -> None:
     with pytest.raises(OperationalError), database.read() as connection:
         connection.execute(text("SELECT 1 FROM nothing"))
+
+
+def test_file_that_was_moved_away_is_not_replaced_by_an_empty_one(tmp_path: Path) -> None:
+    """Whoever brings it back would find another in its place."""
+    path = tmp_path / "a b%20ä?.db"
+    database = Database(sqlite_url(path))
+    database.migrate()
+    path.rename(tmp_path / "away")
+
+    with database.read() as first:
+        first.execute(text("SELECT 1"))  # what is open goes on
+        with pytest.raises(OperationalError, match="unable to open"), database.read() as second:
+            second.execute(text("SELECT 1"))
+
+    assert not path.exists()
+    database.close()
