@@ -16,6 +16,7 @@ import pytest
 
 from tests.e2e import bookkeeping
 from tests.e2e.conftest import MakeServer
+from tests.e2e.lingpai_server import ROOT
 from tests.e2e.load import Crowd, Planned, Sent
 from tests.e2e.raw_http import chat, get, post, post_bytes
 from tests.e2e.test_e2e_crash import children_of
@@ -75,6 +76,112 @@ def test_locked_database_costs_no_call_and_no_record(make_server: MakeServer, en
     bookkeeping.check_counters(server, {"old": old, "fresh": keys["fresh"]}, MODEL, records)
 
 
+HURRY = "import lingpai.metering.watch\nlingpai.metering.watch.DELAYED_AFTER_S = 1.0\n"
+"""What a Python process runs first: records that wait for a second, and not for a minute, are late."""
+
+
+def test_database_that_is_away_costs_no_call_and_no_record(
+    make_server: MakeServer, engine: FakeEngine, tmp_path: Path
+):
+    """Its files are gone for some seconds: calls go on, there is an event, nobody makes an empty one, and all arrives once."""
+    (tmp_path / "first").mkdir()
+    (tmp_path / "first" / "sitecustomize.py").write_text(HURRY)
+    environment = {"PYTHONPATH": f"{tmp_path / 'first'}:{ROOT}"}
+    config = "[metering]\nusage_wait_s = 0.5\n"
+    server = make_server(engine.url, config=config, environment=environment).start()
+    keys = {name: server.make_key(name, limits=LIMITS) for name in ("old", "fresh")}
+    old = keys["old"]
+    answers = [post(server.port, CHAT, chat(), key=old) for _ in range(5)]
+    server.records()
+    (ingester,) = [pid for pid, command in children_of(server.process.pid).items() if "ingester" in command]
+
+    with taken_away(server.data):
+        os.kill(
+            ingester, signal.SIGKILL
+        )  # its successor finds nothing; what is open stays so wherever the file is
+        until = time.monotonic() + 4
+        while time.monotonic() < until:
+            answers.append(post(server.port, CHAT, chat(), key=old))
+            time.sleep(0.02)
+        many = [_InThread(lambda: server.try_admin("GET", "/api/v1/keys")[0]) for _ in range(30)]
+        statuses = {each.result() for each in many}
+        usage = server.try_admin("GET", "/api/v1/usage")
+        has_new = (server.data / "lingpai.db").exists()
+    answers.append(post(server.port, CHAT, chat(), key=keys["fresh"]))
+    records = wait_for_records(server, 40)
+
+    assert {answer.status for answer in answers} == {200}
+    assert (usage[0], usage[1]["error"]["code"]) == (503, "storage_unavailable")
+    assert statuses <= {200, 503}
+    assert not has_new
+    assert sorted(each["request_id"] for each in records) == sorted(
+        answer.headers["x-request-id"] for answer in answers
+    )
+    bookkeeping.check_counters(server, keys, MODEL, records)
+    late, *_ = server.cli_json("events", "list", "--type", "usage.delayed")
+    assert late["data"]["waiting_records"] > 0
+
+
+def test_segment_that_is_damaged_while_the_server_runs_costs_what_is_damaged_and_is_told(
+    make_server: MakeServer, engine: FakeEngine
+):
+    """Some bytes of what is not loaded yet are overwritten: the other records arrive, once, and calls go on."""
+    server = make_server(engine.url).start()
+    key = server.make_key("batch", limits=LIMITS)
+    before = [post(server.port, CHAT, chat(), key=key).headers["x-request-id"] for _ in range(5)]
+    server.records()
+    (ingester,) = [pid for pid, command in children_of(server.process.pid).items() if "ingester" in command]
+    segment = max((server.data / "journal").glob("*.journal"))
+
+    os.kill(ingester, signal.SIGSTOP)
+    try:
+        start = segment.stat().st_size
+        waiting = [post(server.port, CHAT, chat(), key=key).headers["x-request-id"] for _ in range(20)]
+        with segment.open("r+b") as file:
+            file.seek((start + segment.stat().st_size) // 2)
+            file.write(b"\xff" * 8)
+    finally:
+        os.kill(ingester, signal.SIGCONT)
+    after = [post(server.port, CHAT, chat(), key=key).headers["x-request-id"] for _ in range(5)]
+    records = wait_for_records(server)
+
+    found = [each["request_id"] for each in records]
+    lost = set(before + waiting + after) - set(found)
+    assert len(found) == len(set(found))
+    assert 1 <= len(lost) <= 2
+    assert lost <= set(waiting[5:15])
+    journal = server.admin("GET", "/api/v1/usage/journal")
+    assert len(journal["damage"]) == 1
+    [limit] = [row for row in bookkeeping.limits_of(server, "batch", MODEL) if row["unit"] == "requests"]
+    assert limit["used"] == 30  # who was answered has used it, as long as the server knows
+    wait_for_event(server, "journal.damaged")
+    server.kill()
+    server.start()
+    bookkeeping.check_counters(server, {"batch": key}, MODEL, server.records())
+
+
+def wait_for_event(server: Any, type_: str) -> None:
+    """Wait until there is one, and not more."""
+    deadline = time.monotonic() + 10
+    while len(found := server.cli_json("events", "list", "--type", type_)) != 1:
+        assert time.monotonic() < deadline, found
+        time.sleep(0.1)
+
+
+@contextlib.contextmanager
+def taken_away(data: Path) -> Iterator[None]:
+    """Somebody has moved the database, with all that belongs to it."""
+    away = data / "away"
+    away.mkdir()
+    for path in data.glob("lingpai.db*"):
+        path.rename(away / path.name)
+    try:
+        yield
+    finally:
+        for path in away.iterdir():
+            path.rename(data / path.name)
+
+
 def test_limits_changed_while_records_wait_are_refused_until_it_is_known_what_was_used(
     make_server: MakeServer, engine: FakeEngine
 ):
@@ -127,7 +234,7 @@ def wait_for_records(server: Any, seconds: float = 20) -> list[bookkeeping.Recor
 def test_segments_are_cleaned_up_under_load_in_every_fsync_mode(
     make_server: MakeServer, engine: FakeEngine, fsync: str
 ):
-    """Loaded segments are deleted while calls go on, and kill -9 loses nothing, however seldom the disk is told."""
+    """Loaded segments are deleted while calls go on, and two kill -9 lose nothing, however seldom the disk is told."""
     seed = random.randrange(2**32)
     print(f"seed {seed}")
     config = f'[metering]\nfsync = "{fsync}"\nsegment_bytes = 4096\n'
@@ -141,11 +248,11 @@ def test_segments_are_cleaned_up_under_load_in_every_fsync_mode(
         kind = dice.choice(["unary", "stream"])
         return Planned(post_bytes(CHAT, chat(stream=kind == "stream"), key=key), kind)
 
-    async def play() -> list[Sent]:
+    async def play(number: int) -> list[Sent]:
         nonlocal most
-        crowd = Crowd(server.port, plan, net=1, seed=seed)
+        crowd = Crowd(server.port, plan, net=number, seed=seed + number)
         running = asyncio.create_task(crowd.run(8))
-        until = time.monotonic() + 2.5
+        until = time.monotonic() + random.Random(seed + number).uniform(1, 2)
         while time.monotonic() < until:
             await asyncio.sleep(0.02)
             names = {path.name for path in journal.glob("*.journal")}
@@ -154,9 +261,11 @@ def test_segments_are_cleaned_up_under_load_in_every_fsync_mode(
         server.process.kill()
         return await running
 
-    sent = asyncio.run(play())
-    server.kill()
-    server.start()
+    sent = []
+    for number in (1, 2):
+        sent += asyncio.run(play(number))
+        server.kill()
+        server.start()
 
     records = server.records()
     answered = sum(call.is_answered for call in sent)
