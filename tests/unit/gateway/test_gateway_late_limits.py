@@ -1,6 +1,8 @@
 """Limits that are set while calls are under way: they count those calls, as the records say it and no further."""
 
 import asyncio
+import math
+import time
 from dataclasses import replace
 
 import pytest
@@ -17,7 +19,7 @@ def used(prompt, completion):
     return {**GOOD, "usage": {"prompt_tokens": prompt, "completion_tokens": completion}}
 
 
-def set_limits(stage, calls, *limits, while_read=lambda: None):
+def set_limits(stage, calls, *limits, while_read=lambda: None, began=math.inf):
     """Set the limits of the key as the server does, and load them for the next call."""
 
     async def reached(mark):
@@ -30,7 +32,7 @@ def set_limits(stage, calls, *limits, while_read=lambda: None):
         reached=reached,
         under_way=lambda subject: stage.gateway.held_for(subject, calls),
     )
-    loader.limits_changed(KEY)
+    loader.limits_changed(KEY, began=began)
     return stage.gateway.loop.run_until_complete(loader.load(KEY, limits, "key `k1`"))
 
 
@@ -76,6 +78,25 @@ def test_calls_that_end_while_new_limits_are_read_count_with_all_that_they_used(
     assert requests.used == 4
     assert day.used - day.reserved == sum(record.charged_tokens for record in records) > 100
     assert money.used - money.reserved == sum(record.charged_cost for record in records)
+
+
+def test_calls_under_way_count_also_when_somebody_has_loaded_the_new_limits_before_the_change_was_told(
+    limited, answer
+):
+    """And so does one that was let in by what that one has loaded; all of them settle what they hold."""
+    limit(limited)
+    calls = [chat(limited, max_tokens=100)[0] for _ in range(3)]
+    began = time.monotonic()
+    limit(limited, "9/day", "90000 tokens/day")  # as the first call after the commit does
+    calls.append(chat(limited, max_tokens=100)[0])
+
+    requests, tokens = set_limits(limited, calls, "9/day", "90000 tokens/day", began=began)
+    before = requests.used, tokens.reserved
+    for call in calls:
+        answer(call, used(3, 4))
+
+    assert before == (4, sum(call.weight.most.tokens for call in calls))
+    assert [(meter.used, meter.reserved) for meter in (requests, tokens)] == [(4, 0), (28, 0)]
 
 
 def test_call_under_way_takes_from_a_new_limit_no_more_than_there_is(limited, answer):
