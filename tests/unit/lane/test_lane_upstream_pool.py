@@ -3,13 +3,22 @@
 import asyncio
 import socket
 import ssl
-import time
 
 import pytest
-from upstream_harness import REQUEST, Recorder, backend, echo, fetch, send, send_once, settled, until
+from upstream_harness import (
+    REQUEST,
+    Recorder,
+    SetClock,
+    backend,
+    echo,
+    fetch,
+    send,
+    send_once,
+    settled,
+    until,
+)
 
-from lingpai.lane import upstream as upstream_module
-from lingpai.lane.upstream import Failure, Origin, Timeouts, UpstreamPool
+from lingpai.lane.upstream import QUIET_S, Failure, Origin, Timeouts, UpstreamPool
 from tests.fakes.scripted_server import scripted_server
 
 # -- connecting
@@ -312,21 +321,37 @@ def test_time_out_gets_no_second_try_even_on_a_used_connection(run):
     assert (answer.failure, answer.retries, count) == (Failure.TIMEOUT, 0, 1)
 
 
-def test_slow_answer_lives_as_long_as_it_moves(run):
+def drips(go_on, *, count):
+    """A script that sends a body of `count` bytes, the next one each time that it is told to go on."""
+
     async def script(connection):
         await connection.request()
-        await connection.send(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n")
-        for _ in range(10):
-            await asyncio.sleep(0.01)
+        await connection.send(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % count)
+        for _ in range(count):
+            await go_on.acquire()
             await connection.send(b"x")
         await connection.gone()
 
+    return script
+
+
+async def drip(pool, clock, go_on, answer, *, count, every_s):
+    """Let `count` bytes come, so far apart, and sweep after each of them and shortly before the next."""
+    for number in range(1, count + 1):
+        go_on.release()
+        await until(lambda number=number: len(answer.body) == number or answer.failure)
+        pool.sweep()
+        clock.now += every_s
+        pool.sweep()
+
+
+def test_slow_answer_lives_as_long_as_it_moves(run):
     async def test():
-        async with backend(script, timeouts=Timeouts(first_byte=0.03, idle=0.03)) as (_, pool):
+        clock, go_on = SetClock(), asyncio.Semaphore(0)
+        timeouts = Timeouts(first_byte=30, idle=30)
+        async with backend(drips(go_on, count=10), loop=clock, timeouts=timeouts) as (_, pool):
             answer = send(pool)
-            while not answer.has_ended.is_set():
-                pool.sweep()
-                await asyncio.sleep(0.005)
+            await drip(pool, clock, go_on, answer, count=10, every_s=29)
             return answer
 
     assert run(test()).calls[-1] == "finished"
@@ -374,68 +399,59 @@ def test_sweep_leaves_good_connections_alone(run):
 # -- silence that is no time-out yet
 
 
-async def swept(pool, *, times, every_s=0.02):
-    for _ in range(times):
-        pool.sweep()
-        await asyncio.sleep(every_s)
-
-
-def test_silent_answer_is_told_once_for_every_quiet_time(run, monkeypatch):
-    monkeypatch.setattr(upstream_module, "QUIET_S", 0.1)
-
+def test_silent_answer_is_told_once_for_every_quiet_time(run):
     async def test():
-        async with backend(waits_after(HEAD, b"abc")) as (_, pool):
+        clock = SetClock()
+        async with backend(waits_after(HEAD, b"abc"), loop=clock) as (_, pool):
             answer = send(pool)
             await answer.has_data.wait()
-            started = time.monotonic()
-            await swept(pool, times=3)
-            early = list(answer.calls)
-            while answer.calls.count("quiet") < 2:
-                await swept(pool, times=1)
-            return early, list(answer.calls), time.monotonic() - started
+            told = []
+            for seconds in (0, QUIET_S - 1, 1, 1, QUIET_S - 2, 1):
+                clock.now += seconds
+                pool.sweep()
+                told.append(answer.calls.count("quiet"))
+            return told, list(answer.calls)
 
-    early, calls, seconds = run(test())
+    told, calls = run(test())
 
-    assert early == ["started", "data"]
+    assert told == [0, 0, 1, 1, 1, 2]
     assert calls == ["started", "data", "quiet", "quiet"]
-    assert seconds > 0.19
 
 
-def test_answer_that_moves_is_not_quiet(run, monkeypatch):
-    monkeypatch.setattr(upstream_module, "QUIET_S", 0.1)
-
-    async def script(connection):
-        await connection.request()
-        await connection.send(b"HTTP/1.1 200 OK\r\ncontent-length: 15\r\n\r\n")
-        for _ in range(15):
-            await asyncio.sleep(0.02)
-            await connection.send(b"x")
-        await connection.gone()
-
+def test_answer_that_moves_is_not_quiet(run):
     async def test():
-        async with backend(script) as (_, pool):
+        clock, go_on = SetClock(), asyncio.Semaphore(0)
+        async with backend(drips(go_on, count=15), loop=clock) as (_, pool):
             answer = send(pool)
-            while not answer.has_ended.is_set():
-                await swept(pool, times=1, every_s=0.005)
+            await drip(pool, clock, go_on, answer, count=15, every_s=QUIET_S - 1)
             return answer.calls
 
-    assert "quiet" not in run(test())
+    calls = run(test())
+
+    assert "quiet" not in calls
+    assert calls[-1] == "finished"
 
 
-def test_neither_a_wait_for_the_head_nor_a_pause_is_a_quiet_answer(run, monkeypatch):
-    monkeypatch.setattr(upstream_module, "QUIET_S", 0.01)
-
+def test_neither_a_wait_for_the_head_nor_a_pause_is_a_quiet_answer(run):
     async def test():
-        async with backend(waits_after()) as (server, pool):
+        clock = SetClock()
+
+        def wait_long(pool):
+            pool.sweep()
+            for _ in range(3):
+                clock.now += QUIET_S
+                pool.sweep()
+
+        async with backend(waits_after(), loop=clock) as (server, pool):
             waiting = send(pool)
             await until(lambda: server.requests)
-            await swept(pool, times=3)
+            wait_long(pool)
             calls = list(waiting.calls)
-        async with backend(waits_after(HEAD)) as (_, pool):
+        async with backend(waits_after(HEAD), loop=clock) as (_, pool):
             paused = send(pool)
             await paused.has_started.wait()
             paused.upstream.pause()
-            await swept(pool, times=3)
+            wait_long(pool)
             return calls, list(paused.calls)
 
     assert run(test()) == ([], ["started"])

@@ -64,12 +64,26 @@ class Recorder:
         return self
 
 
+class SetClock:
+    """The running loop, but for the time, which the test sets: for a pool whose sweep is called by hand."""
+
+    def __init__(self):
+        self.now = 1000.0
+        self._loop = asyncio.get_running_loop()
+
+    def time(self):
+        return self.now
+
+    def __getattr__(self, name):
+        return getattr(self._loop, name)
+
+
 @contextlib.asynccontextmanager
-async def backend(script, *, socket_path=None, **options):
+async def backend(script, *, socket_path=None, loop=None, **options):
     """A scripted server and a pool of connections to it."""
     async with scripted_server(script, socket_path=socket_path) as server:
         origin = Origin("127.0.0.1", server.port, socket_path=str(socket_path) if socket_path else None)
-        pool = UpstreamPool(origin, loop=asyncio.get_running_loop(), **options)
+        pool = UpstreamPool(origin, loop=loop or asyncio.get_running_loop(), **options)
         try:
             yield server, pool
         finally:
