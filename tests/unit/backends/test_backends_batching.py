@@ -54,14 +54,16 @@ def test_calls_are_put_together_until_a_batch_is_full(double, seen):
 
 
 def test_a_batch_that_does_not_fill_runs_when_its_first_call_has_waited(double, seen):
-    runner = batched(double, max_wait_ms=20)
+    runner = batched(double, max_wait_ms=500)
 
     async def late():
-        await asyncio.sleep(0.005)
+        await asyncio.sleep(0)
         return await runner.value(2, {})
 
+    began = time.monotonic()
     assert together(lambda: runner.value(1, {}), late) == [2, 4]
     assert seen == [[1, 2]]
+    assert time.monotonic() - began >= 0.5
 
 
 def test_only_calls_with_equal_parameters_share_a_batch(double, seen):
@@ -83,18 +85,25 @@ def test_parameters_that_cannot_be_compared_share_with_nobody(double, seen):
 
 
 def test_while_a_batch_runs_the_next_one_grows(seen):
-    def slow(values):
+    may_end = threading.Event()
+
+    def held(values):
         seen.append(list(values))
-        time.sleep(0.05)
+        may_end.wait(5)
         return values
 
-    runner = batched(slow, max_wait_ms=0)
+    async def story():
+        runner = batched(held, max_wait_ms=0)
+        calls = [asyncio.create_task(runner.value(0, {}))]
+        while not seen:
+            await asyncio.sleep(0.001)
+        for n in range(1, 6):
+            calls.append(asyncio.create_task(runner.value(n, {})))
+            await asyncio.sleep(0.005)  # its time is up, but the only place is taken
+        may_end.set()
+        await asyncio.gather(*calls)
 
-    async def later(n):
-        await asyncio.sleep(0.005 * n)
-        return await runner.value(n, {})
-
-    together(*(lambda n=n: later(n) for n in range(6)))
+    asyncio.run(story())
 
     assert seen == [[0], [1, 2, 3, 4, 5]]
 

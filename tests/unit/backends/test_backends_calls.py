@@ -65,8 +65,8 @@ def test_the_time_begins_when_a_call_has_its_turn():
         return "done"
 
     async def story():
-        one_at_a_time = runner(slow, timeout_s=0.25)
-        assert await asyncio.gather(*(one_at_a_time.value(0, {}) for _ in range(4))) == ["done"] * 4
+        one_at_a_time = runner(slow, timeout_s=1.0)
+        assert await asyncio.gather(*(one_at_a_time.value(0, {}) for _ in range(12))) == ["done"] * 12
 
     asyncio.run(story())
 
