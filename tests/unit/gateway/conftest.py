@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 
 import pytest
 from gateway_fakes import (
@@ -17,7 +18,7 @@ from gateway_fakes import (
     model,
     principal,
 )
-from gateway_limits import loader, real_limiter
+from gateway_limits import VirtualClock, loader, real_limiter
 
 from lingpai.catalog.service import Catalog
 from lingpai.gateway.authenticate import Account, Authenticator
@@ -177,6 +178,15 @@ def limited(make_stage):
     stage.allow(principal())
     stage.serve(model())
     return stage
+
+
+@pytest.fixture
+def clock(limited, monkeypatch):
+    """The time of `limited`, which stands still unless the test moves it; the loop's goes on."""
+    clock = VirtualClock()
+    monkeypatch.setattr(time, "time", clock)
+    limited.limiter._clock = clock
+    return clock
 
 
 @pytest.fixture

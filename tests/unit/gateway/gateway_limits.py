@@ -11,6 +11,16 @@ from lingpai.quotas.loader import MeterLoader
 PRICE = parse_price({"input": "1", "output": "2", "currency": "USD"})
 
 
+class VirtualClock:
+    """Unix time that goes on only when the test says so."""
+
+    def __init__(self):
+        self.now = 1_795_161_600.0
+
+    def __call__(self):
+        return self.now
+
+
 class NoHistory:
     """Nothing was charged yet."""
 
@@ -48,6 +58,17 @@ def turn(stage, times=3):
     async def turns():
         for _ in range(times):
             await asyncio.sleep(0)
+
+    stage.gateway.loop.run_until_complete(turns())
+
+
+def turn_until(stage, condition):
+    """Let the loop run until `condition` holds."""
+
+    async def turns():
+        async with asyncio.timeout(5):
+            while not condition():
+                await asyncio.sleep(0.001)
 
     stage.gateway.loop.run_until_complete(turns())
 

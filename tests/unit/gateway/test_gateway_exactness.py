@@ -151,7 +151,9 @@ def play_out(stage, play, *, before_step=lambda: None):
 
 @pytest.mark.parametrize("seed", range(20))
 @pytest.mark.parametrize("tokenizer", [None, "a tokenizer"])
-def test_whatever_happens_nothing_is_left_over_and_counters_equal_the_records(limited, seed, tokenizer):
+def test_whatever_happens_nothing_is_left_over_and_counters_equal_the_records(
+    limited, clock, seed, tokenizer
+):
     limited.serve_only(model(price=PRICE, tokenizer=tokenizer, default_max_tokens=500))
     meters = limit(limited, *LIMITS)
     limited.journal.waits = True
@@ -183,11 +185,9 @@ def attach(stage, subject, limits):
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_limits_that_keys_share_hold_at_every_step_while_windows_end(limited, seed, monkeypatch):
+def test_limits_that_keys_share_hold_at_every_step_while_windows_end(limited, clock, seed):
     """Two keys of one user, calendar windows and smooth rates, calls that outlast the window they began in."""
-    clock = VirtualClock()
-    monkeypatch.setattr(time, "time", clock)
-    limited.limiter._clock = clock
+    began = clock.now
     limited.serve_only(model(price=PRICE, default_max_tokens=500))
     shared = attach(limited, ("user", "usr_1"), USER_LIMITS)
     own = [attach(limited, ("key", key_id), KEY_LIMITS) for key_id in ("k1", "k2")]
@@ -201,7 +201,7 @@ def test_limits_that_keys_share_hold_at_every_step_while_windows_end(limited, se
 
     play_out(limited, play, before_step=pass_time)
 
-    assert clock.now - BEGINNING > 120
+    assert clock.now - began > 120
     assert [meter.reserved for meter in play.meters] == [0] * len(play.meters)
     for meter in play.meters:
         if isinstance(meter, CalendarMeter):
@@ -216,14 +216,3 @@ def charges_of(meter, records):
             yield {"requests": record.charged, "tokens": record.charged_tokens}.get(
                 meter.unit, record.charged_cost
             )
-
-
-BEGINNING = 1_795_161_600.0
-
-
-class VirtualClock:
-    def __init__(self):
-        self.now = BEGINNING
-
-    def __call__(self):
-        return self.now
