@@ -8,7 +8,7 @@ import random
 import time
 
 import pytest
-from gateway_fakes import GOOD, STREAM_HEAD, FakeFront, chunk, model, principal
+from gateway_fakes import GOOD, STREAM_HEAD, chunk, model, principal
 from gateway_limits import PRICE, chat, limit, turn
 
 from lingpai.lane.upstream import Failure
@@ -24,6 +24,8 @@ class Play:
         self.stage, self.meters, self.random = stage, meters, random.Random(seed)
         self.keys = keys
         self.open = []
+        self.fronts = []
+        self.left = []
 
     def begin(self):
         fields = {"n": self.random.choice([1, 1, 2])}
@@ -33,6 +35,7 @@ class Play:
         key = self.random.choice(self.keys)
         call, front = chat(self.stage, text=text, stream=self.random.random() < 0.5, key=key, **fields)
         self.open.append((call, front))
+        self.fronts.append(front)
 
     def step(self):
         if not self.open or self.random.random() < 0.35:
@@ -48,6 +51,7 @@ class Play:
         self.random.choice(choices)(call, front)
 
     def leave(self, call, front):
+        self.left.append(front)
         front.call = None
         call.caller_left()
 
@@ -127,6 +131,11 @@ class Play:
         turn(self.stage)
         self.write_records()
 
+    def check_ends(self):
+        """Who stays is answered once, and who has left never."""
+        for front in self.fronts:
+            assert len(front.ended) == (0 if front in self.left else 1)
+
 
 def chat_answer(usage):
     return json.dumps({**GOOD, "choices": [{"message": {"content": "some words"}}], "usage": usage}).encode()
@@ -147,6 +156,7 @@ def play_out(stage, play, *, before_step=lambda: None):
             play.check_limits()
         play.open = [(call, front) for call, front in play.open if front.call is call]
     play.close()
+    play.check_ends()
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -173,7 +183,6 @@ def test_whatever_happens_nothing_is_left_over_and_counters_equal_the_records(
     assert all(record.charged_tokens <= record.prompt_tokens + record.completion_tokens for record in records)
     assert all(record.charged_cost <= record.cost for record in records)
     assert asyncio.all_tasks(limited.gateway.loop) == set()
-    assert all(isinstance(front, FakeFront) for _, front in play.open)
 
 
 KEY_LIMITS = ("40/minute", "30000 tokens/minute wait 1s", "6 concurrent wait 1s")
