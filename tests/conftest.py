@@ -1,4 +1,7 @@
-"""After the last test: a scan for secrets in everything that the tests left behind (tests/secrets_scan.py)."""
+"""New seeds for tests that play at random, and, after the last test, a scan for secrets (tests/secrets_scan.py)."""
+
+import os
+import random
 
 import pytest
 
@@ -7,6 +10,15 @@ from tests.secrets_scan import SCAN, Outcome
 _OUTCOME = pytest.StashKey[Outcome]()
 _MISSING = pytest.StashKey[tuple[str, ...]]()
 _LEFT_OUT = pytest.StashKey[bool]()
+_SEEDS = pytest.StashKey[dict[str, int]]()
+
+
+@pytest.fixture
+def new_seed(request: pytest.FixtureRequest) -> int:
+    """Another seed in every run, or the one in LINGPAI_SEED. The end of the run shows it, however the test ends."""
+    seed = int(os.environ.get("LINGPAI_SEED") or random.randrange(2**32))
+    request.config.stash.setdefault(_SEEDS, {})[request.node.nodeid] = seed
+    return seed
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -52,11 +64,21 @@ def _is_whole(session: pytest.Session) -> bool:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    outcome = config.stash.get(_OUTCOME, None)
-    if outcome is None:
-        return
-    if missing := config.stash.get(_MISSING, ()):
-        terminalreporter.line(f"The scan for secrets had nothing to read of: {', '.join(missing)}.", red=True)
+    _show_seeds(terminalreporter, config.stash.get(_SEEDS, {}))
+    if (outcome := config.stash.get(_OUTCOME, None)) is not None:
+        if missing := config.stash.get(_MISSING, ()):
+            terminalreporter.line(f"The scan for secrets had nothing to read of: {', '.join(missing)}.", red=True)
+        _show_outcome(terminalreporter, config, outcome)
+
+
+def _show_seeds(terminalreporter: pytest.TerminalReporter, seeds: dict[str, int]) -> None:
+    if seeds:
+        terminalreporter.section("new seeds")
+    for test, seed in seeds.items():
+        terminalreporter.line(f"LINGPAI_SEED={seed} {test}")
+
+
+def _show_outcome(terminalreporter: pytest.TerminalReporter, config: pytest.Config, outcome: Outcome) -> None:
     if not outcome.findings:
         if config.get_verbosity() >= 0 and outcome.files:
             terminalreporter.line(outcome.summary)

@@ -191,12 +191,10 @@ def used_of(server: LingpaiServer, key: str) -> int:
 
 @pytest.mark.slow
 def test_answered_means_recorded_and_nothing_is_invented_through_twenty_crashes(
-    make_server: MakeServer, engine: FakeEngine
+    make_server: MakeServer, engine: FakeEngine, new_seed: int
 ):
     """Killed twenty times under mixed load: one record per answer, none without a call, and the limits know it all."""
-    seed = random.randrange(2**32)
-    print(f"seed {seed}")
-    dice = random.Random(seed)
+    dice = random.Random(new_seed)
     server = make_server(config=CONFIG.format(engine=engine.url))
     (server.folder / "app.py").write_text(APP)
     keys = set_up_limits(server.start())

@@ -263,12 +263,10 @@ class EveryStep:
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_sum_of_settled_and_reserved_is_within_every_limit_after_every_step(
-    tmp_path: Path, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, new_seed: int
 ):
     """200 callers, some leaving at random moments, on a backend failing at random, under limits of every unit."""
-    seed = random.randrange(2**32)
-    print(f"seed {seed}")
-    moody, every_step = MoodyEngine(seed), EveryStep(monkeypatch)
+    moody, every_step = MoodyEngine(new_seed), EveryStep(monkeypatch)
     script = engine.script(moody)
     settings = Settings(
         server=ServerSettings(port=0), gateway=GatewaySettings(first_byte_timeout_s=0.5, idle_timeout_s=0.5)
@@ -282,7 +280,7 @@ def test_sum_of_settled_and_reserved_is_within_every_limit_after_every_step(
         await server.start()
         await server.make_user("ada", USER)
         keys = [await server.make_key(name, limits, user="ada") for name, limits in KEYS.items()]
-        callers = Callers(server.port, keys, script, seed)
+        callers = Callers(server.port, keys, script, new_seed)
         await callers.run()
         left = await server.wait_until_free()
         odd = [
@@ -308,11 +306,11 @@ def test_sum_of_settled_and_reserved_is_within_every_limit_after_every_step(
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_sum_of_settled_and_reserved_never_exceeds_a_limit(make_server: MakeServer, engine: FakeEngine):
+def test_sum_of_settled_and_reserved_never_exceeds_a_limit(
+    make_server: MakeServer, engine: FakeEngine, new_seed: int
+):
     """The same on a server of its own; afterwards the counters equal the records."""
-    seed = random.randrange(2**32)
-    print(f"seed {seed}")
-    moody = MoodyEngine(seed)
+    moody = MoodyEngine(new_seed)
     script = engine.script(moody)
     server = make_server(config=CONFIG.format(engine=engine.url)).start()
     server.admin("POST", "/api/v1/users", {"name": "ada", "limits": list(USER)})
@@ -321,7 +319,7 @@ def test_sum_of_settled_and_reserved_never_exceeds_a_limit(make_server: MakeServ
     each_user = {"subject": "user_model", "user": "*", "model": MODEL, "limits": list(EACH_USER)}
     server.admin("PUT", "/api/v1/limits", each_user)
     names = list(KEYS)
-    callers, watcher = Callers(server.port, keys, script, seed), Watcher(server, names)
+    callers, watcher = Callers(server.port, keys, script, new_seed), Watcher(server, names)
 
     async def play() -> None:
         watching = asyncio.create_task(watcher.watch())

@@ -76,15 +76,13 @@ def play_until_stopped(server: LingpaiServer, load: StoppingLoad, seed: int) -> 
 
 
 def test_sigterm_under_load_ends_every_call_with_an_answer_and_a_record(
-    make_server: MakeServer, engine: FakeEngine
+    make_server: MakeServer, engine: FakeEngine, new_seed: int
 ):
     """Streams that end within `server.stop_timeout_s` do so; others get a last event; no record is missing or wrong."""
-    seed = random.randrange(2**32)
-    print(f"seed {seed}")
     server = make_server(engine.url, config=f"[server]\nstop_timeout_s = {STOP_TIMEOUT_S}\n").start()
     key = server.make_key("batch", limits=LIMITS)
 
-    sent, took = play_until_stopped(server, StoppingLoad(engine, key), seed)
+    sent, took = play_until_stopped(server, StoppingLoad(engine, key), new_seed)
     server.start()
 
     records = server.records()

@@ -293,9 +293,10 @@ def test_a_locked_database_is_waited_for(start, write_segment, records, loaded, 
 
 
 def test_killed_at_any_moment_every_record_arrives_exactly_once(
-    start, journal_directory, make_record, loaded
+    start, journal_directory, make_record, loaded, new_seed
 ):
     """Kill -9 again and again while records are written and segments come and go."""
+    dice = random.Random(new_seed)
     count = 0
 
     async def write_some(journal, until):
@@ -311,7 +312,7 @@ def test_killed_at_any_moment_every_record_arrives_exactly_once(
         journal = Journal(journal_directory, asyncio.get_running_loop(), settings)
         for _ in range(20):
             child = start()
-            await write_some(journal, time.monotonic() + random.uniform(0.02, 0.25))
+            await write_some(journal, time.monotonic() + dice.uniform(0.02, 0.25))
             child.kill()
         journal.close()
         return journal.position
@@ -347,15 +348,16 @@ asyncio.run(main())
 """
 
 
-def test_answered_means_recorded_when_the_server_is_killed(start, journal_directory, loaded):
+def test_answered_means_recorded_when_the_server_is_killed(start, journal_directory, loaded, new_seed):
     """Every answer that left the server is in the table, each record once, over several kills of both."""
+    dice = random.Random(new_seed)
     answered = []
     for round_ in range(3):
         command = [sys.executable, "-c", _SERVER, str(journal_directory), str(round_)]
         with subprocess.Popen(command, stdout=subprocess.PIPE) as server:
             server.stdout.readline()  # it serves
             child = start()
-            time.sleep(random.uniform(0.0, 0.1))
+            time.sleep(dice.uniform(0.0, 0.1))
             child.kill()
             server.kill()
             lines = server.stdout.read().split(b"\n")[:-1]
