@@ -1,18 +1,23 @@
-"""A disk that is really full: a small file system of its own, filled to the last page, at every point of the way."""
+"""A disk that is really full, at every point of the way: a small file system of its own, filled to the last page.
+
+Where nobody may mount one, and in one test everywhere, files that cannot grow stand for it: a limit of the operating
+system, which writes meet as they meet a full disk.
+"""
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests.mounts import can_mount
+
 ROOT = Path(__file__).parents[3]
 
 _COMMON = """
-import asyncio, json, os, random, resource, signal, subprocess, sys
+import asyncio, json, os, random, resource, subprocess, sys
 from pathlib import Path
 from lingpai.metering import journal as journal_module
 from lingpai.metering.journal import Journal
@@ -22,8 +27,8 @@ from lingpai.metering.segments import START
 from lingpai.metering.settings import MeteringSettings
 
 journal_module._PROBE_INTERVAL_S = 0.005
-place, seed = Path(sys.argv[1]), int(sys.argv[2])
-random.seed(seed)
+place, kind = Path(sys.argv[1]), sys.argv[2]
+random.seed(int(sys.argv[3]))
 confirmed = []
 number = 0
 
@@ -43,14 +48,25 @@ def in_journal(directory):
     reader.close()
     return found, damage
 
-def fill(path, leave):
-    with open(path, "wb", buffering=0) as ballast:
+def fill(pages, bytes_):
+    # Leaves so many pages on the disk; or lets no file be larger than so many bytes.
+    if kind == "limited":
+        resource.setrlimit(resource.RLIMIT_FSIZE, (bytes_, resource.RLIM_INFINITY))
+        return
+    with open(place / "ballast", "wb", buffering=0) as ballast:
         try:
             while True:
                 ballast.write(bytes(4096))
         except OSError:
             pass
-        ballast.truncate(max(0, ballast.seek(0, os.SEEK_END) - leave))
+        ballast.truncate(max(0, ballast.seek(0, os.SEEK_END) - pages * 4096))
+
+def make_room(*pids):
+    if kind == "mounted":
+        (place / "ballast").unlink()
+        return
+    for pid in (0, *pids):
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
 
 async def healthy(journal):
     async with asyncio.timeout(20):
@@ -60,17 +76,17 @@ async def healthy(journal):
 
 _FULL_AGAIN_AND_AGAIN = """
 async def main():
-    settings = MeteringSettings(fsync=sys.argv[3], segment_bytes=4096)
+    settings = MeteringSettings(fsync=sys.argv[4], segment_bytes=4096)
     journal = Journal(place / "journal", asyncio.get_running_loop(), settings)
     refusals = 0
     for _ in range(25):
-        fill(place / "ballast", random.choice([0, 4096, 8192, 12288]))
+        fill(random.randint(0, 3), journal.position[1] + random.randint(0, 700))
         for _ in range(12):
             append_some(journal, random.randint(1, 12))
             await asyncio.sleep(0)
             await asyncio.sleep(0)
         refusals += not journal.healthy
-        (place / "ballast").unlink()
+        make_room()
         await healthy(journal)
         append_some(journal, 3)
         await asyncio.sleep(0.002)
@@ -93,12 +109,12 @@ async def main():
     journal = Journal(place / "journal", asyncio.get_running_loop(), MeteringSettings())
     append_some(journal, 400)
     await asyncio.sleep(0.01)
-    fill(place / "ballast", 0)
+    fill(0, 0)
     command = [sys.executable, "-m", "lingpai.metering.ingester", str(place / "journal"), str(place / "lingpai.db")]
     child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert select.select([child.stderr], [], [], 20)[0]
     words = child.stderr.readline().decode()
-    (place / "ballast").unlink()
+    make_room(child.pid)
     child.stdin.close()
     status = child.wait(20)
     journal.close()
@@ -112,19 +128,16 @@ asyncio.run(main())
 
 _FILE_SIZE_LIMIT = """
 async def main():
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     settings = MeteringSettings(fsync="interval", segment_bytes=1_000_000)
     journal = Journal(place / "journal", asyncio.get_running_loop(), settings)
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
     refusals = 0
     for _ in range(30):
-        room = journal.position[1] + random.randint(0, 700)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (room, before[1]))
+        fill(0, journal.position[1] + random.randint(0, 700))
         append_some(journal, 10)
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         refusals += not journal.healthy
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        make_room()
         await healthy(journal)
     journal.close()
     found, damage = in_journal(place / "journal")
@@ -134,21 +147,21 @@ asyncio.run(main())
 """
 
 
-def run_script(script: str, *arguments: str, before: tuple[str, ...] = ()) -> dict:
+def run_script(script: str, place: Path, kind: str, *arguments: str) -> dict:
+    """What the script prints at its end. A `mounted` disk has one megabyte, and ends with its mount namespace."""
+    mount = ["unshare", "-rm", "sh", "-c", f'mount -t tmpfs -o size=1m none {place} && exec "$@"', "sh"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [*before, sys.executable, "-c", _COMMON + script, *arguments]
+    command = [sys.executable, "-c", _COMMON + script, str(place), kind, *arguments]
+    command = [*mount, *command] if kind == "mounted" else command
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment, check=False)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 
 
-@pytest.fixture
-def on_small_disk(tmp_path):
-    """Runs a script with a file system of one megabyte at `tmp_path`, in a mount namespace that ends with it."""
-    enter = ("unshare", "-rm", "sh", "-c", f'mount -t tmpfs -o size=1m none {tmp_path} && exec "$@"', "sh")
-    if shutil.which("unshare") is None or subprocess.run([*enter, "true"], check=False).returncode != 0:
-        pytest.skip("this machine lets nobody but root mount a file system")
-    return lambda script, *arguments: run_script(script, str(tmp_path), *arguments, before=enter)
+@pytest.fixture(params=["mounted" if can_mount() else "limited"])
+def on_small_disk(request, tmp_path):
+    """Runs a script at `tmp_path`; in a test's name stands how the disk there becomes full."""
+    return lambda script, *arguments: run_script(script, tmp_path, request.param, *arguments)
 
 
 @pytest.mark.parametrize(("seed", "fsync"), [("1", "never"), ("2", "interval"), ("3", "always")])
@@ -171,7 +184,7 @@ def test_a_database_without_room_is_loaded_when_there_is_some(on_small_disk):
 
 def test_a_file_that_may_not_grow_is_as_good_as_a_full_disk(tmp_path):
     """The same with a limit of the operating system on the size of files, which needs no file system of its own."""
-    outcome = run_script(_FILE_SIZE_LIMIT, str(tmp_path), "5")
+    outcome = run_script(_FILE_SIZE_LIMIT, tmp_path, "limited", "5")
 
     assert (outcome["same"], outcome["damage"]) == (True, [])
     assert outcome["refusals"] > 5
