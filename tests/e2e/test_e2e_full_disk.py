@@ -26,9 +26,11 @@ from tests.e2e import bookkeeping
 from tests.e2e.conftest import MakeServer
 from tests.e2e.lingpai_server import LingpaiServer, read_records
 from tests.e2e.load import read_unary
+from tests.e2e.processes import children_of, is_alive
 from tests.e2e.raw_http import RawAnswer, RawConnection, chat, get, post, post_bytes
-from tests.e2e.test_e2e_crash import children_of, is_alive, wait_until
+from tests.e2e.waiting import wait_until
 from tests.fakes.openai_engine import EngineCall, FakeEngine, chunk
+from tests.mounts import can_mount
 
 CHAT = "/v1/chat/completions"
 MODEL = "fake/chat"
@@ -218,14 +220,6 @@ def start_with_limit(server: LingpaiServer, size: int) -> subprocess.CompletedPr
 
 def _set_limit(pid: int, size: int) -> None:
     resource.prlimit(pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
-
-
-def can_mount() -> bool:
-    """Whether this machine lets us mount a file system, and come back into its namespace."""
-    if not all(shutil.which(each) for each in ("unshare", "nsenter")):
-        return False
-    probe = ["unshare", "-rm", "sh", "-c", "mount -t tmpfs none /mnt"]
-    return subprocess.run(probe, capture_output=True, check=False).returncode == 0
 
 
 KIND = "mounted" if can_mount() else "limited"
@@ -434,7 +428,7 @@ def test_database_on_a_full_disk_while_the_journal_has_room(make_disk: MakeDisk,
     assert (asked, told["error"]["code"]) == (503, "storage_unavailable")
     assert health == 200
     assert before <= rows_meanwhile < len(answered)
-    assert wait_until(lambda: server.try_admin("GET", "/api/v1/usage")[0] == 200, 15)
+    wait_until(lambda: server.try_admin("GET", "/api/v1/usage")[0] == 200)
     check_books(disk, key, answered)
     server.keep_what_it_shows()
     server.kill()
@@ -453,7 +447,7 @@ def test_start_on_a_full_disk_says_so(make_disk: MakeDisk, engine: FakeEngine, i
         server.keep_metrics()
         server.kill()
         # The ingester ends after its server, and makes room on the disk when it is the last to close the database.
-        assert wait_until(lambda: not any(is_alive(pid) for pid in children))
+        wait_until(lambda: not any(is_alive(pid) for pid in children))
 
     outcome = disk.start_when_full()
 
