@@ -18,8 +18,8 @@ from tests.e2e import bookkeeping
 from tests.e2e.conftest import MakeServer
 from tests.e2e.lingpai_server import ROOT
 from tests.e2e.load import Crowd, Planned, Sent
+from tests.e2e.processes import children_of
 from tests.e2e.raw_http import chat, get, post, post_bytes
-from tests.e2e.test_e2e_crash import children_of
 from tests.fakes.openai_engine import FakeEngine
 
 CHAT = "/v1/chat/completions"
@@ -27,6 +27,12 @@ MODEL = "fake/chat"
 LIMITS = ["100000/month", "900000 tokens/month"]
 LOCKED_S = 16.0
 """Longer than anybody waits for the lock: the ingester and the server's own writers give up after 10 s."""
+
+
+ANSWERS = 3000
+SEGMENT_BYTES = 4096
+RECORD_BYTES = 150
+"""A record has more."""
 
 
 @contextlib.contextmanager
@@ -232,32 +238,27 @@ def wait_for_records(server: Any, seconds: float = 20) -> list[bookkeeping.Recor
 
 @pytest.mark.parametrize("fsync", ["never", "interval", "always"])
 def test_segments_are_cleaned_up_under_load_in_every_fsync_mode(
-    make_server: MakeServer, engine: FakeEngine, fsync: str
+    make_server: MakeServer, engine: FakeEngine, fsync: str, new_seed: int
 ):
     """Loaded segments are deleted while calls go on, and two kill -9 lose nothing, however seldom the disk is told."""
-    seed = random.randrange(2**32)
-    print(f"seed {seed}")
-    config = f'[metering]\nfsync = "{fsync}"\nsegment_bytes = 4096\n'
+    config = f'[metering]\nfsync = "{fsync}"\nsegment_bytes = {SEGMENT_BYTES}\n'
     server = make_server(engine.url, config=config).start()
     key = server.make_key("batch", limits=LIMITS)
     journal = server.data / "journal"
-    seen: set[str] = set()
-    most = 0
+    most = largest = 0
 
     def plan(dice: random.Random) -> Planned:
         kind = dice.choice(["unary", "stream"])
         return Planned(post_bytes(CHAT, chat(stream=kind == "stream"), key=key), kind)
 
     async def play(number: int) -> list[Sent]:
-        nonlocal most
-        crowd = Crowd(server.port, plan, net=number, seed=seed + number)
+        nonlocal most, largest
+        crowd = Crowd(server.port, plan, net=number, seed=new_seed + number)
         running = asyncio.create_task(crowd.run(8))
-        until = time.monotonic() + random.Random(seed + number).uniform(1, 2)
-        while time.monotonic() < until:
+        while not running.done() and sum(call.is_answered for call in crowd.sent) < ANSWERS / 2:
             await asyncio.sleep(0.02)
-            names = {path.name for path in journal.glob("*.journal")}
-            seen.update(names)
-            most = max(most, len(names))
+            sizes = sizes_of_segments(journal)
+            most, largest = max(most, len(sizes)), max([largest, *sizes])
         server.process.kill()
         return await running
 
@@ -268,13 +269,20 @@ def test_segments_are_cleaned_up_under_load_in_every_fsync_mode(
         server.start()
 
     records = server.records()
-    answered = sum(call.is_answered for call in sent)
-    assert answered > 100
-    assert len(seen) >= answered * 150 // 4096  # a record has over 150 bytes
-    assert most < len(seen)
+    assert sum(call.is_answered for call in sent) >= ANSWERS
+    assert largest < 2 * SEGMENT_BYTES  # what is written at once may stand out over the end
+    assert most < ANSWERS * RECORD_BYTES // largest  # so many were begun, at least
     bookkeeping.check_each_call_once(records, sent)
     bookkeeping.check_counters(server, {"batch": key}, MODEL, records)
     wait_for_few_segments(journal)
+
+
+def sizes_of_segments(journal: Path) -> list[int]:
+    sizes = []
+    for path in journal.glob("*.journal"):
+        with contextlib.suppress(FileNotFoundError):  # loaded and deleted just now
+            sizes.append(path.stat().st_size)
+    return sizes
 
 
 def wait_for_few_segments(journal: Path) -> None:
