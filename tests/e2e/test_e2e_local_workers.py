@@ -1,20 +1,23 @@
 """Workers that misbehave, and several of them: whatever a model does, it does to itself."""
 
+import collections
 import os
 import re
 import signal
 import threading
 import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
 from tests.e2e.conftest import MakeServer
 from tests.e2e.lingpai_server import LingpaiServer
+from tests.e2e.processes import is_alive
 from tests.e2e.raw_http import RawAnswer, exchange, post_bytes
+from tests.e2e.waiting import wait_until
 
 STUCK = """
 import ctypes
@@ -32,7 +35,9 @@ import os
 import resource
 import subprocess
 import sys
+import threading
 import time
+from pathlib import Path
 import lingpai as lp
 
 hoard = []
@@ -40,6 +45,13 @@ hoard = []
 @lp.model("acme/who", task="generic", concurrency=8{options})
 def who(seconds: float):
     time.sleep(seconds)
+    return os.getpid()
+
+@lp.model("acme/meet", task="generic", concurrency=8)
+def meet(_: int):
+    Path("met-%d-%d" % (os.getpid(), threading.get_ident())).touch()
+    while not Path("go-on").exists():
+        time.sleep(0.01)
     return os.getpid()
 
 @lp.model("acme/leak", task="generic", memory_mb=250)
@@ -111,18 +123,20 @@ def patiently(server: LingpaiServer, model: str, value: Any) -> Any:
     return answer.json["output"]
 
 
-def wait_until(condition: Callable[[], Any], what: str, *, seconds: float = 15) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.02)
-
-
-def is_running(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in ("Z", "X")
-    except (FileNotFoundError, ProcessLookupError):
-        return False
+@contextmanager
+def meeting(server: LingpaiServer, count: int) -> Iterator[list[Future[RawAnswer]]]:
+    """So many calls at the same time, all of them in a worker, where they stay until the block ends."""
+    go_on = server.folder / "go-on"
+    go_on.unlink(missing_ok=True)
+    for each in server.folder.glob("met-*"):
+        each.unlink()
+    with ThreadPoolExecutor(count) as pool:
+        calls = [pool.submit(infer, server, "meet", 0) for _ in range(count)]
+        try:
+            wait_until(lambda: len(list(server.folder.glob("met-*"))) == count, "they do not meet")
+            yield calls
+        finally:
+            go_on.touch()
 
 
 class SteadyCallers:
@@ -192,14 +206,12 @@ def test_leaking_worker_is_restarted_and_calls_that_run_are_answered(serve):
     server = serve()
     before = output(server, "leak", 1)
 
-    with ThreadPoolExecutor() as pool:
-        running = pool.submit(infer, server, "who", 3.0)
-        time.sleep(0.2)
+    with meeting(server, 1) as (running,):
         output(server, "leak", 240)
         wait_until(lambda: "is restarted: it holds" in server.stderr, server.stderr)
         meanwhile = infer(server, "who", 0.0)
-        assert running.result().json["output"] == before
 
+    assert running.result().json["output"] == before
     assert meanwhile.status in (200, 503)
     assert patiently(server, "leak", 1) != before
 
@@ -218,42 +230,43 @@ def test_worker_without_descriptors_is_restarted(serve):
 # -- replicas
 
 
-def pids(server: LingpaiServer, count: int) -> set[int]:
-    with ThreadPoolExecutor(count) as pool:
-        return set(pool.map(lambda _: output(server, "who", 0.2), range(count)))
+def pids(server: LingpaiServer, count: int) -> list[int]:
+    """The processes in which so many calls run at the same time."""
+    with meeting(server, count) as calls:
+        pass
+    return [call.result().json["output"] for call in calls]
 
 
 def test_calls_spread_over_replicas_and_run_side_by_side(serve):
     """Four processes, each with a quarter of what runs at the same time."""
     server = serve(", replicas=4")
 
-    with ThreadPoolExecutor(8) as pool:
-        answered = list(pool.map(lambda _: output(server, "who", 0.4), range(8)))
-
-    assert sorted(answered.count(pid) for pid in set(answered)) == [2, 2, 2, 2]
+    assert sorted(collections.Counter(pids(server, 8)).values()) == [2, 2, 2, 2]
 
 
 def test_replica_that_is_killed_leaves_the_others_serving(serve):
     """Its own calls fail with an error that says so, nobody gets a wrong answer, and it comes back."""
     server = serve(", replicas=3")
-    before = pids(server, 6)
-    victim = min(before)
+    before = set(pids(server, 6))
+    victim, *others = sorted(before)
 
-    with SteadyCallers(server, "who", 0.02, callers=6) as callers:
-        time.sleep(0.3)
+    with meeting(server, 6) as calls:
         os.kill(victim, signal.SIGKILL)
+        wait_until(lambda: sum(call.done() for call in calls) == 2)
+    answers = [call.result() for call in calls]
+    with SteadyCallers(server, "who", 0.02) as callers:
         wait_until(lambda: "is back" in server.stderr, server.stderr)
 
-    assert len(before) == 3
-    assert len(callers.failed) <= 3  # those that ran in it
-    assert all(answer.status in (200, 502, 503) for answer in callers.answers)
-    assert callers.outputs >= before
-    assert len(pids(server, 6) - before) == 1
+    assert len(others) == 2
+    assert [answer.error["code"] for answer in answers if answer.status != 200] == ["backend_error"] * 2
+    assert sorted(answer.json["output"] for answer in answers if answer.status == 200) == sorted(others * 2)
+    assert callers.failed == []
+    assert len(set(pids(server, 6)) - before) == 1
 
 
 def test_replica_that_leaks_is_replaced_without_a_failed_call(serve):
     server = serve(", replicas=2")
-    before = pids(server, 4)
+    before = set(pids(server, 4))
 
     with SteadyCallers(server, "who", 0.05) as callers:
         leaked = output(server, "leak", 240)
@@ -318,9 +331,7 @@ def test_model_that_an_edit_adds_is_there(serve):
 def test_worker_that_ends_is_restarted_and_its_calls_are_told(serve):
     server = serve()
 
-    with ThreadPoolExecutor() as pool:
-        running = pool.submit(infer, server, "who", 5.0)
-        time.sleep(0.2)
+    with meeting(server, 1) as (running,):
         ended = infer(server, "end", 3)
 
     for answer in (ended, running.result()):
@@ -347,11 +358,11 @@ def test_children_of_a_model_end_with_the_server(serve, how):
     """Also those in sessions of their own, and also when the server is killed with -9."""
     server = serve()
     worker, *children = output(server, "fork", 3)
-    assert all(map(is_running, [worker, *children]))
+    assert all(map(is_alive, [worker, *children]))
 
     getattr(server, how)()
 
-    wait_until(lambda: not any(map(is_running, [worker, *children])), "they live")
+    wait_until(lambda: not any(map(is_alive, [worker, *children])), "they live")
 
 
 def test_children_of_a_worker_that_is_killed_end_with_it(serve):
@@ -360,5 +371,5 @@ def test_children_of_a_worker_that_is_killed_end_with_it(serve):
 
     os.kill(worker, signal.SIGKILL)
 
-    wait_until(lambda: not any(map(is_running, children)), "they live")
+    wait_until(lambda: not any(map(is_alive, children)), "they live")
     assert patiently(server, "who", 0.0) != worker
