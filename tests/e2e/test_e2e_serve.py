@@ -2,26 +2,27 @@
 
 import asyncio
 import json
-import os
 import re
 import signal
 import socket
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
 from tests.e2e.conftest import MakeServer
 from tests.e2e.lingpai_server import METRICS_TOKEN, LingpaiServer, StartFailed, free_port
+from tests.e2e.processes import children_of, is_alive
 from tests.e2e.raw_http import RawConnection, chat, get, post, post_bytes
+from tests.e2e.waiting import wait_until
 from tests.fakes.openai_engine import EngineCall, chunk
 
 CHAT = "/v1/chat/completions"
 
 APP = """
 import asyncio
+from pathlib import Path
 import lingpai as lp
 
 @lp.model("acme/shout", task="text-generation", aliases=("shout",))
@@ -33,11 +34,12 @@ async def parrot(messages: list[lp.Message], *, max_tokens: int = 256):
     for word in messages[-1].text.split():
         yield word + " "
 
-@lp.model("acme/slow", task="chat")
-async def slow(messages: list[lp.Message]):
-    for number in range(8):
-        yield f"{number} "
-        await asyncio.sleep(0.08)
+@lp.model("acme/held", task="chat")
+async def held(messages: list[lp.Message]):
+    yield "first "
+    while not Path("go-on").exists():
+        await asyncio.sleep(0.02)
+    yield "last "
 
 @lp.model("acme/embed", task="embedding")
 class Embed:
@@ -48,6 +50,13 @@ class Embed:
         return [len(text) * self.scale, 1.0]
 """
 PREDICT = "def predict(input_data):\n    return {'prediction': input_data}\n"
+SLOW_START = """
+import time
+from pathlib import Path
+Path("loading").touch()
+while not Path("go-on").exists():
+    time.sleep(0.02)
+"""
 CRASHING_LOAD = """
 import lingpai as lp
 
@@ -219,44 +228,42 @@ def test_port_that_does_not_exist(make_server: MakeServer, port):
 def test_ready_once_models_can_be_called(make_server: MakeServer):
     """While a model loads /readyz says so, /healthz is fine, calls are told to wait, and progress is shown."""
     server = make_server("slow.py:predict")
-    (server.folder / "slow.py").write_text("import time\ntime.sleep(2.2)\n" + PREDICT)
+    (server.folder / "slow.py").write_text(SLOW_START + PREDICT)
     port = free_port()
     server.arguments = ("--port", str(port))
     server.launch()
-    wait_for_port(port)
+    wait_until(lambda: is_listening(port))
 
     early = get(port, "/readyz")
     healthy = get(port, "/healthz")
     call = server.try_admin("POST", "/predict", {"input_data": 1})
-    deadline = time.monotonic() + 10
-    while (late := get(port, "/readyz")).status != 200 and time.monotonic() < deadline:
-        time.sleep(0.05)
+    wait_until(lambda: "slow" in server.stderr, "no progress is shown")
+    (server.folder / "go-on").touch()
+    wait_until(lambda: get(port, "/readyz").status == 200)
 
-    assert (early.status, healthy.status, late.status) == (503, 200, 200)
+    assert (early.status, healthy.status) == (503, 200)
     assert (call[0], call[1]["error"]["code"]) == (503, "model_loading")
-    assert "slow" in server.stderr  # progress
 
 
-def wait_for_port(port: int) -> None:
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline:
-        try:
-            socket.create_connection(("127.0.0.1", port)).close()
-        except ConnectionRefusedError:
-            time.sleep(0.02)
-        else:
-            return
+def is_listening(port: int) -> bool:
+    """Whether new connections are taken."""
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except ConnectionRefusedError:
+        return False
+    return True
 
 
 @pytest.mark.parametrize("kind", ["worker", "engine"])
 def test_sigterm_lets_a_running_stream_finish(make_server: MakeServer, engine, kind):
     """A stream under way at SIGTERM comes to its end and is recorded as complete; the server then exits with 0."""
 
-    async def slow(call: EngineCall) -> None:
+    async def held(call: EngineCall) -> None:
         await call.stream_head()
-        for number in range(8):
-            await call.event(chunk(call.json, {"content": f"{number} "}))
-            await asyncio.sleep(0.08)
+        await call.event(chunk(call.json, {"content": "first "}))
+        while not (server.folder / "go-on").exists():
+            await asyncio.sleep(0.02)
+        await call.event(chunk(call.json, {"content": "last "}))
         await call.event(b"[DONE]")
         await call.chunk(b"")
 
@@ -264,23 +271,22 @@ def test_sigterm_lets_a_running_stream_finish(make_server: MakeServer, engine, k
     (server.folder / "app.py").write_text(APP)
     server.start()
     body = (
-        chat(model="acme/slow", stream=True)
+        chat(model="acme/held", stream=True)
         if kind == "worker"
-        else chat(stream=True, script=engine.script(slow))
+        else chat(stream=True, script=engine.script(held))
     )
     with RawConnection(server.port) as connection, RawConnection(server.port) as idle:
         idle.send(b"GET /healthz HTTP/1.1\r\nhost: a\r\n\r\n")
         idle.read_answer()
         connection.send(post_bytes(CHAT, body, key=server.key))
-        connection.read_until(b"0 ")
+        connection.read_until(b"first ")
         server.process.send_signal(signal.SIGTERM)
-        time.sleep(0.2)
-        with pytest.raises(ConnectionRefusedError):
-            socket.create_connection(("127.0.0.1", server.port), timeout=1).close()
+        wait_until(lambda: not is_listening(server.port), "it still takes new connections")
+        (server.folder / "go-on").touch()
         rest = connection.read_rest()
     code = server.process.wait(10)
 
-    assert b"7 " in rest
+    assert b"last " in rest
     assert b"data: [DONE]" in rest
     assert rest.endswith(b"0\r\n\r\n")
     assert code == 0
@@ -291,7 +297,7 @@ def test_sigterm_lets_a_running_stream_finish(make_server: MakeServer, engine, k
 
 def test_request_whose_body_is_under_way_at_sigterm_is_finished(make_server: MakeServer, engine):
     """A call that has begun to arrive is served, or refused at once; the stop does not hang on it."""
-    server = make_server(engine.url, config="[server]\nstop_timeout_s = 2.0\n").start()
+    server = make_server(engine.url, config="[server]\nstop_timeout_s = 10.0\n").start()
     request = post_bytes(CHAT, chat(), key=server.key)
     with RawConnection(server.port) as connection:
         connection.send(request[:-10])
@@ -304,7 +310,7 @@ def test_request_whose_body_is_under_way_at_sigterm_is_finished(make_server: Mak
         took = time.monotonic() - started
 
     assert answer.status in (200, 503)
-    assert took < 1.5
+    assert took < 5
     assert server.process.wait(10) == 0
 
 
@@ -320,14 +326,10 @@ def test_sigterm_right_after_the_start_is_an_orderly_stop(make_server: MakeServe
 def test_sigterm_while_a_model_loads(make_server: MakeServer):
     """A start can be given up at once; nothing is left of it, and no stack trace is shown."""
     server = make_server("slow.py:predict")
-    (server.folder / "slow.py").write_text("import time\ntime.sleep(20)\n" + PREDICT)
+    (server.folder / "slow.py").write_text(SLOW_START + PREDICT)
     server.launch()
-    deadline = time.monotonic() + 10
-    while not (server.data / "admin.sock").exists() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    children = subprocess.run(
-        ["ps", "--ppid", str(server.process.pid), "-o", "pid="], capture_output=True, text=True, check=True
-    ).stdout.split()
+    wait_until(lambda: (server.folder / "loading").exists() and (server.data / "admin.sock").exists())
+    children = children_of(server.process.pid)
     started = time.monotonic()
     server.process.send_signal(signal.SIGTERM)
     server.process.wait(10)
@@ -335,11 +337,8 @@ def test_sigterm_while_a_model_loads(make_server: MakeServer):
     assert time.monotonic() - started < 5
     assert not (server.data / "admin.sock").exists()
     assert "Traceback" not in server.stderr
-    deadline = time.monotonic() + 3
-    while any(Path(f"/proc/{pid}").exists() for pid in children) and time.monotonic() < deadline:
-        time.sleep(0.02)
     assert children
-    assert not [pid for pid in children if Path(f"/proc/{pid}").exists()]
+    wait_until(lambda: not any(map(is_alive, children)), "a child lives on")
 
 
 def test_stream_that_outlasts_the_stop_gets_a_last_event(make_server: MakeServer, engine):
@@ -369,18 +368,14 @@ def test_stream_that_outlasts_the_stop_gets_a_last_event(make_server: MakeServer
 def test_stop_leaves_no_socket_and_no_process(make_server: MakeServer):
     """After Ctrl-C the admin socket and the workers are gone, and a command says that no server runs."""
     server = make_server().start()
-    group = subprocess.run(
-        ["ps", "--ppid", str(server.process.pid), "-o", "pid="], capture_output=True, text=True, check=True
-    ).stdout.split()
+    children = children_of(server.process.pid)
     server.process.send_signal(signal.SIGINT)
 
     assert server.process.wait(10) in (0, 130)  # 130 is what shells report of Ctrl-C
     assert not (server.data / "admin.sock").exists()
     assert "Traceback" not in server.stderr
-    assert group
-    for pid in group:
-        with pytest.raises(ProcessLookupError):
-            os.kill(int(pid), 0)
+    assert children
+    assert not any(map(is_alive, children))
     assert "No server is running" in server.cli("keys", "list").stderr
 
 
