@@ -354,17 +354,15 @@ def test_bad_request(relay, relay_key):
 
 def test_rate_limit_is_retried_after_retry_after_and_succeeds(relay, key_name):
     """The SDK waits for Retry-After and tries again: in the end both calls succeed, and the server saw the retry."""
-    key = relay.make_key(key_name, limits=["1/1s"])
+    key = relay.make_key(key_name, limits=["1/3s"])
     with relay.openai(key, max_retries=3) as client:
         ask(client)
-        started = time.monotonic()
         answer = ask(client)
-        waited = time.monotonic() - started
 
     key_id = relay.admin("GET", f"/api/v1/keys/{key_name}")["id"]
-    records = relay.records("key_id = ?", key_id)
+    records = relay.records("key_id = ? ORDER BY id", key_id)
     assert answer.choices
-    assert waited > 0.3
+    assert records[2]["started_at"] - records[0]["started_at"] >= 3 - 0.001
     assert [record["end_reason"] for record in records] == ["complete", "refused", "complete"]
 
 
@@ -387,16 +385,13 @@ def test_spent_quota_is_not_retried(relay, key_name):
     key = relay.make_key(key_name, limits=["1/day@Asia/Shanghai"])
     with relay.openai(key, max_retries=5) as client:
         ask(client)
-        started = time.monotonic()
         with pytest.raises(openai.RateLimitError) as caught:
             ask(client)
-        took = time.monotonic() - started
 
     key_id = relay.admin("GET", f"/api/v1/keys/{key_name}")["id"]
     assert caught.value.code == "insufficient_quota"
     assert caught.value.response.headers["x-should-retry"] == "false"
     assert len(relay.records("key_id = ? AND end_reason = 'refused'", key_id)) == 1
-    assert took < 0.4  # no back-off took place
 
 
 def test_refused_calls_do_not_reach_the_engine(relay, engine: FakeEngine, key_name):
