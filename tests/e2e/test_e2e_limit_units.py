@@ -18,6 +18,8 @@ from tests.e2e.conftest import MakeServer
 from tests.e2e.limit_world import PROMPT, Caller, World
 from tests.fakes.openai_engine import EngineCall, FakeEngine, completion
 
+pytestmark = pytest.mark.usefixtures("no_window_ends")
+
 SUBJECTS = ("key", "user", "project", "model", "user_model", "each user")
 LIMITS = {
     "requests": "2/day@Asia/Kathmandu",
@@ -167,7 +169,7 @@ def test_smooth_rates_of_every_unit_come_back_by_themselves(world: World, limit:
 def test_the_sdk_waits_for_a_smooth_rate_by_itself(world: World):
     """Its own retries obey Retry-After: with them, the developer notices no refusal."""
     caller = world.caller()
-    caller.limit("key", ["2/1s"])
+    caller.limit("key", ["2/3s"])
     patient = caller.sdk.with_options(max_retries=3)
 
     answers = [

@@ -106,7 +106,7 @@ def test_process_is_as_large_after_a_million_calls_as_after_a_thousand(make_serv
             server.make_key(f"key-{number}", limits=LIMITS if number > 1 else MORE_LIMITS)
             for number in range(KEYS)
         ]
-        spent = server.make_key("spent", limits=["1/day"])
+        spent = server.make_key("spent", limits=["1/month"])
         assert post(server.port, CHAT, text_body(50), key=spent).status == 200
         soak = Soak(server, upstream, Pack(keys, spent=spent), time.monotonic())
         packs = max(1, CALLS // Pack.CALLS)
