@@ -67,7 +67,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     _show_seeds(terminalreporter, config.stash.get(_SEEDS, {}))
     if (outcome := config.stash.get(_OUTCOME, None)) is not None:
         if missing := config.stash.get(_MISSING, ()):
-            terminalreporter.line(f"The scan for secrets had nothing to read of: {', '.join(missing)}.", red=True)
+            terminalreporter.line(
+                f"The scan for secrets had nothing to read of: {', '.join(missing)}.", red=True
+            )
         _show_outcome(terminalreporter, config, outcome)
 
 

@@ -38,6 +38,17 @@ name = "free"
 """
 
 
+def assert_spaced(times: Sequence[float], *, at_once: int, per_s: float) -> None:
+    """Of calls admitted at these times, in order, so many came at once, and no more than `per_s` after them.
+
+    However late a call came: what was admitted between any two of them is bounded.
+    """
+    for number, last in enumerate(times):
+        for before, first in enumerate(times[:number]):
+            more = number - before + 1 - at_once
+            assert last - first >= more / per_s - 0.001, (before, number, times)
+
+
 @dataclass
 class World:
     """The server, and engines whose models are priced in USD (`usd/0`, `usd/1`, …), in CNY (`cny/…`), or not (`free/…`)."""

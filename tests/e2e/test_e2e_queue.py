@@ -1,7 +1,7 @@
 """Limits with `wait`: calls stand in line instead of being refused, fairly, within bounds, and never in vain."""
 
 import asyncio
-import itertools
+import re
 import signal
 import threading
 import time
@@ -13,7 +13,7 @@ from typing import Any
 import openai
 import pytest
 
-from tests.e2e.limit_world import Caller, World
+from tests.e2e.limit_world import Caller, World, assert_spaced
 from tests.e2e.lingpai_server import read_records
 from tests.e2e.raw_http import RawConnection, chat, post_bytes
 from tests.fakes.openai_engine import EngineCall, answer_well, stream_well
@@ -33,7 +33,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 
 class Engine:
-    """Takes its time for each call, and notes who came and how many were there at once."""
+    """Takes its time for each call, and notes who came and how many were answered at once, to the last event."""
 
     def __init__(self, world: World, *, takes_s: float = 0.02) -> None:
         self.takes_s = takes_s
@@ -46,8 +46,8 @@ class Engine:
         self.busiest = max(self.busiest, self.busy)
         self.came.append(call.json["who"])
         await asyncio.sleep(self.takes_s)
-        self.busy -= 1
         await (stream_well if call.json.get("stream") else answer_well)(call)
+        self.busy -= 1
 
 
 def together(calls: list[Any]) -> list[Any]:
@@ -86,12 +86,13 @@ def test_calls_over_a_rate_wait_for_their_turn(world: World):
     answers = together([caller.call] * 25)
     took = time.monotonic() - started
 
-    records = records_of(caller)
-    queued = sorted(record["queued_ms"] for record in records)
+    records = sorted(records_of(caller), key=lambda record: record["started_at"])
+    queued = [record["queued_ms"] for record in records]
     assert [type(answer).__name__ for answer in answers] == ["ChatCompletion"] * 25
     assert took >= 1.4
-    assert queued[:9] == [0] * 9
-    assert 1300 < queued[-1] < 5000
+    assert queued[:10] == [0] * 10
+    assert 0 < queued[-1] < 5000
+    assert_spaced([record["started_at"] for record in records], at_once=10, per_s=10)
     assert all(record["queued_ms"] <= record["duration_ms"] for record in records)
     assert sum(record["charged"] for record in records) == 25
 
@@ -175,7 +176,7 @@ def test_a_call_that_waits_in_vain_is_refused_when_its_time_is_up(world: World):
 
     assert refusal is not None
     assert 0.95 < took < 5
-    assert "The call waited 1.0 s for room." in str(refusal.body)
+    assert re.search(r"The call waited 1\.\d s for room\.", str(refusal.body))
     refused, _ = records_of(caller)
     assert (refused["end_reason"], refused["status"], refused["charged"]) == ("refused", 429, 0)
     assert 950 < refused["queued_ms"] <= refused["duration_ms"]
@@ -219,16 +220,15 @@ def test_streams_wait_and_are_waited_for(world: World):
         chunks = caller.call(stream=True, script=engine.script, who="x", pause_s=0.02)
         return "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
 
-    texts = together([stream] * 5)
+    with ThreadPoolExecutor(5) as threads:
+        with world.held(caller):
+            waiting = [threads.submit(stream) for _ in range(5)]
+            wait_until_waiting(world, 5)
+        texts = [call.result(20) for call in waiting]
 
     assert texts == ["Good day to you"] * 5
-    records = records_of(caller)
-    assert len(records) == 5
-    assert sum(record["queued_ms"] > 50 for record in records) == 4
-    spans = sorted(
-        (r["started_at"], r["started_at"] + (r["duration_ms"] - r["queued_ms"]) / 1000) for r in records
-    )
-    assert all(second[0] >= first[1] - 0.02 for first, second in itertools.pairwise(spans))
+    assert engine.busiest == 1
+    assert [record["queued_ms"] > 0 for record in records_of(caller)] == [False, *[True] * 5]
 
 
 def test_a_caller_who_leaves_while_waiting_holds_nothing_up(world: World):
