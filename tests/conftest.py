@@ -1,7 +1,7 @@
 """New seeds for tests that play at random, and, after the last test, a scan for secrets (tests/secrets_scan.py)."""
 
 import os
-import random
+import secrets
 
 import pytest
 
@@ -16,7 +16,7 @@ _SEEDS = pytest.StashKey[dict[str, int]]()
 @pytest.fixture
 def new_seed(request: pytest.FixtureRequest) -> int:
     """Another seed in every run, or the one in LINGPAI_SEED. The end of the run shows it, however the test ends."""
-    seed = int(os.environ.get("LINGPAI_SEED") or random.randrange(2**32))
+    seed = int(os.environ.get("LINGPAI_SEED") or secrets.randbits(32))
     request.config.stash.setdefault(_SEEDS, {})[request.node.nodeid] = seed
     return seed
 

@@ -241,7 +241,7 @@ def test_caller_who_leaves_disturbs_nobody(local, together, hold, runs):
 def test_full_queue_is_a_503_that_says_when(local, hold):
     """One runs, one waits; the others are told to come back, and so is their record."""
     with ThreadPoolExecutor(5) as pool:
-        calls = [pool.submit(infer(local, "acme/queue", 0.5)) for _ in range(5)]
+        calls = [pool.submit(infer(local, "acme/queue", 0.0)) for _ in range(5)]
         wait_until(lambda: sum(call.done() for call in calls) == 3)
         hold.unlink()
     answers = [call.result() for call in calls]

@@ -54,7 +54,9 @@ SLOW_START = """
 import time
 from pathlib import Path
 Path("loading").touch()
-while not Path("go-on").exists():
+for _ in range(1000):
+    if Path("go-on").exists():
+        break
     time.sleep(0.02)
 """
 CRASHING_LOAD = """
