@@ -8,10 +8,12 @@ import sys
 import time
 from collections.abc import Mapping
 
-# Ctrl-C on a terminal reaches only the process whose controlling terminal it is.
+# Ctrl-C on a terminal reaches only the process whose controlling terminal it is, and a shell that runs the tests in the
+# background has it ignored.
 PROGRAM = """
-import fcntl, termios
+import fcntl, signal, termios
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from lingpai.cli import main
 main()
 """
