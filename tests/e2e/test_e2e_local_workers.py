@@ -304,7 +304,7 @@ def test_no_call_goes_to_the_old_process_once_the_new_one_serves(serve):
     """Not even over connections that were open to it: it cannot be relied on to read what is on them."""
     server = serve("", "--reload")
     source = (server.folder / "app.py").read_text()
-    (old,) = pids(server, 3)
+    old = output(server, "who", 0.0)
 
     os.kill(old, signal.SIGSTOP)  # what is sent to it now is never read
     (server.folder / "app.py").write_text(source.replace("return os.getpid()", "return 'new'", 1))
