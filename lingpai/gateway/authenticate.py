@@ -346,7 +346,10 @@ class Authenticator:
                 self.keys.remember(token, principal)
         finally:
             for then in self._waiting.pop(token):
-                then(principal, refusal)
+                try:
+                    then(principal, refusal)
+                except Exception:  # one call's fault must not keep the others waiting
+                    log.exception("a call that waited for its key failed")
 
     async def _read(self, token: bytes) -> Principal | None:
         """The principal and its meters. Read again when a key or user changes meanwhile: nothing stale is attached."""

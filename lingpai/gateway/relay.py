@@ -8,6 +8,7 @@ import msgspec
 
 from lingpai.errors import LingpaiError
 from lingpai.gateway import endpoints, media, settle, tally
+from lingpai.gateway.bodies import UNCOUNTED_BYTES
 from lingpai.gateway.stream import Stream
 from lingpai.lane.upstream import Failure
 from lingpai.wire import backend_error, sse
@@ -131,10 +132,12 @@ def finished(exchange: "Exchange") -> None:
 def _unary_data(exchange: "Exchange", piece: bytes) -> None:
     if not exchange.answer:
         exchange.answer = piece  # the usual answer comes in one piece, which is not copied
-        return
-    if isinstance(exchange.answer, bytes):
-        exchange.answer = bytearray(exchange.answer)
-    exchange.answer += piece
+        if len(piece) <= UNCOUNTED_BYTES:
+            return
+    else:
+        if isinstance(exchange.answer, bytes):
+            exchange.answer = bytearray(exchange.answer)
+        exchange.answer += piece
     size, most = len(exchange.answer), exchange.gateway.settings.max_answer_bytes
     if size > most:
         cancel(exchange)

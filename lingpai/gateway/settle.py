@@ -21,7 +21,7 @@ from lingpai.gateway.answer import STATUS_LINE, header_lines
 from lingpai.gateway.charge import charge
 from lingpai.gateway.media import JSON
 from lingpai.metering.records import Currency, UsageRecord
-from lingpai.wire import sse
+from lingpai.wire import backend_error, sse
 from lingpai.wire.usage import tokens
 
 if TYPE_CHECKING:
@@ -137,6 +137,11 @@ def _abandon_admitted(exchange: "Exchange") -> None:
         upstream.abort()
     if exchange.status >= 300:
         exchange.is_leaving = False
+        backend = exchange.model.backend
+        if backend.kind != "worker":  # the caller would have heard of it in our words
+            exchange.status, *_ = backend_error.translate(
+                exchange.status, b"", retry_after=None, backend=backend.name
+            )
         _record_error(exchange)
     else:
         _account(exchange, is_stopping=False)
@@ -222,9 +227,26 @@ def _count(exchange: "Exchange") -> None:
 
 
 def _record(exchange: "Exchange", end_reason: EndReason, *, charged: int, is_answered: bool = False) -> None:
-    gateway, model = exchange.gateway, exchange.model
+    """Write the record, and go on with `recorded` when it is written or cannot be. Does not raise."""
+    gateway = exchange.gateway
+    exchange.is_over = True
+    then = _nothing if is_answered else exchange.recorded
+    try:
+        record = _usage_record(exchange, end_reason, charged)
+        name = exchange.model_name if exchange.model is not None else ""
+        gateway.metrics.record(exchange.endpoint.name, name, exchange.status, record.duration_ms / 1000)
+        if gateway.call_log is not None:
+            gateway.call_log.write(record)
+        gateway.journal.append(record, then)
+    except Exception:  # an outermost edge: the caller hears of it, and nothing stays held
+        log.exception("call %s cannot be recorded", exchange.request_id.decode())
+        then(False)
+
+
+def _usage_record(exchange: "Exchange", end_reason: EndReason, charged: int) -> UsageRecord:
+    """What there is to say of the call; the limits have taken by then what it is charged."""
+    model = exchange.model
     principal: Principal = exchange.principal  # type: ignore[assignment]  # only calls with a principal are recorded
-    now = gateway.loop.time()
     usage = exchange.usage
     prompt, completion, cached, reasoning = tokens(usage)
     cost = charged_cost = 0
@@ -233,8 +255,7 @@ def _record(exchange: "Exchange", end_reason: EndReason, *, charged: int, is_ans
     if charged and (model.price is not None or exchange.weight is not None):
         cost, currency, charged_tokens, charged_cost = charge(exchange, prompt, completion, cached)
     first_byte_at = exchange.first_byte_at
-    exchange.is_over = True
-    record = UsageRecord(
+    return UsageRecord(
         exchange.request_id.decode(),
         principal.key_id,
         principal.user_id,
@@ -244,7 +265,7 @@ def _record(exchange: "Exchange", end_reason: EndReason, *, charged: int, is_ans
         exchange.endpoint.name,
         exchange.started_at,
         (first_byte_at - exchange.started) * 1000 if first_byte_at else None,
-        (now - exchange.started) * 1000,
+        (exchange.gateway.loop.time() - exchange.started) * 1000,
         prompt,
         completion,
         cached,
@@ -266,19 +287,6 @@ def _record(exchange: "Exchange", end_reason: EndReason, *, charged: int, is_ans
         charged_cost,
         exchange.queued_ms,
     )  # fmt: skip
-    gateway.metrics.record(
-        exchange.endpoint.name, exchange.model_name if model else "", exchange.status, now - exchange.started
-    )
-    if gateway.call_log is not None:
-        gateway.call_log.write(record)
-    then = _nothing if is_answered else exchange.recorded
-    try:
-        gateway.journal.append(record, then)
-    except (
-        Exception
-    ):  # an outermost edge: whatever is wrong with the record, the caller hears of it and nothing stays held
-        log.exception("call %s cannot be recorded", record.request_id)
-        then(False)
 
 
 def _nothing(is_written: bool | None) -> None:

@@ -94,9 +94,13 @@ async def _count(exchange: "Exchange", answer: bytes, then: Then) -> None:
     finally:
         exchange.gateway.counting.discard(exchange)
         if not exchange.is_over or exchange.is_leaving:  # it may have ended otherwise meanwhile
-            exchange.usage = estimated(exchange, answer) if usage is None else usage
-            exchange.is_counted = usage is not None
-            exchange.carry_on(then)
+            exchange.carry_on(partial(_go_on, exchange, usage, answer, then))
+
+
+def _go_on(exchange: "Exchange", counted: Usage | None, answer: bytes, then: Then) -> None:
+    exchange.usage = estimated(exchange, answer) if counted is None else counted
+    exchange.is_counted = counted is not None
+    then()
 
 
 async def _counted(exchange: "Exchange", answer: bytes) -> Usage | None:

@@ -10,7 +10,10 @@ Headers = list[tuple[bytes, bytes]]
 
 
 class Call(Protocol):
-    """One model call, told what happens on the caller's side. What it raises is told to `break_off`."""
+    """One model call, told what happens on the caller's side.
+
+    What it raises while a request is read is told to `break_off`; the rest may not raise.
+    """
 
     def body_part(self, data: bytes) -> None:
         """A piece of the request body."""

@@ -24,15 +24,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from lingpai.lane.calls import Call, Calls, Headers
 from lingpai.lane.doorman import MOST_LINGERING, Bounds, Doorman, is_shared
-from lingpai.lane.heads import (
-    MAX_HEAD_BYTES,
-    MAX_HEADERS,
-    KnownHead,
-    has_path,
-    problem_with_head,
-    without_upgrade,
-)
+from lingpai.lane.heads import MAX_HEAD_BYTES, MAX_HEADERS, has_path, problem_with_head, without_upgrade
 from lingpai.lane.kernel import unacknowledged_bytes
+from lingpai.lane.known_head import KnownHead
 
 log = logging.getLogger("lingpai.lane")
 
@@ -180,7 +174,9 @@ class Front(HttpToolsProtocol):
         self.url = b""
         if self._deaf:
             return
-        self._known_fields = {}  # what the parser and uvicorn hold is of this request from now on
+        self._called = (
+            self._known_fields
+        ) = {}  # what the parser and uvicorn hold is of this request from now on
         # Not for any data: blank lines before a request are skipped, and mean nothing.
         self.has_been_active = True
         self.headers = []
@@ -282,7 +278,8 @@ class Front(HttpToolsProtocol):
                 call.body_complete()
         except Exception as error:  # noqa: BLE001  as the parser catches what is raised elsewhere
             self._break_off(error)
-        return True
+            return True
+        return call is not None or self._deaf
 
     def _learn(self, data: bytes) -> None:
         """Know the head of a call again that has come as a whole, if nothing in it wants a closer look."""
@@ -539,6 +536,8 @@ class Front(HttpToolsProtocol):
     def _refuse_head(self, status: int, message: str) -> None:
         if self.transport.is_closing() or self._deaf:
             return
+        if self.call is not None:
+            self.call.caller_left()  # what it has heard of until now was no request
         if self.cycle is not None and not self.cycle.response_complete:
             self._stop_serving()  # no answer may overtake another one
             return

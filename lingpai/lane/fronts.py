@@ -19,8 +19,9 @@ class CountingFront(Front):
         super().__init__(*args, **kwargs)
         self._is_counted = False
 
-    def _learn(self, data: bytes) -> None:
+    def _learn(self, data: bytes) -> None:  # noqa: ARG002  the form of `Front`
         """Know no head: each is to be counted."""
+        self._called = {}
 
     def on_headers_complete(self) -> None:
         if self.call is None and not self._deaf and self.calls.claims(self.url):

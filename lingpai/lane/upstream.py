@@ -17,7 +17,7 @@ from typing import Any, Final, Protocol
 
 import httptools
 
-from lingpai.lane.heads import KnownHead
+from lingpai.lane.known_head import KnownHead
 
 QUIET_S: Final = 15.0
 """How long an answer is silent before its receiver is told, so that it can show signs of life."""
@@ -344,7 +344,12 @@ class Upstream(asyncio.Protocol):
             self._time_out()
         elif now >= self._quiet_at and self.has_answered and self.receiver is not None:
             self._quiet_at = now + QUIET_S
-            self.receiver.response_quiet()
+            receiver = self.receiver
+            try:
+                receiver.response_quiet()
+            except Exception as error:  # noqa: BLE001  as in `connection_lost`
+                self._break(receiver, error)
+                self.transport.abort()
 
     def _time_out(self) -> None:
         if self.receiver is None:

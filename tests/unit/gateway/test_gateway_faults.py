@@ -1,12 +1,16 @@
 """Faults of ours, and answers of backends that could provoke some: whoever waits is answered, and nothing stays reserved."""
 
+import asyncio
 import json
 
 import pytest
 from gateway_fakes import GOOD, STREAM, STREAM_HEAD, FakeFront, chunk, model
+from gateway_limits import chat, limit
 
 from lingpai.gateway import relay, settle, tally
+from lingpai.gateway.authenticate import Authenticator
 from lingpai.gateway.endpoints import CHAT
+from lingpai.jobs.runner import JobRunner
 from lingpai.wire import tasks
 from lingpai.wire.chunks import StreamReader
 
@@ -98,6 +102,46 @@ def test_fault_when_the_caller_leaves_is_recorded_all_the_same(served, front, mo
         "client_gone",
         True,
     )
+
+
+@pytest.mark.parametrize("how", ["answered", "streamed", "left"])
+def test_fault_while_the_record_is_made_leaves_nobody_waiting_and_nothing_reserved(
+    limited, answer, monkeypatch, how
+):
+    """There is no record then, and so no charge, and no answer that would need one."""
+    (meter,) = limit(limited, "100000 tokens/day")
+    monkeypatch.setattr(settle, "charge", fail)
+    call, front = chat(limited, **({"stream": True} if how == "streamed" else {}))
+
+    if how == "answered":
+        answer(call, GOOD)
+    elif how == "streamed":
+        call.response_started(200, STREAM_HEAD)
+        tell(call, "response_data", chunk() + b"data: [DONE]\n\n")
+        tell(call, "response_finished")
+    else:
+        front.call = None
+        call.caller_left()
+
+    assert (len(front.ended), call.is_over) == (0 if how == "left" else 1, True)
+    assert (meter.used, meter.reserved, limited.journal.records) == (0, 0, [])
+
+
+def test_fault_of_one_who_waits_for_a_key_does_not_keep_the_others_waiting(served, monkeypatch, caplog):
+    told = []
+
+    async def play():
+        authenticator = Authenticator(served.keys, None, jobs=JobRunner())
+        authenticator.load(b"sk-lp-unknown", fail)
+        authenticator.load(b"sk-lp-unknown", lambda principal, error: told.append((principal, error)))
+        while not told:
+            await asyncio.sleep(0.005)
+        authenticator.close()
+
+    asyncio.run(asyncio.wait_for(play(), 5))
+
+    assert told == [(None, None)]
+    assert "a fault of ours" in caplog.text
 
 
 # -- answers that are none

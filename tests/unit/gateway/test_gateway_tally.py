@@ -347,7 +347,8 @@ def test_caller_who_leaves_in_the_middle_of_an_error_is_charged_as_for_that(
     call.caller_left()
 
     record = limited.journal.record
-    assert (record.end_reason, record.charged, record.status) == (end_reason, charged, status)
+    assert (record.end_reason, record.charged) == (end_reason, charged)
+    assert record.status == {401: 502, 500: 502}.get(status, status)
     assert (record.charged_tokens, meter.used, meter.reserved) == (0, 0, 0)
 
 
