@@ -59,7 +59,7 @@ CATALOGUE: Final[Mapping[str, ErrorCode]] = dict([
     _entry("backend_unavailable", 503, "server_error", "The engine, provider or worker cannot be reached. Retry after `Retry-After`."),
     _entry("model_loading", 503, "server_error", "The model is still loading. Retry after `Retry-After`."),
     _entry("storage_unavailable", 503, "server_error", "Usage cannot be recorded (disk full?), so no call is accepted."),
-    _entry("server_busy", 503, "server_error", "The server has as many connections, or bytes of request bodies, as it can hold. Retry after `Retry-After`."),
+    _entry("server_busy", 503, "server_error", "The server has as many connections, or bytes of requests and answers, as it can hold. Retry after `Retry-After`."),
     _entry("shutting_down", 503, "server_error", "The server is stopping. Retry; another one will answer."),
     _entry("backend_timeout", 504, "server_error", "The engine or provider did not answer in time."),
 ])  # fmt: skip

@@ -174,9 +174,8 @@ class Front(HttpToolsProtocol):
         self.url = b""
         if self._deaf:
             return
-        self._called = (
-            self._known_fields
-        ) = {}  # what the parser and uvicorn hold is of this request from now on
+        # What the parser and uvicorn hold is of this request from now on.
+        self._called = self._known_fields = {}
         # Not for any data: blank lines before a request are skipped, and mean nothing.
         self.has_been_active = True
         self.headers = []

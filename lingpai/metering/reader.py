@@ -97,7 +97,7 @@ class JournalReader:
         salt = unpack_header(os.pread(self._descriptor, HEADER_BYTES, 0))
         self._is_unreadable = salt is None
         if salt is None:
-            self._skip(f"has no valid header and is set aside as {unreadable_path(path).name}")
+            self._skip(f"has no valid header and will be set aside as {unreadable_path(path).name}")
             self.close()
         else:
             self._salt = salt

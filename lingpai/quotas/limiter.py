@@ -3,8 +3,9 @@
 Who runs where. `read_history` blocks and runs in a worker thread. Everything else here, and every method of a meter,
 runs on the event loop; none of it awaits, so `admit` is atomic without a lock.
 
-How a meter lives. There is never more than one meter for a subject, unit and window. `attach` makes it from what the usage
-history holds, and hands out the same one as long as anybody holds it. `evict_idle` lets go of meters that were not
+How a meter lives. There is never more than one meter that new calls are held to for a subject, unit and window; calls
+under way may hold one beside it whose limit was removed, or that a change made useless. `attach` makes it from what the
+usage history holds, and hands out the same one as long as anybody holds it. `evict_idle` lets go of meters that were not
 used for a while, but the limiter keeps a weak reference: an exchange still under way holds its meters, so the next
 `attach` finds them. Whoever admits a request must therefore keep its `LimitSet` until the request's record is in
 the journal (or the request was given back). No request can fall between meter and history, and the hot path does
