@@ -67,6 +67,8 @@ class Front(HttpToolsProtocol):
         self.call: Call | None = None
         self._called: dict[bytes, bytes] = {}
         """The headers of the call that has just begun."""
+        self.memo: Any = None
+        """What those who answer calls remember of the last head: it is there for a call only if that has the same one."""
         self._known_head = KnownHead()
         self._known_headers: Headers = []
         self._known_fields: dict[bytes, bytes] = {}
@@ -176,6 +178,7 @@ class Front(HttpToolsProtocol):
             return
         # What the parser and uvicorn hold is of this request from now on.
         self._called = self._known_fields = {}
+        self.memo = None
         # Not for any data: blank lines before a request are skipped, and mean nothing.
         self.has_been_active = True
         self.headers = []

@@ -14,6 +14,7 @@ class FakeFront:
 
     def __init__(self, *, version="1.1", is_local=False, caller_address="192.0.2.7", keep_alive=True):
         self.sent = b""
+        self.memo = None
         self.call = None
         self.ended = []
         self.is_local = is_local

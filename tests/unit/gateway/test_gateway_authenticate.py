@@ -459,3 +459,28 @@ def test_change_of_another_key_does_not_matter(served, front):
     call.body_complete()
 
     assert len(served.link.sent) == 1
+
+
+# -- the same head again
+
+
+def test_key_is_not_looked_up_again_for_the_same_head_until_a_key_changes(served, front):
+    found = []
+    served.gateway.authenticator.find = lambda token: found.append(token) or served.keys.find(token)
+
+    calls = [served.open(front=front) for _ in range(2)]
+    served.keys.generation += 1
+    calls.append(served.open(front=front))
+
+    assert found == [b"sk-lp-known"] * 2
+    assert {call.principal for call in calls} == {served.keys.known[b"sk-lp-known"]}
+
+
+def test_key_that_was_revoked_is_not_remembered_for_the_same_head(served, front, error_of):
+    served.call(front=front)
+    served.keys.revoke(b"sk-lp-known")
+
+    front.sent = b""
+    served.call(front=front)
+
+    assert error_of(front)["code"] == "invalid_api_key"

@@ -174,6 +174,36 @@ def test_what_was_known_of_a_call_is_not_true_of_what_comes_after_it(run, lane):
     assert run(test()) == [(200, b"call:one"), *[(200, b"asgi:POST /other one")] * 3]
 
 
+def test_what_calls_remember_lasts_as_long_as_the_head_is_the_same(run, lane):
+    seen = []
+
+    async def test():
+        async with lane() as running:
+            opened = running.calls.open
+
+            def remember(front, *told):
+                seen.append(front.memo)
+                front.memo = len(seen)
+                return opened(front, *told)
+
+            running.calls.open = remember
+            caller = await running.caller()
+            for request in (
+                post(b"/call", b"one"),
+                post(b"/call", b"three"),
+                post(b"/call", b"one", b"authorization: other"),
+                post(b"/call", b"one", b"authorization: other"),
+                get(b"/else"),
+                post(b"/call", b"one", b"authorization: other"),
+            ):
+                await caller.send(request)
+                await caller.answer()
+
+    run(test())
+
+    assert seen == [None, 1, None, 3, None]
+
+
 def test_heads_are_known_from_the_second_call_on(run, lane, monkeypatch):
     """Else the test before would compare the parser with itself."""
     taken = []
