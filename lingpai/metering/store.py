@@ -14,8 +14,10 @@ from sqlalchemy import (
     Select,
     String,
     bindparam,
+    case,
     func,
     literal_column,
+    or_,
     select,
 )
 
@@ -27,6 +29,7 @@ from lingpai.metering.tables import (
     usage_charges,
     usage_marks,
     usage_records,
+    usage_retention,
     usage_rollups,
 )
 from lingpai.prices import NANO
@@ -107,17 +110,8 @@ class SqlUsageStore:
         than one; the piece of a bucket before them is counted call by call. Where retention has deleted the calls, it
         is the whole bucket: never too little.
         """
-        first = bucket_start(since)
+        values = {**_identify(subject), "since": float(since), "since_bucket": bucket_start(since)}
         with self._database.read() as connection:
-            is_whole = first == since or first < kept_since(connection)
-            boundary = first if is_whole else first + BUCKET_SECONDS
-            values = {
-                **_identify(subject),
-                "since": float(since),
-                "since_bucket": first,
-                "boundary": boundary,
-                "before": float(boundary),
-            }
             parts = connection.execute(_CHARGED_SINCE[subject[0], unit], values).all()
         return sum((units or 0) * NANO + (rest or 0) for units, rest in parts)
 
@@ -233,7 +227,7 @@ def _calls(kind: str, *, only_first: bool) -> list[ColumnElement[bool]]:
     first = bindparam("since_bucket", type_=Integer)
     found = [records.started_at >= bindparam("since", type_=Float), _IS_CHARGED]
     if only_first:
-        found.append(records.started_at < bindparam("before", type_=Float))
+        found.append(records.started_at < _boundary())
     if kind == "client":
         sums, _, belongs = _sums_of(kind, "requests")
         start, marks = sums.bucket_start, usage_marks.c
@@ -259,13 +253,21 @@ def _amount(unit: str) -> tuple[ColumnElement[int], list[ColumnElement[bool]]]:
     return records.charged_cost, [_IS_CURRENCY[unit], records.charged_cost > literal_column("0")]
 
 
+def _boundary() -> ColumnElement[int]:
+    """Where the whole buckets begin, and the piece before them ends: the bucket of `since` is whole when that is its
+    start, or when retention has deleted its calls. Worked out in the statement, for each costs a first use time.
+    """
+    first = bindparam("since_bucket", type_=Integer)
+    kept_since = func.coalesce(select(usage_retention.c.kept_since).scalar_subquery(), literal_column("0"))
+    is_whole = or_(bindparam("since", type_=Float) == first, first < kept_since)
+    return case((is_whole, first), else_=first + literal_column(str(BUCKET_SECONDS), Integer))
+
+
 def _charged_since(kind: str, unit: str) -> CompoundSelect[Any]:
     """Two rows, to be added up: whole buckets and the piece before them."""
     sums, in_sums, belongs = _sums_of(kind, unit)
     in_records, has_amount = _amount(unit)
-    whole = select(*split_sum(in_sums, "amount")).where(
-        *belongs, sums.bucket_start >= bindparam("boundary", type_=Integer)
-    )
+    whole = select(*split_sum(in_sums, "amount")).where(*belongs, sums.bucket_start >= _boundary())
     piece = select(*split_sum(in_records, "amount")).where(*_calls(kind, only_first=True), *has_amount)
     return whole.union_all(piece)
 
