@@ -1,14 +1,15 @@
 """The worker's HTTP side: one small ASGI application, no framework.
 
 It reads a request, finds the endpoint, and watches the connection while the endpoint works: when the caller leaves,
-the call is cancelled. Whatever goes wrong is answered in OpenAI's shape; tracebacks go to standard error only, without
-what callers sent.
+the call is cancelled. Whatever goes wrong is answered in OpenAI's shape; tracebacks go to standard error only. What an
+exception of a model's code says is left out there when it repeats what callers sent (`repeating` tells what is found),
+or when there is too much to look at; what one of ours says, always.
 """
 
 import asyncio
 import re
-import traceback
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from dataclasses import replace
 from typing import Any, Final
 
 from lingpai.authoring import InputError
@@ -18,12 +19,13 @@ from lingpai.backends.engines.embedding import embeddings
 from lingpai.backends.engines.images import generations
 from lingpai.backends.engines.inference import inference, predict
 from lingpai.backends.engines.models import Models
+from lingpai.backends.engines.repeating import Sent
 from lingpai.backends.engines.replies import Reply, Send
 from lingpai.backends.engines.requests import Request, read_request
 from lingpai.backends.engines.rerank import rerank
 from lingpai.backends.engines.text import chat_completions, completions
 from lingpai.backends.engines.told_usage import begin_request
-from lingpai.backends.engines.user_errors import authors_traceback, reason
+from lingpai.backends.engines.user_errors import authors_traceback, our_traceback
 from lingpai.backends.engines.values import ResultError
 from lingpai.errors import LingpaiError
 
@@ -80,8 +82,8 @@ class WorkerApp:
         except ResultError as error:
             self._report(scope, f"it {error}")
             await reply.error(_model_error())
-        except Exception:  # noqa: BLE001  the outermost edge: a fault of ours must not reach the caller as text
-            self._report(scope, traceback.format_exc())
+        except Exception as error:  # noqa: BLE001  the outermost edge: a fault of ours must not reach the caller as text
+            self._report(scope, our_traceback(error))
             await reply.error(
                 LingpaiError("internal_error", "The worker failed. The operator's log says how.")
             )
@@ -102,11 +104,18 @@ class WorkerApp:
     def _account(self, error: ModelCodeError, scope: Mapping[str, Any], body: bytes) -> str:
         """What failed, without what callers sent: that is nobody's business who reads the log."""
         cause = error.__cause__ or error
-        # Read anew, because the author's code may have changed what it was given.
-        sent = [read_request(body, scope["headers"], self._models).fields, list(error.payloads)]
         if error.is_repeated:
-            return f"its batch failed, as told above: {reason(cause, sent=sent)}"
-        return authors_traceback(cause, sent=sent)
+            return f"its batch failed, as told above: {type(cause).__name__}."
+        return authors_traceback(cause, sent=self._sent(error, scope, body))
+
+    def _sent(self, error: ModelCodeError, scope: Mapping[str, Any], body: bytes) -> Sent:
+        sent = Sent(error.payloads, effort=error.effort)
+        if not sent.effort.spend_on_reading(body):
+            return sent  # of which nothing is looked at any more
+        # Read anew, because the author's code may have changed what it was given.
+        request = read_request(body, scope["headers"], self._models)
+        fields = request.others({"model"})
+        return replace(sent, values=[fields, error.payloads], known_names=request.model().signature.names)
 
     def _report(self, scope: Mapping[str, Any], what: str) -> None:
         # Not through logging, which is the author's to set up. The supervisor reads the level, and takes indented

@@ -19,6 +19,7 @@ import msgspec
 from lingpai.authoring import Batch, InputError, Usage
 from lingpai.backends.engines.calls import Bounds, FunctionRunner, ModelCodeError, located
 from lingpai.backends.engines.gate import Pace, busy
+from lingpai.backends.engines.repeating import Effort
 from lingpai.backends.engines.told_usage import note, split_result, usage_object
 from lingpai.backends.engines.values import ResultError
 from lingpai.errors import LingpaiError
@@ -208,8 +209,9 @@ class BatchRunner:
             return
         finally:
             self._pace.learn(asyncio.get_running_loop().time() - began)
+        effort = Effort()
         for item, result in zip(items, results, strict=True):
-            _give(item, result, payloads)
+            _give(item, result, payloads, effort)
 
     def _ended(self, items: list[_Item], task: asyncio.Task[None]) -> None:
         self._running.discard(task)
@@ -254,13 +256,13 @@ def _as_results(returned: Any, count: int) -> list[Any]:
     return results
 
 
-def _give(item: _Item, result: Any, payloads: Sequence[Any]) -> None:
+def _give(item: _Item, result: Any, payloads: Sequence[Any], effort: Effort) -> None:
     if item.result.done():
         return
     if isinstance(result, InputError):
         item.result.set_exception(result)
     elif isinstance(result, BaseException):
-        item.result.set_exception(_caused_by(result, payloads))
+        item.result.set_exception(_caused_by(result, payloads, effort))
     else:
         item.result.set_result(result)
 
@@ -287,10 +289,11 @@ def _own(error: Exception, payloads: Sequence[Any], *, is_repeated: bool) -> Exc
     return own
 
 
-def _caused_by(cause: BaseException, payloads: Sequence[Any] = ()) -> ModelCodeError:
-    error = ModelCodeError()
+def _caused_by(
+    cause: BaseException, payloads: Sequence[Any] = (), effort: Effort | None = None
+) -> ModelCodeError:
+    error = ModelCodeError(payloads, effort=effort)
     error.__cause__ = cause
-    error.payloads = payloads
     return error
 
 

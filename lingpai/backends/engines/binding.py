@@ -54,6 +54,12 @@ class CallSignature:
     def takes_messages(self) -> bool:
         return Message in typing.get_args(self.payload)
 
+    @property
+    def names(self) -> frozenset[str]:
+        """Those that the author gave to what callers may send."""
+        declared = getattr(self.payload, "__annotations__", ())
+        return frozenset({self.payload_name, *self.parameters, *declared})
+
 
 @dataclass(frozen=True, slots=True)
 class BoundParameters:

@@ -21,6 +21,7 @@ from typing import Any, Final, Protocol
 
 from lingpai.authoring import InputError, Usage
 from lingpai.backends.engines.gate import Gate
+from lingpai.backends.engines.repeating import Effort
 from lingpai.backends.engines.told_usage import note, split_result, usage_object
 from lingpai.errors import LingpaiError
 
@@ -40,11 +41,16 @@ class ModelCodeError(Exception):
     """The author's code raised something other than InputError; `__cause__` is what.
 
     `is_repeated` when another call was told of the same failure, so that one traceback in the log is enough. `payloads`
-    are those of all calls of a batch: what the exception says may be about any of them.
+    are those of all calls of a batch: what the exception says may be about any of them. `effort` is what may be spent on
+    finding out, by all failures of a batch together.
     """
 
     is_repeated = False
-    payloads: Sequence[Any] = ()
+
+    def __init__(self, payloads: Sequence[Any] = (), *, effort: Effort | None = None) -> None:
+        super().__init__()
+        self.payloads = payloads
+        self.effort = Effort() if effort is None else effort
 
 
 class Runner(Protocol):

@@ -2,7 +2,8 @@
 
 import pytest
 
-from lingpai.backends.engines.user_errors import authors_traceback, reason
+from lingpai.backends.engines.repeating import Sent
+from lingpai.backends.engines.user_errors import authors_traceback, our_traceback, reason
 
 PROMPT = "Who is Ilse Quant, and where?"
 
@@ -61,22 +62,24 @@ def test_traceback_is_left_without_what_a_caller_sent(failure):
     """Classes and lines of code stay, of causes too."""
     error = error_of(failure)
 
-    text = authors_traceback(error, sent=[{"input": PROMPT}])
+    text = authors_traceback(error, sent=Sent([{"input": PROMPT}]))
 
     assert "Ilse" not in text
     assert f"in {failure.__name__}" in text
-    assert text.endswith(f"{type(error).__name__}: what it says repeats what a caller sent, and is left out")
+    assert text.endswith(
+        f"{type(error).__name__}: what it says repeats what a caller sent, or may do so, and is left out"
+    )
     assert "    compile(said" in text or "    raise " in text
 
 
 def test_traceback_stays_whole_when_nothing_is_repeated():
     error = error_of(fail_because, "no memory")
 
-    assert authors_traceback(error, sent=[{"input": PROMPT}]) == authors_traceback(error)
+    assert authors_traceback(error, sent=Sent([{"input": PROMPT}])) == authors_traceback(error)
 
 
 def test_causes_are_told_in_the_order_in_which_they_came():
-    text = authors_traceback(error_of(fail_because), sent=[PROMPT])
+    text = authors_traceback(error_of(fail_because), sent=Sent([PROMPT]))
 
     assert text.index("ValueError: ") < text.index("That led to this:") < text.index("RuntimeError: ")
 
@@ -85,15 +88,39 @@ def test_causes_that_go_round_in_a_circle_have_an_end():
     first, second = ValueError(PROMPT), RuntimeError("why")
     first.__cause__, second.__cause__ = second, first
 
-    assert authors_traceback(first, sent=[PROMPT]).count("That led to this:") == 1
+    assert authors_traceback(first, sent=Sent([PROMPT])).count("That led to this:") == 1
 
 
-def test_reason_is_left_without_what_a_caller_sent():
-    error = error_of(fail)
+def test_what_was_sent_is_looked_through_once_for_all_causes():
+    looked = []
 
-    assert reason(error) == f"ValueError: cannot answer: {PROMPT}"
-    assert (
-        reason(error, sent=[PROMPT])
-        == "ValueError; what it says repeats what a caller sent, and is left out."
-    )
-    assert reason(error, sent=["something else"]) == reason(error)
+    class Counted(Sent):
+        def is_repeated_in(self, messages):
+            looked.append(messages)
+            return super().is_repeated_in(messages)
+
+    authors_traceback(error_of(fail_because), sent=Counted(["something else"]))
+
+    assert [len(messages) for messages in looked] == [2]
+
+
+def test_more_causes_than_are_looked_at_are_told_without_messages():
+    error = ValueError(PROMPT)
+    for number in range(30):
+        cause, error = error, RuntimeError(number)
+        error.__cause__ = cause
+
+    assert "Ilse" not in authors_traceback(error, sent=Sent([PROMPT]))
+
+
+def test_reason_is_the_first_line():
+    assert reason(error_of(fail)) == f"ValueError: cannot answer: {PROMPT}"
+
+
+@pytest.mark.parametrize("failure", FAILURES)
+def test_a_fault_of_ours_is_told_without_what_it_says(failure):
+    text = our_traceback(error_of(failure))
+
+    assert "Ilse" not in text
+    assert f"in {failure.__name__}" in text
+    assert text.endswith(": what it says is left out")
