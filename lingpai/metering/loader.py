@@ -5,7 +5,7 @@ Plain `sqlite3`: the ingester should start in no time and stay small. The tables
 
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -17,6 +17,8 @@ from lingpai.metering.segments import START, Position
 
 _BUSY_TIMEOUT_S: Final = 10.0
 _ROWS_AT_ONCE: Final = 16
+_FEW: Final = 500
+"""Up to so many records at a time there is no backlog: at 5,000 calls a second about 250 come between two looks."""
 
 # The records' index is touched in as many places as there are keys: more cache and rarer checkpoints (every 16 MB)
 # halve the time spent in the kernel, at 4 MB more of memory.
@@ -135,12 +137,14 @@ class SqliteLoader:
 
     @staticmethod
     def _add(connection: sqlite3.Connection, records: Sequence[UsageRecord]) -> None:
-        connection.executemany(_INSERT_RECORD, _politely(map(astuple, records)))
+        # With a backlog no word to the scheduler: under full load it would never end.
+        politely: Callable[[Iterable[Any]], Iterable[Any]] = _politely if len(records) <= _FEW else iter
+        connection.executemany(_INSERT_RECORD, politely(map(astuple, records)))
         # Inside one transaction the ids are consecutive: each is one more than the largest there is.
         (last_id,) = connection.execute("SELECT last_insert_rowid()").fetchone()
         rollups, marks = roll_up(records, first_id=last_id - len(records) + 1)
-        connection.executemany(_ADD_ROLLUP, _politely(rollups))
-        connection.executemany(_ADD_CHARGE, _politely(charges_of(records, rollups)))
+        connection.executemany(_ADD_ROLLUP, politely(rollups))
+        connection.executemany(_ADD_CHARGE, politely(charges_of(records, rollups)))
         connection.executemany(_ADD_MARK, marks)
 
     def close(self) -> None:
