@@ -20,6 +20,7 @@ from typing import Final
 import httpx2
 
 from lingpai.backends.engines.addresses import Address, WebAddress, is_own_address, is_public, read_url
+from lingpai.backends.engines.holding import HeldBytes
 from lingpai.errors import LingpaiError
 from lingpai.wire.media import sniff
 
@@ -56,7 +57,7 @@ class FetchRoom:
     """What all requests of a worker may fetch and hold together."""
 
     def __init__(self, *, max_held_bytes: int = MAX_HELD_BYTES, max_at_once: int = MAX_AT_ONCE) -> None:
-        self._free_bytes = max_held_bytes
+        self.held_bytes = HeldBytes(max_held_bytes, refusal=_no_room)
         self._places = asyncio.Semaphore(max_at_once)
 
     @contextlib.asynccontextmanager
@@ -71,27 +72,6 @@ class FetchRoom:
             yield
         finally:
             self._places.release()
-
-    def hold(self) -> Callable[[int], None]:
-        """A function that takes so many bytes more until the request is over, and raises LingpaiError when there are
-        not as many.
-        """
-        held = 0
-
-        def take(size: int) -> None:
-            nonlocal held
-            if size > self._free_bytes:
-                raise _no_room()
-            self._free_bytes -= size
-            held += size
-
-        def give_back(_: object) -> None:
-            self._free_bytes += held
-
-        task = asyncio.current_task()
-        if task is not None:
-            task.add_done_callback(give_back)  # a request is one task
-        return take
 
 
 async def resolve(host: str, port: int) -> list[str]:
@@ -171,7 +151,7 @@ class Fetcher:
 
     async def _read(self, answer: httpx2.Response, place: WebAddress, size: int) -> bytes:
         data = bytearray()  # no list: parts may be as small as the other side likes
-        take = self.room.hold()
+        take = self.room.held_bytes.hold()
         async for part in answer.aiter_raw():
             size += len(part)
             if size > self.max_bytes:

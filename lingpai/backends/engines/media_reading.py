@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
 from lingpai.backends.engines.fetching import Fetched, Fetcher, FetchError
+from lingpai.backends.engines.holding import HeldBytes
 from lingpai.backends.engines.media_values import Hook, MediaReader, address_of, is_array, is_file
 from lingpai.errors import LingpaiError
 from lingpai.media import File
@@ -24,17 +25,40 @@ MOST_ADDRESSES: Final = 16
 MOST_PIXELS: Final = 100_000_000
 """How many pixels the pictures that are decoded for one request may have together."""
 
+MAX_DECODED_BYTES: Final = 10**9
+"""How much of what was decoded a worker may hold for all requests that are under way, those that queue included. What
+its two threads are decoding comes on top.
+"""
+
+RETRY_AFTER_S: Final = 5
+
 _DECODERS: Final = ThreadPoolExecutor(2, thread_name_prefix="decode")
 """Few, because a picture is much larger decoded than it was in the request."""
 
 
+def _no_room() -> LingpaiError:
+    return LingpaiError(
+        "backend_unavailable",
+        f"Too many pictures and sounds are being worked on. Try again in {RETRY_AFTER_S} s, or send smaller ones.",
+        headers={"retry-after": str(RETRY_AFTER_S)},
+    )
+
+
+_ROOM: Final = HeldBytes(MAX_DECODED_BYTES, refusal=_no_room)
+
+
 async def reading(
-    fetcher: Fetcher, read: Callable[[Hook], Read], *, field: str, array_of: type[File] = File
+    fetcher: Fetcher,
+    read: Callable[[Hook], Read],
+    *,
+    field: str,
+    array_of: type[File] = File,
+    room: HeldBytes = _ROOM,
 ) -> Read:
     """What `read` makes of a request, given a hook. It is called again when what it came upon has been brought.
 
     `array_of` says which files may become arrays. Raises LingpaiError when an address cannot be had, or when there
-    are too many addresses or pixels.
+    are too many addresses or pixels, in this request or in all of the worker.
     """
     reader = _PatientReader(array_of)
     while True:
@@ -42,7 +66,7 @@ async def reading(
         if not reader.missing and not reader.undone:
             return result
         await _fetch(reader, fetcher, field)
-        await _decode(reader, field)
+        await _decode(reader, field, room)
 
 
 @dataclass(slots=True)
@@ -93,13 +117,14 @@ async def _fetch(reader: _PatientReader, fetcher: Fetcher, field: str) -> None:
     reader.missing.clear()
 
 
-async def _decode(reader: _PatientReader, field: str) -> None:
+async def _decode(reader: _PatientReader, field: str, room: HeldBytes) -> None:
     loop = asyncio.get_running_loop()
+    take = room.hold()
     pixels = sum(_pixels(made) for _, made in reader.made.values())
     for key, (kind, value) in reader.undone.items():
         made: Any
         try:
-            made = await loop.run_in_executor(_DECODERS, MediaReader.make, reader, kind, value)
+            made = await loop.run_in_executor(_DECODERS, _made, reader, kind, value, take)
         except ValueError as error:
             made = error  # told when the request is read again: then the place is known
         reader.made[key] = (value, made)
@@ -113,6 +138,13 @@ async def _decode(reader: _PatientReader, field: str) -> None:
     reader.undone.clear()
 
 
+def _made(reader: _PatientReader, kind: Any, value: Any, take: Callable[[int], None]) -> Any:
+    """What is made of a value, taken account of before this thread makes the next."""
+    made = MediaReader.make(reader, kind, value)
+    take(_bytes(made))
+    return made
+
+
 def _stand_in(kind: Any) -> Any:
     if is_file(kind):
         return kind(b"")
@@ -124,3 +156,13 @@ def _pixels(made: Any) -> int:
     if isinstance(made, File | ValueError):
         return 0
     return math.prod(made.shape[:2]) if is_array(type(made)) else made.width * made.height
+
+
+def _bytes(made: Any) -> int:
+    if isinstance(made, File):
+        return 0
+    if is_array(type(made)):
+        return int(made.nbytes)
+    # As Pillow holds it: three channels take four bytes, too.
+    per_pixel = 1 if made.mode in ("1", "L", "P") else 2 if made.mode.startswith("I;16") else 4
+    return int(made.width * made.height * per_pixel)

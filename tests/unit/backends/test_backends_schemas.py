@@ -12,8 +12,10 @@ import pytest
 from task_models import PNG_URL, png
 
 from lingpai.authoring import TASKS as KNOWN
+from lingpai.backends.engines import media_reading
 from lingpai.backends.engines.binding import convert, parameters_schema, read_signature
 from lingpai.backends.engines.fetching import Fetched, Fetcher, FetchError
+from lingpai.backends.engines.holding import HeldBytes
 from lingpai.backends.engines.media_reading import reading
 from lingpai.backends.engines.media_values import without_fetching
 from lingpai.backends.engines.output_media import list_pictures, picture, sound
@@ -237,6 +239,54 @@ def test_pictures_are_decoded_outside_of_the_event_loop(monkeypatch, wanted):
 
     assert len(found) == len(threads) == 2
     assert threading.current_thread() not in threads
+
+
+@pytest.mark.parametrize(("wanted", "size"), [(list[PIL.Image.Image], 4 * 9), (list[np.ndarray], 3 * 9)])
+def test_what_is_decoded_is_held_until_the_request_is_over(wanted, size):
+    """Requests that queue hold it, so a worker has room for so much at a time."""
+    room = HeldBytes(size + 5, refusal=media_reading._no_room)
+
+    pictures = [data_url(png(3, 3), "image/png")]
+
+    def read(hook):
+        return convert(pictures, wanted, field="input", hook=hook)
+
+    async def request(is_read, leave):
+        found = await reading(Fetcher(), read, field="input", room=room)
+        is_read.set()
+        await leave.wait()
+        return found
+
+    async def run():
+        is_read, leave = asyncio.Event(), asyncio.Event()
+        first = asyncio.create_task(request(is_read, leave))
+        await is_read.wait()
+        with pytest.raises(LingpaiError, match="Try again") as caught:
+            await asyncio.create_task(request(is_read, leave))
+        leave.set()
+        await first
+        assert len(await asyncio.create_task(request(is_read, leave))) == 1
+        return caught.value
+
+    error = asyncio.run(asyncio.wait_for(run(), 30))
+
+    assert (error.code, error.headers) == ("backend_unavailable", {"retry-after": "5"})
+
+
+def test_what_is_decoded_for_a_caller_who_has_left_is_held_by_nobody():
+    room = HeldBytes(10, refusal=media_reading._no_room)
+
+    async def request():  # which ends while a thread still decodes
+        return room.hold()
+
+    async def run():
+        take = await asyncio.create_task(request())
+        await asyncio.sleep(0)
+        with pytest.raises(LingpaiError):
+            take(1)
+        (await request())(10)
+
+    asyncio.run(run())
 
 
 def test_an_unannotated_payload_stays_what_it_is():
