@@ -20,7 +20,8 @@ from lingpai.identity.known_ids import LookUps
 from lingpai.jobs.runner import JobRunner
 from lingpai.lane.calls import Headers
 from lingpai.lane.front import Front
-from lingpai.lane.upstream import Origin, Receiver, Timeouts, UpstreamPool
+from lingpai.lane.upstream import Receiver
+from lingpai.lane.upstream_pool import Origin, Timeouts, UpstreamPool
 from lingpai.metering.journal import Journal
 from lingpai.quotas.amounts import Amounts
 from lingpai.quotas.interfaces import Subject

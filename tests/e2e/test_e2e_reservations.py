@@ -1,16 +1,16 @@
 """Limits of every unit at once, under callers that leave and a backend that fails: never over, and nothing left behind.
 
-Once on a server in this process, where every step of the limits is looked at, and once on a server of its own, where the
-counters must equal the records.
+Once where every step of the limits is looked at (`every_step`), and once on a server as it is served, where the counters
+must equal the records.
 """
 
 import asyncio
-import collections
 import contextlib
 import json
 import random
 import sqlite3
-from collections.abc import Callable
+import subprocess
+import sys
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
@@ -18,34 +18,13 @@ from typing import Any
 
 import pytest
 
-from lingpai.gateway.settings import GatewaySettings
-from lingpai.quotas.limit_set import LimitSet
-from lingpai.quotas.limiter import MemoryLimiter
-from lingpai.settings import ModelSettings, ServerSettings, Settings
 from tests.e2e.bookkeeping import amount_of, limits_of, wait_until_free
 from tests.e2e.conftest import MakeServer
-from tests.e2e.lingpai_server import LingpaiServer
+from tests.e2e.limited_callers import CALLERS, EACH_USER, KEYS, MODEL, ON_MODEL, USER, Callers
+from tests.e2e.lingpai_server import ROOT, LingpaiServer
 from tests.e2e.load import read_unary
 from tests.e2e.raw_http import chat, get, post_bytes
 from tests.fakes.openai_engine import EngineCall, FakeEngine, chunk, completion
-from tests.in_process import InProcessServer
-
-CALLERS = 200
-CALLS_EACH = 12
-AT_ONCE_ON_THE_MODEL = 25
-MODEL = "fake/chat"
-
-USER = ("60000 tokens/day", "0.15 USD/month")
-KEYS = {
-    "batch": ("20000 tokens/day@Asia/Shanghai", "100 requests/day"),
-    "app": ("6000 tokens/week", "12 concurrent"),
-    "web": ("none",),
-}
-EACH_USER = ("55000 tokens/day", "3000/1h")
-ON_MODEL = (f"{AT_ONCE_ON_THE_MODEL} concurrent", "1 USD/day")
-REFUSING = ("tokens per week", "USD per month")
-"""What the limits above are chosen to refuse by, whatever order the calls come in."""
-PRICES = {"input": "2.5", "output": "10", "currency": "USD"}
 
 CONFIG = """
 [gateway]
@@ -129,85 +108,6 @@ class MoodyEngine:
 
 
 @dataclass
-class Callers:
-    """Two hundred callers at once; `statuses` counts what they were told, ``gone`` when they left before."""
-
-    port: int
-    keys: list[str]
-    script: str
-    seed: int
-    statuses: collections.Counter[str] = field(default_factory=collections.Counter)
-    refused_by: collections.Counter[str] = field(default_factory=collections.Counter)
-    """What was refused by which of `REFUSING`, and by another limit."""
-
-    async def run(self) -> None:
-        await asyncio.gather(*(self._caller(number) for number in range(CALLERS)))
-
-    async def _caller(self, number: int) -> None:
-        dice = random.Random(self.seed + number)
-        for _ in range(CALLS_EACH):
-            what = "connection lost"
-            with contextlib.suppress(OSError, asyncio.IncompleteReadError):
-                what = await self._call(dice, self.keys[number % len(self.keys)])
-            self.statuses[what] += 1
-
-    async def _call(self, dice: random.Random, key: str) -> str:
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
-        try:
-            writer.write(post_bytes("/v1/chat/completions", self._body(dice), key=key))
-            if dice.random() < 0.25:
-                await asyncio.sleep(dice.random() * 0.03)
-                return "gone before the answer"
-            try:
-                status = await asyncio.wait_for(_read_status(reader), 20)
-            except TimeoutError:
-                return "no answer"
-            if status == 429:
-                self.refused_by[await _refusal(reader)] += 1
-            elif status == 200 and dice.random() < 0.5:
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(dice.random() * 0.05):
-                        await reader.read()
-                return "gone in the middle"
-            return str(status)
-        finally:
-            writer.transport.abort()
-
-    def _body(self, dice: random.Random) -> dict[str, Any]:
-        body = chat(model=MODEL, stream=dice.random() < 0.6, script=self.script)
-        body["messages"] = [{"role": "user", "content": "say something nice " * dice.randint(1, 10)}]
-        if dice.random() < 0.95:  # without one, a call reserves all that is left
-            body["max_tokens"] = dice.randint(5, 60)
-        return body
-
-    def check(self) -> None:
-        """Every call was made, and ended in one of the ways it may."""
-        assert self.statuses.total() == CALLERS * CALLS_EACH
-        known = {"200", "429", "500", "502", "504", "gone before the answer", "gone in the middle"}
-        assert set(self.statuses) <= known, self.statuses
-        assert (
-            min(
-                self.statuses[what] for what in ("200", "429", "gone before the answer", "gone in the middle")
-            )
-            > 20
-        )
-        assert self.refused_by.keys() >= set(REFUSING), self.refused_by
-
-
-async def _read_status(reader: asyncio.StreamReader) -> int:
-    line = await reader.readline()
-    return int(line.split(b" ")[1]) if line else 0
-
-
-async def _refusal(reader: asyncio.StreamReader) -> str:
-    """The limit that a 429 is about."""
-    head = await reader.readuntil(b"\r\n\r\n")
-    length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r")[0])
-    message = json.loads(await reader.readexactly(length))["error"]["message"]
-    return next((words for words in REFUSING if words in message), "another")
-
-
-@dataclass
 class Watcher:
     """Asks again and again what is used, and keeps every answer that is over a limit."""
 
@@ -235,73 +135,33 @@ class Watcher:
         return rows
 
 
-class EveryStep:
-    """Looks at all limits of a call after each step that the call takes with them."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.steps: collections.Counter[str] = collections.Counter()
-        self.over: list[str] = []
-        self.fullest: dict[str, float] = {}
-        for name in ("admit", "reserve", "extend", "settle"):  # `give_back` settles
-            monkeypatch.setattr(MemoryLimiter, name, self._looking(name, getattr(MemoryLimiter, name)))
-
-    def _looking(self, name: str, step: Callable[..., Any]) -> Callable[..., Any]:
-        def looking(limiter: MemoryLimiter, limits: LimitSet, *told: Any) -> Any:
-            outcome = step(limiter, limits, *told)
-            self.steps[name] += 1
-            for meter in limits.meters:
-                if not 0 <= meter.reserved <= meter.used <= meter.amount:
-                    self.over.append(
-                        f"{meter.limit} of {meter.label}: {meter.used}, {meter.reserved} reserved"
-                    )
-                self.fullest[meter.unit] = max(self.fullest.get(meter.unit, 0), meter.used / meter.amount)
-            return outcome
-
-        return looking
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_sum_of_settled_and_reserved_is_within_every_limit_after_every_step(
-    tmp_path: Path, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, new_seed: int
+    tmp_path: Path, engine: FakeEngine, new_seed: int
 ):
     """200 callers, some leaving at random moments, on a backend failing at random, under limits of every unit."""
-    moody, every_step = MoodyEngine(new_seed), EveryStep(monkeypatch)
-    script = engine.script(moody)
-    settings = Settings(
-        server=ServerSettings(port=0), gateway=GatewaySettings(first_byte_timeout_s=0.5, idle_timeout_s=0.5)
-    )
-    target = ModelSettings(
-        target=engine.url, name="engine", prices={MODEL: PRICES}, limits=ON_MODEL, user_limits=EACH_USER
-    )
-    server = InProcessServer(tmp_path, settings, [target])
+    moody = MoodyEngine(new_seed)
+    command = [
+        sys.executable,
+        "-m",
+        "tests.e2e.every_step",
+        tmp_path,
+        engine.url,
+        engine.script(moody),
+        str(new_seed),
+    ]
 
-    async def play() -> tuple[Callers, list[str], list[str]]:
-        await server.start()
-        await server.make_user("ada", USER)
-        keys = [await server.make_key(name, limits, user="ada") for name, limits in KEYS.items()]
-        callers = Callers(server.port, keys, script, new_seed)
-        await callers.run()
-        left = await server.wait_until_free()
-        odd = [
-            f"{meter.limit}: {meter.used}"
-            for meter in server.meters()
-            if meter.reserved or meter.used > meter.amount
-        ]
-        await server.stop()
-        return callers, left, odd
+    outcome = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False)
+    (tmp_path / "stderr.log").write_text(outcome.stderr)
 
-    callers, left, odd = asyncio.run(play())
-
-    assert every_step.over == []
-    assert (left, odd) == ([], [])
-    callers.check()
+    assert outcome.returncode == 0, outcome.stderr[-5000:]
+    seen = json.loads(outcome.stdout)
+    print(seen)
+    assert (seen["over"], seen["left"], seen["odd"]) == ([], [], [])
     assert len(moody.moods) == 6
-    assert min(every_step.steps[name] for name in ("reserve", "settle")) > CALLERS, every_step.steps
-    print(
-        f"fullest: {every_step.fullest}; steps: {every_step.steps}; {callers.statuses}; {callers.refused_by}"
-    )
-    assert all(every_step.fullest[unit] > 0.95 for unit in ("requests", "tokens", "USD", "concurrent"))
+    assert min(seen["steps"][name] for name in ("reserve", "settle")) > CALLERS
+    assert all(seen["fullest"][unit] > 0.95 for unit in ("requests", "tokens", "USD", "concurrent"))
 
 
 @pytest.mark.slow
@@ -309,7 +169,7 @@ def test_sum_of_settled_and_reserved_is_within_every_limit_after_every_step(
 def test_sum_of_settled_and_reserved_never_exceeds_a_limit(
     make_server: MakeServer, engine: FakeEngine, new_seed: int
 ):
-    """The same on a server of its own; afterwards the counters equal the records."""
+    """The same on a server as it is served; afterwards the counters equal the records."""
     moody = MoodyEngine(new_seed)
     script = engine.script(moody)
     server = make_server(config=CONFIG.format(engine=engine.url)).start()

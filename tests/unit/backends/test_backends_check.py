@@ -9,7 +9,7 @@ import pytest
 from lingpai.backends.worker import Worker
 from lingpai.catalog.interfaces import Model
 from lingpai.gateway.gateway import Link
-from lingpai.lane.upstream import Origin, UpstreamPool
+from lingpai.lane.upstream_pool import Origin, UpstreamPool
 from lingpai.model_operations import TargetOperations
 
 HEAD = b"host: worker\r\ncontent-type: application/json\r\n"

@@ -5,7 +5,8 @@ import asyncio
 import pytest
 from upstream_harness import REQUEST, Recorder, backend, echo, fetch, send, send_once, settled, until
 
-from lingpai.lane.upstream import Failure, Origin, UpstreamPool
+from lingpai.lane.upstream import Failure
+from lingpai.lane.upstream_pool import Origin, UpstreamPool
 
 # -- a good exchange
 

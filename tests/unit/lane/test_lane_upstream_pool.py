@@ -18,7 +18,8 @@ from upstream_harness import (
     until,
 )
 
-from lingpai.lane.upstream import QUIET_S, Failure, Origin, Timeouts, UpstreamPool
+from lingpai.lane.upstream import QUIET_S, Failure
+from lingpai.lane.upstream_pool import Origin, Timeouts, UpstreamPool
 from tests.fakes.scripted_server import scripted_server
 
 # -- connecting

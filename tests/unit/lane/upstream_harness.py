@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 
-from lingpai.lane.upstream import Origin, UpstreamPool
+from lingpai.lane.upstream_pool import Origin, UpstreamPool
 from tests.fakes.scripted_server import scripted_server
 
 REQUEST = b"POST /x HTTP/1.1\r\nhost: h\r\ncontent-length: 2\r\n\r\n{}"
