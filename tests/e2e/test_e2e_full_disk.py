@@ -132,12 +132,14 @@ class MountedDisk:
         """Keep what was on the disk, for the scan for secrets, and let go of it."""
         with contextlib.suppress(FileNotFoundError):
             self.make_room()
-        ignored = shutil.ignore_patterns("*.sock")
-        shutil.copytree(self._data, self.server.folder / "kept", ignore=ignored)
         assert self._keeper.stdin is not None
-        self._keeper.stdin.close()
-        self._keeper.wait(10)
-        self._keeper.stdout.close()  # type: ignore[union-attr]  # it is a pipe
+        assert self._keeper.stdout is not None
+        try:
+            shutil.copytree(self._data, self.server.folder / "kept", ignore=shutil.ignore_patterns("*.sock"))
+        finally:
+            self._keeper.stdin.close()
+            self._keeper.wait(10)
+            self._keeper.stdout.close()
 
 
 class MountedServer(LingpaiServer):
@@ -244,8 +246,19 @@ def make_disk(request: pytest.FixtureRequest, tmp_path: Path, engine: FakeEngine
     for disk in disks:
         if disk.server.process is not None and disk.server.process.poll() is None:
             disk.server.keep_what_it_shows()
-            disk.server.kill()
+            kill_with_ingester(disk.server)
         disk.close()
+
+
+def kill_with_ingester(server: LingpaiServer) -> None:
+    """Kill it, and wait for its children too.
+
+    The ingester ends after its server, and is the last to close the database: that removes files next to it, and makes
+    room on the disk.
+    """
+    children = children_of(server.process.pid)
+    server.kill()
+    wait_until(lambda: not any(is_alive(pid) for pid in children))
 
 
 class HeldStreams:
@@ -443,11 +456,8 @@ def test_start_on_a_full_disk_says_so(make_disk: MakeDisk, engine: FakeEngine, i
     if not is_first_start:
         server = disk.server.start()
         post(server.port, CHAT, chat(), key=server.key)
-        children = children_of(server.process.pid)
         server.keep_metrics()
-        server.kill()
-        # The ingester ends after its server, and makes room on the disk when it is the last to close the database.
-        wait_until(lambda: not any(is_alive(pid) for pid in children))
+        kill_with_ingester(server)
 
     outcome = disk.start_when_full()
 
