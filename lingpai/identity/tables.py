@@ -1,4 +1,4 @@
-"""The tables `users`, `projects` and `api_keys`. Times are seconds since 1970 in UTC; lists are JSON arrays of strings."""
+"""The tables `users`, `projects`, `project_members` and `api_keys`. Times are seconds since 1970 in UTC; lists are JSON arrays of strings."""
 
 from typing import Final
 
@@ -33,6 +33,9 @@ users: Final = Table(
     Column("limits", JSON, nullable=False),
     Column("created_at", Double, nullable=False),
     Column("disabled_at", Double),
+    Column("password_hash", String(255)),  # argon2id in PHC form; NULL: no password can sign in
+    Column("password_changed_at", Double),
+    Column("deleted_at", Double),  # the row stays, because usage and audit go on showing who it was
 )
 
 projects: Final = Table(
@@ -52,6 +55,21 @@ projects: Final = Table(
         postgresql_where=text("is_personal"),
     ),
     Index("ix_projects_created_at_id", "created_at", "id"),
+)
+
+project_members: Final = Table(
+    "project_members",
+    metadata,
+    Column("project_id", String(32), ForeignKey("projects.id"), primary_key=True),
+    Column("user_id", String(32), ForeignKey("users.id"), primary_key=True),
+    Column(
+        "role",
+        String(16),
+        CheckConstraint("role IN ('admin', 'member', 'viewer')", name="role_is_known"),
+        nullable=False,
+    ),
+    Column("created_at", Double, nullable=False),
+    Index("ix_project_members_user_id", "user_id"),
 )
 
 # A deleted key stays, without its secret, because usage goes on showing its name.
@@ -76,6 +94,13 @@ api_keys: Final = Table(
     Column("deleted_at", Double),
     Column("last_used_at", Double),
     Column("last_used_ip", String(45)),
+    # The secret before the last rotation, which works until `old_expires_at`.
+    Column("old_secret_hmac", LargeBinary),
+    Column("old_pepper_version", Integer),
+    Column("old_hint", String(16)),
+    Column("old_expires_at", Double),
+    Column("rotated_at", Double),
+    Column("signature_required", Boolean),  # NULL: no
     CheckConstraint("(deleted_at IS NULL) = (secret_hmac IS NOT NULL)", name="deleted_key_has_no_secret"),
     Index(
         "uq_api_keys_live_name_of_user",

@@ -20,7 +20,17 @@ from lingpai.storage.metadata import metadata
 from lingpai.storage.migrate import NewerDatabaseError, current_revision, newest_revision
 from lingpai.storage.upgrade import alembic_config
 
-DOMAINS = ("catalog", "events", "identity", "metering", "quotas")
+DOMAINS = (
+    "audit",
+    "catalog",
+    "events",
+    "identity",
+    "identity.oauth",
+    "identity.sessions",
+    "identity.signing",
+    "metering",
+    "quotas",
+)
 
 
 @pytest.fixture
@@ -43,7 +53,7 @@ def rules_of(connection: Connection) -> dict[str, dict[str, Any]]:
             "checks": {(check["name"], check["sqltext"]) for check in inspector.get_check_constraints(table)},
             "indexes": {(index["name"], predicate_of(index)) for index in inspector.get_indexes(table)},
             "primary key": inspector.get_pk_constraint(table),
-            "foreign keys": inspector.get_foreign_keys(table),
+            "foreign keys": sorted(inspector.get_foreign_keys(table), key=lambda each: str(each["name"])),
         }
         for table in inspector.get_table_names()
         if table != "alembic_version"

@@ -1,0 +1,36 @@
+"""The tables `sessions` and `invitations`. Times are Unix seconds."""
+
+from typing import Final
+
+from sqlalchemy import Column, Double, ForeignKey, Index, Integer, LargeBinary, String, Table
+
+from lingpai.storage.metadata import metadata
+
+# One that has ended is deleted.
+sessions: Final = Table(
+    "sessions",
+    metadata,
+    Column("id", String(12), primary_key=True),  # the public id inside the cookie
+    Column("secret_hmac", LargeBinary, nullable=False),
+    Column("pepper_version", Integer, nullable=False),
+    Column("user_id", String(32), ForeignKey("users.id"), nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("last_seen_at", Double, nullable=False),
+    Column("expires_at", Double, nullable=False),
+    Column("address", String(45)),
+    Column("user_agent", String(200)),
+    Index("ix_sessions_user_id", "user_id"),
+    Index("ix_sessions_expires_at", "expires_at"),
+)
+
+# One that was accepted or replaced is deleted.
+invitations: Final = Table(
+    "invitations",
+    metadata,
+    Column("id", String(12), primary_key=True),
+    Column("secret_hmac", LargeBinary, nullable=False),
+    Column("pepper_version", Integer, nullable=False),
+    Column("user_id", String(32), ForeignKey("users.id"), nullable=False, unique=True),
+    Column("created_at", Double, nullable=False),
+    Column("expires_at", Double, nullable=False),
+)
