@@ -9,9 +9,12 @@ from collections.abc import Iterable, Sequence
 
 from lingpai.errors import LingpaiError
 from lingpai.identity.interfaces import ApiKey, User
+from lingpai.identity.oauth.interfaces import Client
 from lingpai.identity.schemas import utc_text
 from lingpai.identity.scopes import SCOPES_OF_ROLE
 from lingpai.principal import Network, Principal
+
+Credential = ApiKey | Client
 
 
 def visible_user(caller: Principal) -> str | None:
@@ -97,7 +100,7 @@ def check_keeps_project(caller: Principal, project_id: str, action: str, *, para
         )
 
 
-def check_may_enable(caller: Principal, key: ApiKey) -> None:
+def check_may_enable(caller: Principal, key: Credential) -> None:
     """Raise LingpaiError if `key` is disabled and `caller` is no administrator: it may be one who disabled it."""
     if key.disabled_at is not None and not caller.is_admin:
         raise LingpaiError(
@@ -107,7 +110,7 @@ def check_may_enable(caller: Principal, key: ApiKey) -> None:
         )
 
 
-def check_may_widen(caller: Principal, before: ApiKey, after: ApiKey) -> None:
+def check_may_widen(caller: Principal, before: Credential, after: Credential) -> None:
     """Raise LingpaiError if `after` can do more than `before`, and anything that `caller` cannot do.
 
     The fields together matter, those that stay included: a scope handed to a key that works from anywhere would work
@@ -160,7 +163,7 @@ def _check_holds(caller: Principal, scopes: Iterable[str]) -> None:
         )
 
 
-def _widens(before: ApiKey, after: ApiKey) -> bool:
+def _widens(before: Credential, after: Credential) -> bool:
     return not (
         set(after.scopes) <= set(before.scopes)
         and _models_within(after.models, before.models)

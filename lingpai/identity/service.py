@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import Connection
@@ -10,6 +9,7 @@ from sqlalchemy.exc import IntegrityError
 
 from lingpai.errors import LingpaiError
 from lingpai.identity import restrictions
+from lingpai.identity.credential_rules import CredentialRules
 from lingpai.identity.finding import find_project, find_user
 from lingpai.identity.interfaces import (
     ApiKey,
@@ -25,18 +25,11 @@ from lingpai.identity.projects import make_personal_project, personal_project
 from lingpai.identity.rights import (
     already_exists,
     check_is_admin,
-    check_is_not_limited,
     check_keeps_project,
-    check_may_enable,
-    check_may_grant_expiry,
-    check_may_grant_models,
-    check_may_grant_networks,
-    check_may_grant_scopes,
-    check_may_widen,
     visible_user,
 )
 from lingpai.identity.schemas import KeyCreate, KeyUpdate, UserCreate, UserUpdate
-from lingpai.identity.scopes import ALL_SCOPES, DEFAULT_SCOPES
+from lingpai.identity.scopes import ALL_SCOPES
 from lingpai.identity.store import Position, SqlKeyStore, SqlProjectStore, SqlUserStore
 from lingpai.ids import MintedCredential, mint_credential, new_id
 from lingpai.principal import Principal
@@ -194,14 +187,13 @@ class Keys:
         self._database = database
         self._on_change = on_change
         self._peppers = peppers
-        self._validate_limit = validate_limit
-        self._default_limits = restrictions.checked_limits(default_limits, validate_limit)
+        self._rules = CredentialRules("key", validate_limit, default_limits, clock)
         self._clock = clock
         self._store = SqlKeyStore()
 
     def set_default_limits(self, limits: Sequence[str]) -> None:
         """Change the limits that new ones get when none are given."""
-        self._default_limits = restrictions.checked_limits(limits, self._validate_limit)
+        self._rules.set_default_limits(limits)
 
     def create(self, caller: Principal, body: KeyCreate) -> CreatedKey:
         """Make a key for the caller or, by an administrator, for anybody. The token is in the answer and nowhere else.
@@ -215,7 +207,7 @@ class Keys:
         with self._database.write() as connection:
             owner = self._owner(connection, caller, body.user)
             project = self._project_of_new_key(connection, caller, owner, body.project)
-            restricted = self._restrictions_of_new_key(caller, owner, project, body)
+            restricted = self._rules.of_new(caller, body, owner=owner, project=project)
             belongs = {"user_id": owner.id, "project_id": project.id}
             row = {"name": name, **belongs, **self._stored_credential(minted), **restricted}
             try:
@@ -319,101 +311,11 @@ class Keys:
             "pepper_version": version,
         }
 
-    def _restrictions_of_new_key(
-        self, caller: Principal, owner: User, project: Project, body: KeyCreate
-    ) -> dict[str, Any]:
-        check_is_not_limited(caller, "make keys")
-        now = self._clock()
-        scopes = restrictions.checked_scopes(body.scopes if body.scopes is not None else DEFAULT_SCOPES)
-        check_may_grant_scopes(caller, scopes, owner=owner)
-        models = restrictions.checked_models(body.models or caller.models)
-        check_may_grant_models(caller, models)
-        return {
-            "scopes": scopes,
-            "models": models,
-            "limits": self._limits_of_new_key(caller, owner, project, body.limits),
-            "allowed_ips": _networks_of_new_key(caller, body.allowed_ips),
-            "created_at": now,
-            "expires_at": _expiry_of_new_key(caller, body, now),
-        }
-
-    def _limits_of_new_key(
-        self, caller: Principal, owner: User, project: Project, limits: Sequence[str] | None
-    ) -> tuple[str, ...]:
-        if not limits:
-            return () if owner.limits or project.limits else self._default_limits
-        checked = restrictions.checked_limits(limits, self._validate_limit)
-        if not checked:
-            check_is_admin(caller, "make a key without any limit")
-        return checked
-
     def _changes(
         self, connection: Connection, caller: Principal, key: ApiKey, body: KeyUpdate
     ) -> dict[str, Any]:
-        values: dict[str, Any] = {}
+        owner = self._owner(connection, caller, key.user_id)
+        values = self._rules.changes(caller, key, body, owner=owner)
         if body.name is not None:
             values["name"] = restrictions.checked_name(body.name)
-        if body.disabled is not None:
-            values["disabled_at"] = self._changed_disabling(caller, key, body.disabled)
-        if body.scopes is not None:
-            values["scopes"] = self._changed_scopes(connection, caller, key, body.scopes)
-        if body.models is not None:
-            values["models"] = restrictions.checked_models(body.models)
-            check_may_grant_models(caller, values["models"])
-        if body.limits is not None:
-            values["limits"] = self._changed_limits(caller, key, body.limits)
-        if body.allowed_ips is not None:
-            values["allowed_ips"] = restrictions.checked_networks(body.allowed_ips)
-            check_may_grant_networks(caller, values["allowed_ips"])
-        if "expires_at" in body.model_fields_set:
-            values["expires_at"] = _expiry(body.expires_at, self._clock())
-            check_may_grant_expiry(caller, values["expires_at"])
-        check_may_widen(caller, key, replace(key, **values))
         return values
-
-    def _changed_disabling(self, caller: Principal, key: ApiKey, disabled: bool) -> float | None:
-        if disabled:
-            return key.disabled_at or self._clock()
-        check_may_enable(caller, key)
-        return None
-
-    def _changed_scopes(
-        self, connection: Connection, caller: Principal, key: ApiKey, scopes: Sequence[str]
-    ) -> tuple[str, ...]:
-        checked = restrictions.checked_scopes(scopes)
-        owner = self._owner(connection, caller, key.user_id)
-        check_may_grant_scopes(caller, set(checked) - set(key.scopes), owner=owner)
-        return checked
-
-    def _changed_limits(self, caller: Principal, key: ApiKey, limits: Sequence[str]) -> tuple[str, ...]:
-        check_is_not_limited(caller, "change limits", param="limits")
-        checked = restrictions.checked_limits(limits, self._validate_limit)
-        if not set(key.limits) <= set(checked):
-            check_is_admin(caller, "lift limits; send the present ones and those you add")
-        return checked
-
-
-def _networks_of_new_key(caller: Principal, networks: Sequence[str] | None) -> tuple[str, ...]:
-    if not networks:
-        return () if caller.is_admin else tuple(map(str, caller.allowed_ips))
-    checked = restrictions.checked_networks(networks)
-    check_may_grant_networks(caller, checked)
-    return checked
-
-
-def _expiry_of_new_key(caller: Principal, body: KeyCreate, now: float) -> float | None:
-    if body.expires_in is not None and body.expires_at is not None:
-        raise LingpaiError("invalid_request", "Send `expires_at` or `expires_in`, not both.", "expires_in")
-    if body.expires_in is not None:
-        expires_at = restrictions.checked_lifetime(body.expires_in, now=now)
-        check_may_grant_expiry(caller, expires_at, param="expires_in")
-        return expires_at
-    if body.expires_at is None:
-        return None if caller.is_admin else caller.expires_at
-    expires_at = restrictions.checked_expiry(body.expires_at, now=now)
-    check_may_grant_expiry(caller, expires_at)
-    return expires_at
-
-
-def _expiry(text: str | None, now: float) -> float | None:
-    return None if text is None else restrictions.checked_expiry(text, now=now)

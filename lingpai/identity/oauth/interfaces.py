@@ -1,0 +1,61 @@
+"""What the authorization server hands out, as values without anything secret."""
+
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+Grant = Literal["client_credentials", "password", "refresh_token"]
+GRANTS: Final[tuple[Grant, ...]] = ("client_credentials", "password", "refresh_token")
+
+CLIENT_ID_PREFIX: Final = "cl-lp-"
+"""No user name begins so: a client cannot pass for a user, nor a user for a client (RFC 9700 section 4.15)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Client:
+    """An OAuth client as everybody may know it: without its secret. Times are Unix seconds.
+
+    `scopes` are those that take effect for the owner's role; tokens never have more. Empty `models` and `allowed_ips`
+    do not restrict. `token_lifetime_s` None: as the server's settings say. A public client has no secret, and `hint`
+    is None.
+    """
+
+    id: str
+    name: str
+    user_id: str
+    user_name: str
+    project_id: str
+    project_name: str
+    hint: str | None
+    grants: tuple[Grant, ...]
+    scopes: tuple[str, ...]
+    models: tuple[str, ...]
+    limits: tuple[str, ...]
+    allowed_ips: tuple[str, ...]
+    signature_required: bool
+    token_lifetime_s: int | None
+    created_at: float
+    old_hint: str | None = None
+    old_expires_at: float | None = None
+    rotated_at: float | None = None
+    expires_at: float | None = None
+    disabled_at: float | None = None
+    last_used_at: float | None = None
+    last_used_ip: str | None = None
+
+    @property
+    def client_id(self) -> str:
+        """What it is called on the wire."""
+        return CLIENT_ID_PREFIX + self.id
+
+    @property
+    def is_public(self) -> bool:
+        """Whether it has no secret: it cannot authenticate itself (RFC 6749 section 2.1)."""
+        return self.hint is None
+
+
+@dataclass(frozen=True, slots=True)
+class CreatedClient:
+    """A client just made, or given another secret; the secret exists nowhere else. A public client has none."""
+
+    client: Client
+    secret: str | None = field(repr=False)
