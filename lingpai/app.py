@@ -351,7 +351,13 @@ class Application:
     async def _forget(self, kind: Any, id_: str, began: float) -> None:
         self.meters.limits_changed((kind, id_), began=began)
         keyring = self.domains.keyring
-        forget = {"key": keyring.forget_key, "user": keyring.forget_user, "project": keyring.forget_project}
+        forget = {
+            "client": keyring.forget_client,
+            "key": keyring.forget_key,
+            "project": keyring.forget_project,
+            "token": keyring.forget_token,
+            "user": keyring.forget_user,
+        }
         forget[kind](id_)
 
     def _on_limits_change(self, subject: Subject) -> None:

@@ -10,10 +10,11 @@ Role = Literal["admin", "member"]
 
 @dataclass(slots=True, eq=False)
 class Principal:
-    """A key (or the local administrator), its owner and its project, with everything that restricts a call.
+    """A key or access token (or the local administrator), its owner and project, with everything that restricts a call.
 
     Restrictions are the strings the operator wrote (limits in the grammar of docs/concepts.md); an empty `models`,
-    `allowed_ips` or limit tuple does not restrict. `client_id` is None unless the call comes from a registered client.
+    `allowed_ips` or limit tuple does not restrict. Either `key_id` or `token_id` is set, or neither; `client_id` is,
+    unless the token was given to a user without a registered client.
     """
 
     user_id: str
@@ -21,6 +22,7 @@ class Principal:
     role: Role
     key_id: str | None = None
     key_name: str | None = None
+    token_id: str | None = None
     scopes: frozenset[str] = frozenset()
     models: tuple[str, ...] = ()
     allowed_ips: tuple[Network, ...] = ()
@@ -43,6 +45,16 @@ class Principal:
     @property
     def is_admin(self) -> bool:
         return self.role == "admin"
+
+    @property
+    def credential_id(self) -> str | None:
+        """The public id in the credential that the call came with."""
+        return self.key_id or self.token_id
+
+    @property
+    def own_limits(self) -> tuple[str, ...]:
+        """The limits of the credential itself, which another one made with it would multiply."""
+        return self.key_limits + self.client_limits
 
     def may_call(self, model_id: str) -> bool:
         """Whether the key's model list allows `model_id`; ``owner/*`` allows all of an owner's models."""

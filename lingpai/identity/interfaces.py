@@ -6,9 +6,9 @@ from typing import Literal, NamedTuple
 
 from lingpai.principal import Role
 
-ChangeKind = Literal["key", "project", "user"]
+ChangeKind = Literal["client", "key", "project", "token", "user"]
 OnChange = Callable[[ChangeKind, str, float], None]
-"""Told after the commit which key, project or user changed, and when that began (time.monotonic); in any thread.
+"""Told after the commit which client, key, project, access token or user changed, and when that began (time.monotonic); in any thread.
 
 Between that time and this call somebody may have read the change already.
 """
@@ -78,9 +78,10 @@ class CreatedKey:
     token: str = field(repr=False)
 
 
-class KeyUse(NamedTuple):
-    """When and from where a key was last used."""
+class Use(NamedTuple):
+    """When and from where a key, or a token of a client, was last used."""
 
-    key_id: str
+    kind: Literal["client", "key"]
+    id: str
     time: float
     address: str | None

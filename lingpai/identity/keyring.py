@@ -1,4 +1,4 @@
-"""The keyring: the principals of the keys in use, in memory, so that recognising a key needs no database.
+"""The keyring: the principals of the keys and access tokens in use, in memory, so that recognising one needs no database.
 
 On the event loop, `find` is the hot path. When it knows nothing, ask `is_known_garbage`; then run `load` in a worker
 thread and hand its result to `remember`.
@@ -18,7 +18,6 @@ use anyway.
 """
 
 import hmac
-import ipaddress
 import logging
 import secrets
 from collections import OrderedDict
@@ -30,31 +29,39 @@ from typing import Any, Final, Protocol
 
 from sqlalchemy import Row
 
-from lingpai.identity.interfaces import KeyUse
+from lingpai.identity.interfaces import Use
 from lingpai.identity.known_ids import KnownIds
 from lingpai.identity.peppers import Peppers
-from lingpai.identity.scopes import effective_scopes
+from lingpai.identity.principals import LoadedPrincipal, principal_of_key, principal_of_token
 from lingpai.ids import ID_LENGTH, credential_id
 from lingpai.principal import Principal
 
 logger = logging.getLogger("lingpai.identity")
 
 _NO_HMAC: Final = bytes(32)  # what no credential has
+_KEY: Final = b"sk-lp-"
+_TOKEN: Final = b"at-lp-"
 _ID_PLACE: Final = slice(6, 6 + ID_LENGTH)
+_KIND_AND_ID: Final = slice(0, 6 + ID_LENGTH)
 _MOST_SECOND_CHANCES: Final = 8
 """At most so many entries in use are spared per entry that comes, so that none has to wait long."""
 
 
-class CredentialStore(Protocol):
-    """Where the keyring reads keys."""
+class IdFilter(Protocol):
+    """Tells ids that nothing has."""
 
-    def credential(self, key_id: str) -> Row[Any] | None:
+    def is_known(self, id_: bytes) -> bool:
+        """Whether there may be something with this id."""
+
+
+class CredentialStore(Protocol):
+    """Where the keyring reads keys and tokens."""
+
+    def key(self, key_id: str) -> Row[Any] | None:
         """The key's row joined with its owner and project, or None when there is no such key."""
 
-
-@dataclass(slots=True, eq=False)
-class _LoadedPrincipal(Principal):
-    as_of: int = 0  # the keyring's change count when the database was read
+    def access_token(self, token_id: str) -> Row[Any] | None:
+        """The token's row joined with its owner, client and project, or None when there is no such token."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +88,7 @@ class Keyring:
         peppers: Peppers,
         *,
         known_ids: KnownIds | None = None,
+        known_tokens: IdFilter | None = None,
         capacity: int = 100_000,
         garbage_capacity: int = 10_000,
     ) -> None:
@@ -88,20 +96,22 @@ class Keyring:
         self._store = store
         self._peppers = peppers
         self._known_ids = known_ids or KnownIds()
+        self._known_tokens: IdFilter = known_tokens or KnownIds()
         self._keyed_hash = blake2b(key=secrets.token_bytes(32), digest_size=32)
         self._capacity = capacity
         self._garbage_capacity = garbage_capacity
         self._known: OrderedDict[bytes, Principal] = OrderedDict()
         self._garbage: OrderedDict[bytes, None] = OrderedDict()
-        self._stored: dict[str, _Stored] = {}
+        self._stored: dict[bytes, _Stored] = {}
         self._look_up_numbers = count(1)
         self.look_ups = 0
         """How many keys were looked up in the database."""
         self._entries: dict[str, _Entry] = {}
-        self._keys_of_user: dict[str, set[str]] = {}
+        self._credentials_of_user: dict[str, set[str]] = {}
         self.generation = 0
-        """Grows with every change to a key, project or user: what was read under another one may be stale."""
-        self._uses_of_gone: dict[str, KeyUse] = {}
+        """Grows with every change to who may do what; what was read under another one may be stale. New access tokens
+        change nothing: nobody has asked for them before."""
+        self._uses_of_gone: dict[tuple[str, str], Use] = {}
         self._uses_taken_until = 0.0
 
     def find(self, token: bytes) -> Principal | None:
@@ -111,97 +121,116 @@ class Keyring:
         return self._known.get(keyed_hash.digest())
 
     def is_known_garbage(self, token: bytes) -> bool:
-        """Whether `token` is certainly no key, told without a look-up.
+        """Whether `token` is certainly neither key nor access token, told without a look-up.
 
-        Malformed, mistyped, with an id that no key has, asked for before, or with a wrong secret for an id that was.
+        Malformed, mistyped, with an id that none has, asked for before, or with a wrong secret for an id that was.
         """
-        if not self._known_ids.is_known(token[_ID_PLACE]):  # first, because it is cheapest and catches floods
+        ids: IdFilter = self._known_tokens if token.startswith(_TOKEN) else self._known_ids
+        if not ids.is_known(token[_ID_PLACE]):  # first, because it is cheapest and catches floods
             return True
-        key_id = credential_id(token)
-        return key_id is None or self._index(token) in self._garbage or self._has_wrong_secret(key_id, token)
+        if not token.startswith((_KEY, _TOKEN)) or credential_id(token) is None:
+            return True
+        return self._index(token) in self._garbage or self._has_wrong_secret(token)
 
     def load(self, token: bytes) -> Principal | None:
-        """The principal of `token` from the database, or None when it is no key. Blocks: run it in a worker thread.
+        """The principal of `token` from the database, or None when it is none. Blocks: run it in a worker thread.
 
-        An unknown id costs the same work as a wrong secret. A disabled or expired key has a principal that says so.
+        An unknown id costs the same work as a wrong secret. A disabled or expired credential has a principal that says
+        so.
         """
         as_of = self.generation
-        key_id = credential_id(token)
-        if key_id is None:
+        id_ = credential_id(token)
+        if id_ is None or not token.startswith((_KEY, _TOKEN)):
             return None
         self.look_ups = next(self._look_up_numbers)  # several threads come here
-        row = self._store.credential(key_id)
+        is_key = token.startswith(_KEY)
+        row = self._store.key(id_) if is_key else self._store.access_token(id_)
         version, stored = self._stored_hmac(row)
         # One HMAC and one comparison in every case, so that timing does not tell which ids exist.
         is_right = hmac.compare_digest(self._peppers.hmac(token, version), stored)
         if is_right and row is not None:
-            return _principal(row, as_of)
+            return principal_of_key(row, as_of) if is_key else principal_of_token(row, as_of)
         if len(self._stored) >= self._garbage_capacity:
             self._stored.clear()  # rarely: it takes as many ids of real keys
-        self._stored[key_id] = _Stored(as_of, version, stored)
+        self._stored[token[_KIND_AND_ID]] = _Stored(as_of, version, stored)
         return None
 
     def remember(self, token: bytes, principal: Principal | None) -> None:
         """Remember what `load` found; None makes the token known garbage.
 
-        Does nothing when a key, project or user changed after the database was read: the next call will read again.
+        Does nothing when something changed after the database was read: the next call will read again.
         """
         if principal is None:
             self._remember_garbage(token)
-        elif not isinstance(principal, _LoadedPrincipal) or principal.as_of == self.generation:
+        elif not isinstance(principal, LoadedPrincipal) or principal.as_of == self.generation:
             self._put(self._index(token), principal)
 
     def forget_key(self, key_id: str) -> None:
         """Drop the key's principal, because the key changed; or hear of a new key."""
-        self.generation += 1
         self._known_ids.add(key_id)
-        entry = self._entries.get(key_id)
-        if entry is not None:
-            self._let_go(self._known.pop(entry.index))
+        self._forget(key_id)
+
+    def forget_token(self, token_id: str) -> None:
+        """Drop the principal of an access token, because it was revoked."""
+        self._forget(token_id)
 
     def forget_user(self, user_id: str) -> None:
-        """Drop the principals of all keys of a user, because the user changed."""
+        """Drop the principals of all keys and tokens of a user, because the user changed."""
         self.generation += 1
-        for key_id in tuple(self._keys_of_user.get(user_id, ())):
-            self.forget_key(key_id)
+        for id_ in tuple(self._credentials_of_user.get(user_id, ())):
+            self._forget(id_)
+
+    def forget_client(self, client_id: str) -> None:
+        """Drop the principals of all tokens of a client (`cl-lp-…`), because the client changed or they were revoked."""
+        self._forget_all([each for each in self._known.values() if each.client_id == client_id])
 
     def forget_project(self, project_id: str) -> None:
-        """Drop the principals of all keys of a project, because the project changed.
+        """Drop the principals of all keys and clients of a project, because the project changed.
 
         Looks at every principal in memory (a few milliseconds for 100,000): projects change rarely, and an index of
         them would cost memory for every key.
         """
-        self.generation += 1
-        keys = [found.key_id for found in self._known.values() if found.project_id == project_id]
-        for key_id in keys:
-            self.forget_key(str(key_id))
+        self._forget_all([each for each in self._known.values() if each.project_id == project_id])
 
     def principals(self) -> Iterable[Principal]:
         """Every principal in memory. The keyring must not change while you look."""
         return self._known.values()
 
-    def take_uses(self) -> list[KeyUse]:
-        """The last use of every key used since this was asked before, for `Keys.touch`."""
+    def take_uses(self) -> list[Use]:
+        """The last use of every key and client used since this was asked before, for `Keys.touch` and `Clients.touch`."""
         since = self._uses_taken_until
-        used = [principal for principal in self._known.values() if principal.last_used_at > since]
-        uses = self._uses_of_gone | {use.key_id: use for use in map(_last_use, used)}
-        self._uses_of_gone = {}
+        uses, self._uses_of_gone = self._uses_of_gone, {}
+        for principal in self._known.values():
+            if principal.last_used_at > since:
+                _note_use(uses, principal)
         self._uses_taken_until = max((use.time for use in uses.values()), default=since)
         return list(uses.values())
 
     def _put(self, index: bytes, principal: Principal) -> None:
-        if principal.key_id is None:
-            raise ValueError("only keys can be remembered")
+        id_ = principal.credential_id
+        if id_ is None:
+            raise ValueError("only keys and tokens can be remembered")
         if index not in self._known and len(self._known) >= self._capacity:
             self._make_room()
         self._known[index] = principal
-        self._entries[principal.key_id] = _Entry(index, principal.last_used_at)
-        self._keys_of_user.setdefault(principal.user_id, set()).add(principal.key_id)
+        self._entries[id_] = _Entry(index, principal.last_used_at)
+        self._credentials_of_user.setdefault(principal.user_id, set()).add(id_)
+
+    def _forget(self, id_: str) -> None:
+        self.generation += 1
+        entry = self._entries.get(id_)
+        if entry is not None:
+            self._let_go(self._known.pop(entry.index))
+
+    def _forget_all(self, principals: list[Principal]) -> None:
+        self.generation += 1
+        for principal in principals:
+            self._forget(str(principal.credential_id))
 
     def _make_room(self) -> None:
         for _ in range(_MOST_SECOND_CHANCES):
             principal = next(iter(self._known.values()))
-            entry = self._entries[str(principal.key_id)]
+            entry = self._entries[str(principal.credential_id)]
             if principal.last_used_at <= entry.use_when_queued:
                 break
             entry.use_when_queued = principal.last_used_at
@@ -209,14 +238,14 @@ class Keyring:
         self._let_go(self._known.popitem(last=False)[1])
 
     def _let_go(self, principal: Principal) -> None:
-        use = _last_use(principal)
-        if use.time > self._uses_taken_until:
-            self._uses_of_gone[use.key_id] = use
-        del self._entries[use.key_id]
-        keys = self._keys_of_user[principal.user_id]
-        keys.discard(use.key_id)
-        if not keys:
-            del self._keys_of_user[principal.user_id]
+        if principal.last_used_at > self._uses_taken_until:
+            _note_use(self._uses_of_gone, principal)
+        id_ = str(principal.credential_id)
+        del self._entries[id_]
+        of_user = self._credentials_of_user[principal.user_id]
+        of_user.discard(id_)
+        if not of_user:
+            del self._credentials_of_user[principal.user_id]
 
     def _remember_garbage(self, token: bytes) -> None:
         if len(self._garbage) >= self._garbage_capacity:
@@ -228,8 +257,8 @@ class Keyring:
         keyed_hash.update(token)
         return keyed_hash.digest()
 
-    def _has_wrong_secret(self, key_id: str, token: bytes) -> bool:
-        stored = self._stored.get(key_id)
+    def _has_wrong_secret(self, token: bytes) -> bool:
+        stored = self._stored.get(token[_KIND_AND_ID])
         if stored is None or stored.as_of != self.generation:  # a new secret may have come since
             return False
         return not hmac.compare_digest(self._peppers.hmac(token, stored.version), stored.hmac)
@@ -245,29 +274,13 @@ class Keyring:
         return row.pepper_version, row.secret_hmac
 
 
-def _last_use(principal: Principal) -> KeyUse:
-    return KeyUse(str(principal.key_id), principal.last_used_at, principal.last_used_ip)
-
-
-def _principal(row: Row[Any], as_of: int) -> Principal:
-    return _LoadedPrincipal(
-        user_id=row.user_id,
-        user_name=row.user_name,
-        role=row.role,
-        key_id=row.id,
-        key_name=row.name,
-        scopes=effective_scopes(row.scopes, row.role),
-        models=tuple(row.models),
-        allowed_ips=tuple(ipaddress.ip_network(network) for network in row.allowed_ips),
-        key_limits=tuple(row.limits),
-        user_limits=tuple(row.user_limits),
-        project_id=row.project_id or "",
-        project_name=row.project_name,
-        project_limits=tuple(row.project_limits or ()),
-        expires_at=row.expires_at,
-        created_at=row.created_at,
-        disabled=row.disabled_at is not None or row.user_disabled_at is not None,
-        last_used_at=row.last_used_at or 0.0,
-        last_used_ip=row.last_used_ip,
-        as_of=as_of,
-    )
+def _note_use(uses: dict[tuple[str, str], Use], principal: Principal) -> None:
+    if principal.key_id is not None:
+        use = Use("key", principal.key_id, principal.last_used_at, principal.last_used_ip)
+    elif principal.client_id is not None:
+        use = Use("client", principal.client_id, principal.last_used_at, principal.last_used_ip)
+    else:
+        return  # a token of a user's own: its family knows when it was refreshed
+    before = uses.get(use[:2])
+    if before is None or before.time <= use.time:
+        uses[use[:2]] = use

@@ -77,7 +77,7 @@ def check_is_not_limited(caller: Principal, action: str, *, param: str | None = 
 
     `action` completes “A key with limits of its own cannot …”.
     """
-    if caller.key_limits and not caller.is_admin:
+    if caller.own_limits and not caller.is_admin:
         raise LingpaiError(
             "insufficient_scope",
             f"A key with limits of its own cannot {action}. "

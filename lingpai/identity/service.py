@@ -14,9 +14,9 @@ from lingpai.identity.finding import find_project, find_user
 from lingpai.identity.interfaces import (
     ApiKey,
     CreatedKey,
-    KeyUse,
     OnChange,
     Project,
+    Use,
     User,
     ValidateLimit,
 )
@@ -269,7 +269,7 @@ class Keys:
         with self._database.read() as connection:
             return not self._store.is_empty(connection)
 
-    def touch(self, uses: Sequence[KeyUse]) -> None:
+    def touch(self, uses: Sequence[Use]) -> None:
         """Note when and from where keys were last used."""
         if uses:
             with self._database.write() as connection:

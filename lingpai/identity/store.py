@@ -17,7 +17,8 @@ from sqlalchemy import (
     update,
 )
 
-from lingpai.identity.interfaces import ApiKey, KeyUse, Project, User
+from lingpai.identity.interfaces import ApiKey, Project, Use, User
+from lingpai.identity.oauth.tables import access_tokens, clients
 from lingpai.identity.scopes import effective_scopes
 from lingpai.identity.tables import api_keys, projects, users
 from lingpai.storage.database import Database
@@ -43,19 +44,56 @@ _KEY_COLUMNS: Final = (
 _CREDENTIAL: Final = _KEY_COLUMNS.where(api_keys.c.id == bindparam("key_id"), api_keys.c.deleted_at.is_(None))
 
 
+_personal = projects.alias("personal_project")
+# A token without a registered client belongs to its user's personal project.
+_ACCESS_TOKEN: Final = (
+    select(
+        access_tokens,
+        users.c.name.label("user_name"),
+        users.c.role,
+        users.c.limits.label("user_limits"),
+        users.c.disabled_at.label("user_disabled_at"),
+        clients.c.name.label("client_name"),
+        clients.c.scopes.label("client_scopes"),
+        clients.c.models.label("client_models"),
+        clients.c.limits.label("client_limits"),
+        clients.c.allowed_ips.label("client_allowed_ips"),
+        clients.c.expires_at.label("client_expires_at"),
+        clients.c.disabled_at.label("client_disabled_at"),
+        clients.c.deleted_at.label("client_deleted_at"),
+        projects.c.id.label("project_id"),
+        projects.c.name.label("project_name"),
+        projects.c.limits.label("project_limits"),
+    )
+    .join_from(access_tokens, users, users.c.id == access_tokens.c.user_id)
+    .outerjoin(clients, clients.c.id == access_tokens.c.client_id)
+    .outerjoin(_personal, (_personal.c.owner_id == access_tokens.c.user_id) & _personal.c.is_personal)
+    .outerjoin(projects, projects.c.id == func.coalesce(clients.c.project_id, _personal.c.id))
+    .where(access_tokens.c.id == bindparam("token_id"))
+)
+
+
 class SqlCredentialStore:
-    """Reads one key for the keyring."""
+    """Reads one key or access token for the keyring."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def credential(self, key_id: str) -> Row[Any] | None:
+    def key(self, key_id: str) -> Row[Any] | None:
         """The key's row joined with its owner and project, or None.
 
         That adds `user_name`, `role`, `user_limits`, `user_disabled_at`, `project_name` and `project_limits`.
         """
         with self._database.read() as connection:
             return connection.execute(_CREDENTIAL, {"key_id": key_id}).one_or_none()
+
+    def access_token(self, token_id: str) -> Row[Any] | None:
+        """The access token's row joined with its owner, its client, if it has one, and the project, or None.
+
+        That adds to the columns of the token and those of `key` the client's, each named `client_…`.
+        """
+        with self._database.read() as connection:
+            return connection.execute(_ACCESS_TOKEN, {"token_id": token_id}).one_or_none()
 
 
 class SqlKeyStore:
@@ -98,17 +136,17 @@ class SqlKeyStore:
         """Change columns of a key. Raises sqlalchemy.exc.IntegrityError when the new name is taken."""
         connection.execute(update(api_keys).where(api_keys.c.id == key_id).values(dict(values)))
 
-    def touch(self, connection: Connection, uses: Sequence[KeyUse]) -> None:
+    def touch(self, connection: Connection, uses: Sequence[Use]) -> None:
         """Note last uses; an earlier one never replaces a later one."""
         statement = (
             update(api_keys)
             .where(
-                api_keys.c.id == bindparam("key_id"),
+                api_keys.c.id == bindparam("use_id"),
                 func.coalesce(api_keys.c.last_used_at, 0.0) < bindparam("time"),
             )
             .values(last_used_at=bindparam("time"), last_used_ip=bindparam("address"))
         )
-        connection.execute(statement, [use._asdict() for use in uses])
+        connection.execute(statement, [{"use_id": each.id, **each._asdict()} for each in uses])
 
 
 class SqlUserStore:

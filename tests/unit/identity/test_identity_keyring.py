@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from lingpai.identity import keyring as keyring_module
-from lingpai.identity.interfaces import CreatedKey, KeyUse
+from lingpai.identity.interfaces import CreatedKey, Use
 from lingpai.identity.keyring import Keyring
 from lingpai.identity.known_ids import KnownIds, SqlIds
 from lingpai.identity.peppers import Peppers
@@ -334,11 +334,11 @@ def test_uses_are_taken_once() -> None:
     assert busy is not None
     busy.last_used_at, busy.last_used_ip = 100.0, "192.0.2.1"
 
-    assert keyring.take_uses() == [KeyUse("busy", 100.0, "192.0.2.1")]
+    assert keyring.take_uses() == [Use("key", "busy", 100.0, "192.0.2.1")]
     assert keyring.take_uses() == []
 
     busy.last_used_at = 101.0
-    assert keyring.take_uses() == [KeyUse("busy", 101.0, "192.0.2.1")]
+    assert keyring.take_uses() == [Use("key", "busy", 101.0, "192.0.2.1")]
 
 
 def test_uses_of_keys_that_left_memory_are_not_lost() -> None:
@@ -349,7 +349,7 @@ def test_uses_of_keys_that_left_memory_are_not_lost() -> None:
     for number in range(5):
         keyring.remember(b"%d" % number, principal(str(number)))
 
-    assert {use.key_id: use.time for use in keyring.take_uses()} == {"evicted": 5.0, "changed": 6.0}
+    assert {use.id: use.time for use in keyring.take_uses()} == {"evicted": 5.0, "changed": 6.0}
 
 
 def test_no_credential_stays_in_memory(keyring: Keyring, keys: Keys, admin: Principal) -> None:

@@ -8,7 +8,7 @@ import pytest
 from identity_fakes import NOW, Changes, Clock
 
 from lingpai.errors import LingpaiError
-from lingpai.identity.interfaces import KeyUse
+from lingpai.identity.interfaces import Use
 from lingpai.identity.schemas import KeyCreate, KeyUpdate, UserCreate, UserUpdate
 from lingpai.identity.scopes import ALL_SCOPES
 from lingpai.identity.service import Keys, Users
@@ -358,16 +358,16 @@ class TestLastUse:
     def test_last_use_is_noted(self, keys: Keys, admin: Principal) -> None:
         one, other = (keys.create(admin, KeyCreate(name=name)).key for name in "ab")
 
-        keys.touch([KeyUse(one.id, 100.0, "192.0.2.1"), KeyUse(other.id, 200.0, None)])
+        keys.touch([Use("key", one.id, 100.0, "192.0.2.1"), Use("key", other.id, 200.0, None)])
 
         assert (keys.get(admin, "a").last_used_at, keys.get(admin, "a").last_used_ip) == (100.0, "192.0.2.1")
         assert keys.get(admin, "b").last_used_at == 200.0
 
     def test_earlier_use_does_not_replace_a_later_one(self, keys: Keys, admin: Principal) -> None:
         key = keys.create(admin, KeyCreate(name="a")).key
-        keys.touch([KeyUse(key.id, 100.0, "192.0.2.1")])
+        keys.touch([Use("key", key.id, 100.0, "192.0.2.1")])
 
-        keys.touch([KeyUse(key.id, 99.0, "192.0.2.2"), KeyUse("unknown", 1.0, None)])
+        keys.touch([Use("key", key.id, 99.0, "192.0.2.2"), Use("key", "unknown", 1.0, None)])
         keys.touch([])
 
         assert keys.get(admin, "a").last_used_ip == "192.0.2.1"

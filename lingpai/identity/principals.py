@@ -1,0 +1,75 @@
+"""Principals from what the database holds of a key or an access token."""
+
+import ipaddress
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Row
+
+from lingpai.identity.oauth.interfaces import CLIENT_ID_PREFIX
+from lingpai.identity.scopes import effective_scopes
+from lingpai.principal import Principal
+
+
+@dataclass(slots=True, eq=False)
+class LoadedPrincipal(Principal):
+    """A principal that knows how old it is."""
+
+    as_of: int = 0
+    """The keyring's generation when the database was read."""
+
+
+def principal_of_key(row: Row[Any], as_of: int) -> LoadedPrincipal:
+    """Who calls with an API key; `row` is what `SqlCredentialStore.key` reads."""
+    return LoadedPrincipal(
+        user_id=row.user_id,
+        user_name=row.user_name,
+        role=row.role,
+        key_id=row.id,
+        key_name=row.name,
+        scopes=effective_scopes(row.scopes, row.role),
+        models=tuple(row.models),
+        allowed_ips=tuple(ipaddress.ip_network(network) for network in row.allowed_ips),
+        key_limits=tuple(row.limits),
+        user_limits=tuple(row.user_limits),
+        project_id=row.project_id or "",
+        project_name=row.project_name,
+        project_limits=tuple(row.project_limits or ()),
+        expires_at=row.expires_at,
+        created_at=row.created_at,
+        disabled=row.disabled_at is not None or row.user_disabled_at is not None,
+        last_used_at=row.last_used_at or 0.0,
+        last_used_ip=row.last_used_ip,
+        as_of=as_of,
+    )
+
+
+def principal_of_token(row: Row[Any], as_of: int) -> LoadedPrincipal:
+    """Who calls with an access token; `row` is what `SqlCredentialStore.access_token` reads.
+
+    A token can do what it was given for, as far as its client and its owner's role can do that now.
+    """
+    scopes, expires_at = frozenset(row.scopes), row.expires_at
+    if row.client_id is not None:
+        scopes &= frozenset(row.client_scopes)
+        expires_at = min(expires_at, row.client_expires_at or expires_at)
+    return LoadedPrincipal(
+        user_id=row.user_id,
+        user_name=row.user_name,
+        role=row.role,
+        token_id=row.id,
+        scopes=effective_scopes(scopes, row.role),
+        models=tuple(row.client_models or ()),
+        allowed_ips=tuple(ipaddress.ip_network(network) for network in row.client_allowed_ips or ()),
+        client_id=None if row.client_id is None else CLIENT_ID_PREFIX + row.client_id,
+        client_name=row.client_name,
+        client_limits=tuple(row.client_limits or ()),
+        user_limits=tuple(row.user_limits),
+        project_id=row.project_id or "",
+        project_name=row.project_name,
+        project_limits=tuple(row.project_limits or ()),
+        expires_at=expires_at,
+        created_at=row.created_at,
+        disabled=any((row.user_disabled_at, row.client_disabled_at, row.client_deleted_at)),
+        as_of=as_of,
+    )
