@@ -19,6 +19,8 @@ from lingpai.gateway.authenticate import has_doubled_credential, read_credential
 from lingpai.gateway.compatible_keys import compatible_key_routes
 from lingpai.gateway.gateway import Gateway
 from lingpai.identity import routes as identity_routes
+from lingpai.identity.oauth.client_routes import client_routes
+from lingpai.identity.oauth.routes import oauth_routes
 from lingpai.metering import journal_routes, request_routes
 from lingpai.metering import routes as metering_routes
 from lingpai.metering.journal import Journal
@@ -93,6 +95,8 @@ def _routers(parts: Parts) -> list[Any]:
         gateway_routes.key_routes(describe, time.time),
         compatible_key_routes(describe, time.time),
         identity_routes.key_routes(domains.keys),
+        client_routes(domains.clients),
+        oauth_routes(domains.authorization),
         identity_routes.user_routes(domains.users),
         identity_routes.project_routes(domains.projects),
         quota_routes.limit_routes(limits),

@@ -139,6 +139,8 @@ class Application:
         """
         loop = self._loop = asyncio.get_running_loop()
         listener = bind(self.settings.server.host, self.settings.server.port)
+        host, port = listener.getsockname()[:2]
+        self.domains.authorization.address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         self._exits.callback(listener.close)
         self._exits.push_async_callback(self.fleet.stop)
         serving = asyncio.gather(
@@ -157,9 +159,8 @@ class Application:
             await asyncio.gather(serving, return_exceptions=True)
         self._warn_of_default_model()
         await self._start_jobs()
-        host, port = listener.getsockname()[:2]
         first_key = await asyncio.to_thread(self._make_first_key)
-        return Started(f"http://{f'[{host}]' if ':' in host else host}:{port}", first_key)
+        return Started(self.domains.authorization.address, first_key)
 
     async def _serve_configured(self, model: ModelSettings) -> None:
         """Serve a target of lingpai.toml. An origin may come later: after a power failure it need not be up first."""
@@ -285,6 +286,8 @@ class Application:
         self.domains.learn_key_ids()
         self.jobs.every(5.0, "evict idle limits", self._evict_idle_limits)
         self.jobs.every(60.0, "note last uses of keys", self._note_uses)
+        self.jobs.every(60.0, "delete expired tokens", self._delete_expired_tokens)
+        self.jobs.every(1800.0, "renew the ids of tokens", self.domains.renew_token_ids)
         self.jobs.every(60.0, "refresh model lists", self.fleet.refresh)
         # Soon after the start, too: some servers are started anew more often than once an hour.
         self.jobs.every(
@@ -408,7 +411,13 @@ class Application:
     async def _note_uses(self) -> None:
         uses = self.domains.keyring.take_uses()
         if uses:
-            await asyncio.to_thread(self.domains.keys.touch, uses)
+            of_keys = [use for use in uses if use.kind == "key"]
+            of_clients = [use for use in uses if use.kind == "client"]
+            await asyncio.to_thread(self.domains.keys.touch, of_keys)
+            await asyncio.to_thread(self.domains.clients.touch, of_clients)
+
+    async def _delete_expired_tokens(self) -> None:
+        await asyncio.to_thread(self.domains.delete_expired_tokens)
 
     # -- run and stop
 
@@ -429,6 +438,7 @@ class Application:
         self.gateway.call_log = CallLog() if settings.server.log_calls else None
         self._cross_origin.allow(settings.gateway.cors_origins)
         self.domains.set_default_limits(settings.limits.default)
+        self.domains.authorization.reconfigure(settings.oauth)
         self.server.reconfigure(
             keep_alive_s=settings.server.keep_alive_s,
             stop_timeout_s=settings.server.stop_timeout_s,

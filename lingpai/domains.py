@@ -1,6 +1,7 @@
 """The parts that stand on the database: users, keys, projects, limits, usage, events. Built by `app`, one per server."""
 
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,21 @@ from lingpai.events.service import Events
 from lingpai.events.store import SqlEventStore
 from lingpai.events.webhooks import Webhooks
 from lingpai.identity.keyring import Keyring
-from lingpai.identity.known_ids import KnownIds, SqlIds, fill_in_background
+from lingpai.identity.known_ids import KnownIds, LookUps, SqlIds, fill_in_background
+from lingpai.identity.oauth.client_authentication import ClientAuthenticator
+from lingpai.identity.oauth.client_store import SqlClientReader
+from lingpai.identity.oauth.clients import Clients
+from lingpai.identity.oauth.known_clients import KnownClients
+from lingpai.identity.oauth.server import AuthorizationServer
+from lingpai.identity.oauth.token_request import NoPasswords, Parts
+from lingpai.identity.oauth.token_store import SqlTokenIds, SqlTokenStore
+from lingpai.identity.oauth.tokens import TokenMint
 from lingpai.identity.peppers import Peppers, peppers_from_file, peppers_from_text
 from lingpai.identity.projects import Projects
 from lingpai.identity.service import Keys, Users
 from lingpai.identity.store import SqlCredentialStore
+from lingpai.identity.token_ids import TokenIds
+from lingpai.lane.doorman import network_of
 from lingpai.limit_subjects import ServedModels, Subjects
 from lingpai.metering.requests import SqlRequestStore
 from lingpai.metering.retention import Retention
@@ -37,7 +48,9 @@ from lingpai.quotas.meter import Meter
 from lingpai.quotas.store import SqlLimitStore
 from lingpai.settings import Settings
 from lingpai.storage.database import Database, sqlite_url
+from lingpai.storage.group_commit import GroupCommit
 from lingpai.storage.metadata import metadata
+from lingpai.storage.trail import NoTrail, Trail
 from lingpai.targets import CatalogLimits
 
 
@@ -61,6 +74,7 @@ class Domains:
         endpoints = endpoints_from(settings.events.webhooks, environment)
         self.database = Database(sqlite_url(data / "lingpai.db"))
         self.database.migrate(metadata)
+        self.trail: Trail = NoTrail()
         self.targets = SqlTargetStore(self.database)
         self.names = Names(self.database)
         self._open_identity(settings, _peppers(data, environment), on_identity_change)
@@ -81,14 +95,29 @@ class Domains:
     def learn_key_ids(self) -> None:
         """Begin to read the ids of all keys, so that garbage needs no look-up. Changes must be heard of already."""
         fill_in_background(self.known_ids, SqlIds(self.database))
+        self.known_tokens.renew(SqlTokenIds(self.database))
+
+    def renew_token_ids(self) -> None:
+        """Let go of the ids of tokens that have expired. Call it now and then."""
+        self.known_tokens.renew(SqlTokenIds(self.database))
+
+    def delete_expired_tokens(self) -> None:
+        """Delete the tokens and families that have ended, a few at a time. Blocks."""
+        store, now = SqlTokenStore(), time.time()
+        while True:
+            with self.database.write() as connection:
+                if not store.delete_expired(connection, now=now):
+                    return
 
     def set_default_limits(self, limits: tuple[str, ...]) -> None:
         """Change the limits that new users and keys get when none are given."""
+        self.clients.set_default_limits(limits)
         self.users.set_default_limits(limits)
         self.keys.set_default_limits(limits)
 
     def close(self) -> None:
         """Close the database."""
+        self._commit.close()
         self.database.close()
 
     def note_threshold(self, meter: Meter, percent: int, now: float) -> None:
@@ -142,11 +171,44 @@ class Domains:
         shared: dict[str, Any] = {"on_change": on_change, "validate_limit": canonical_limit}
         defaults = settings.limits.default
         self.known_ids = KnownIds()
-        self.keyring = Keyring(SqlCredentialStore(self.database), peppers, known_ids=self.known_ids)
+        self.known_tokens = TokenIds()
+        self.keyring = Keyring(
+            SqlCredentialStore(self.database),
+            peppers,
+            known_ids=self.known_ids,
+            known_tokens=self.known_tokens,
+        )
         self.users = Users(self.database, default_limits=defaults, **shared)
         self.keys = Keys(self.database, peppers=peppers, default_limits=defaults, **shared)
+        self.clients = Clients(
+            self.database, peppers=peppers, default_limits=defaults, trail=self.trail, **shared
+        )
         self.projects = Projects(self.database, **shared)
         self.users.ensure_admin()
+        self._open_authorization(settings, peppers)
+
+    def _open_authorization(self, settings: Settings, peppers: Peppers) -> None:
+        self._commit = GroupCommit(self.database)
+        known = KnownClients(
+            SqlClientReader(self.database), peppers, generation=lambda: self.keyring.generation
+        )
+        self.authorization = AuthorizationServer(
+            authenticator=ClientAuthenticator(known, LookUps(), same_network=network_of),
+            parts=Parts(
+                mint=TokenMint(peppers, settings.oauth),
+                commit=self._commit.run,
+                trail=self.trail,
+                passwords=NoPasswords(),
+                on_revoked=self._forget_tokens,
+            ),
+            database=self.database,
+            known_tokens=self.known_tokens,
+            settings=settings.oauth,
+        )
+
+    def _forget_tokens(self, ids: Sequence[str]) -> None:
+        for each in ids:
+            self.keyring.forget_token(each)
 
     def _open_limits(self, catalog: Catalog, on_change: Callable[[Subject], None]) -> None:
         self.models = ServedModels(catalog)

@@ -37,6 +37,7 @@ CATALOGUE: Final[Mapping[str, ErrorCode]] = dict([
     _entry("invalid_api_key", 401, _AUTHENTICATION, "The key is mistyped, unknown or deleted."),
     _entry("key_disabled", 401, _AUTHENTICATION, "The key or its owner is disabled. An administrator can enable it."),
     _entry("key_expired", 401, _AUTHENTICATION, "The key's expiry date has passed. Make a new one."),
+    _entry("token_expired", 401, _AUTHENTICATION, "The access token has expired. Get a new one from `/oauth/token`."),
     _entry("ip_not_allowed", 403, _PERMISSION, "The key may not be used from this address."),
     _entry("insufficient_scope", 403, _PERMISSION, "The key, or its owner's role, may not do this; the message says what it lacks."),
     _entry("model_not_allowed", 403, _PERMISSION, "The key may not call this model. `GET /v1/models` lists what it may."),

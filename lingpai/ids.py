@@ -26,6 +26,7 @@ CHECKSUM_LENGTH: Final = 6
 Prefix = Literal["sk-lp-", "at-lp-", "rt-lp-", "cs-lp-"]
 CREDENTIAL_PATTERN: Final = r"\b(?:sk|at|rt|cs)-lp-[0-9A-Za-z]{61}\b"
 
+_PUBLIC_ID: Final = re.compile(r"[0-9A-Za-z]{12}")
 _CREDENTIAL = re.compile(rb"(?:sk|at|rt|cs)-lp-([0-9A-Za-z]{12})[0-9A-Za-z]{43}([0-9A-Za-z]{6})")
 
 
@@ -55,11 +56,28 @@ def new_id(prefix: str) -> str:
     return f"{prefix}_{random_base62(ID_LENGTH)}"
 
 
-def mint_credential(prefix: Prefix) -> MintedCredential:
-    """Make a new credential of the given kind."""
-    public_id = random_base62(ID_LENGTH)
-    body = f"{prefix}{public_id}{random_base62(SECRET_LENGTH)}"
+def mint_credential(prefix: Prefix, *, public_id: str | None = None) -> MintedCredential:
+    """Make a new credential of the given kind; with `public_id` another secret for the one that has this id."""
+    return _credential(prefix, public_id or random_base62(ID_LENGTH), random_base62(SECRET_LENGTH))
+
+
+def derived_credential(prefix: Prefix, public_id: str, secret: bytes) -> MintedCredential:
+    """The credential with this id and a secret of 32 bytes: the same ones give the same credential."""
+    digits, value = [], int.from_bytes(secret, "big")
+    for _ in range(SECRET_LENGTH):
+        value, digit = divmod(value, 62)
+        digits.append(ALPHABET[digit])
+    return _credential(prefix, public_id, "".join(digits))
+
+
+def _credential(prefix: Prefix, public_id: str, secret: str) -> MintedCredential:
+    body = f"{prefix}{public_id}{secret}"
     return MintedCredential(public_id, body + _checksum(body.encode()))
+
+
+def is_public_id(text: str) -> bool:
+    """Whether `text` has the form of a public id: 12 characters of base62."""
+    return _PUBLIC_ID.fullmatch(text) is not None
 
 
 def credential_id(token: bytes) -> str | None:

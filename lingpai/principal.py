@@ -1,6 +1,7 @@
 """Who is calling: decided once per request, carried everywhere."""
 
 import ipaddress
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -62,15 +63,18 @@ class Principal:
 
     def may_come_from(self, address: str) -> bool:
         """Whether the key's address rules allow `address`. An IPv4 address mapped into IPv6 counts as IPv4."""
-        if not self.allowed_ips:
-            return True
-        try:
-            ip = ipaddress.ip_address(address)
-        except ValueError:
-            return False
-        if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
-            ip = ip.ipv4_mapped
-        return any(ip in network for network in self.allowed_ips)
+        return not self.allowed_ips or is_within(address, self.allowed_ips)
+
+
+def is_within(address: str, networks: Iterable[Network]) -> bool:
+    """Whether `address` lies in one of `networks`. An IPv4 address mapped into IPv6 counts as IPv4."""
+    try:
+        ip = ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
+        ip = ip.ipv4_mapped
+    return any(ip in network for network in networks)
 
 
 def _matches(pattern: str, model_id: str) -> bool:

@@ -21,6 +21,10 @@ RELOADABLE: Final[Mapping[str, frozenset[str]]] = {
         "connect_timeout_s", "cors_origins", "default_max_tokens", "first_byte_timeout_s", "idle_timeout_s",
         "max_answer_bytes", "max_body_bytes", "max_choices", "max_messages",
     }),
+    "oauth": frozenset({
+        "access_token_lifetime", "issuer", "password_grant", "refresh_family_lifetime", "refresh_grace",
+        "refresh_token_lifetime",
+    }),
     "limits": frozenset({"default", "evict_after_s"}),
     "metering": frozenset({"usage_wait_s"}),
 }  # fmt: skip

@@ -14,7 +14,18 @@ from lingpai.identity.scopes import ALL_SCOPES
 from lingpai.settings import ServerSettings, Settings
 from lingpai.web.auth import ANY, declared_scope, open_reason
 
-OPEN = {"/healthz", "/readyz", "/metrics"}
+OPEN = {
+    "/.well-known/oauth-authorization-server",
+    "/.well-known/oauth-protected-resource",
+    "/.well-known/oauth-protected-resource/{path:path}",
+    "/api/v1/token",
+    "/healthz",
+    "/metrics",
+    "/oauth/introspect",
+    "/oauth/revoke",
+    "/oauth/token",
+    "/readyz",
+}
 DOCUMENT = "/openapi.json"
 """FastAPI's own route; it says what there is, and nothing of anybody's."""
 

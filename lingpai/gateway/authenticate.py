@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 log = logging.getLogger("lingpai.gateway")
 
 SCOPE = "model:inference"
+INVALID_TOKEN: Final = {
+    "www-authenticate": 'Bearer realm="lingpai", error="invalid_token"'
+}  # RFC 6750 section 3
 LOCAL: Final = b""
 """Stands for the credential of who calls through the admin socket; nobody can send it."""
 _OTHER_HEADERS = (b"x-api-key", b"api-key", b"x-goog-api-key")
@@ -208,10 +211,14 @@ def check_principal(principal: Principal, address: str, now: float) -> None:
     """
     if principal.disabled:
         raise LingpaiError(
-            "key_disabled", "This key or its owner is disabled. Ask an administrator to enable it."
+            "key_disabled",
+            "This key or its owner is disabled. Ask an administrator to enable it."
+            if principal.token_id is None
+            else "The client of this token, or its owner, is disabled. Ask an administrator to enable it.",
+            headers=INVALID_TOKEN,
         )
     if principal.expires_at is not None and now >= principal.expires_at:
-        raise LingpaiError("key_expired", "This key has expired. Make a new one: `lingpai keys create NAME`.")
+        raise _expired(principal)
     account: Account = principal.account
     if principal.allowed_ips and address not in account.allowed_addresses:
         if not principal.may_come_from(address):
@@ -220,6 +227,14 @@ def check_principal(principal: Principal, address: str, now: float) -> None:
             account.allowed_addresses.add(address)
     principal.last_used_at = now
     principal.last_used_ip = address
+
+
+def _expired(principal: Principal) -> LingpaiError:
+    if principal.token_id is None:
+        code, message = "key_expired", "This key has expired. Make a new one: `lingpai keys create NAME`."
+    else:
+        code, message = "token_expired", "The access token has expired. Get a new one from `/oauth/token`."
+    return LingpaiError(code, message, headers=INVALID_TOKEN)
 
 
 def missing_key() -> LingpaiError:
@@ -233,12 +248,15 @@ def missing_key() -> LingpaiError:
 def unknown_key(token: bytes) -> LingpaiError:
     """The same answer for unknown, deleted and mistyped keys; only what the caller can see themselves is added."""
     message = "The API key is not valid: mistyped, deleted, or of another server."
-    if not token.startswith(b"sk-lp-"):
+    if token.startswith(b"at-lp-"):
+        message = "The access token is not valid: expired, revoked, mistyped, or of another server."
+    elif not token.startswith(b"sk-lp-"):
         message += " Keys of this server begin with `sk-lp-`."
-    elif credential_id(token) is None:
+    if token.startswith((b"at-lp-", b"sk-lp-")) and credential_id(token) is None:
         message += " Its checksum is wrong, so some of its characters are missing or changed."
-    headers = {"www-authenticate": 'Bearer realm="lingpai", error="invalid_token"'}
-    return LingpaiError("invalid_api_key", message + " Check it with `lingpai doctor`.", headers=headers)
+    return LingpaiError(
+        "invalid_api_key", message + " Check it with `lingpai doctor`.", headers=INVALID_TOKEN
+    )
 
 
 def too_many_unknown_keys(wait_s: float) -> LingpaiError:

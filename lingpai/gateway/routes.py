@@ -88,9 +88,10 @@ def key_routes(describe: Callable[[tuple[Any, ...], float], Any], clock: Callabl
     async def show_key(caller: Annotated[Principal, require(ANY)]) -> JSONResponse:
         account = caller.account
         body = {
-            "object": "key",
-            "id": caller.key_id,
-            "name": caller.key_name,
+            "object": "key" if caller.token_id is None else "access_token",
+            "id": caller.credential_id,
+            "name": caller.key_name or caller.client_name,
+            **({} if caller.token_id is None else {"client": caller.client_id}),
             "user": caller.user_name,
             "scopes": sorted(caller.scopes),
             "models": list(caller.models),

@@ -103,6 +103,11 @@ class KnownIds:
         self._new: set[bytes] = set()
         self._filled: list[_Table] | None = None
 
+    @property
+    def is_filled(self) -> bool:
+        """Whether `fill` is done."""
+        return self._tables is not None or self._filled is not None
+
     def is_known(self, key_id: bytes) -> bool:
         """Whether there is, or was, a key with this id. Everything counts as known until `fill` is done."""
         tables = self._tables

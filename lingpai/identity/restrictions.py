@@ -22,6 +22,7 @@ UNLIMITED: Final = "none"
 
 _SECONDS: Final = {"m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _MAX_LIFETIME_S: Final = 100 * 366 * 86_400
+_MAX_OVERLAP_S: Final = 30 * 86_400
 _MAPPED: Final = ipaddress.IPv6Network("::ffff:0:0/96")
 
 
@@ -118,6 +119,15 @@ def checked_lifetime(text: str, *, now: float) -> float:
             "expires_in", "Write a whole number and a unit: `30m`, `12h`, `90d` or `2w`; 100 years at most."
         )
     return now + seconds
+
+
+def checked_overlap(text: str) -> float:
+    """The seconds that a rotated secret goes on working: ``0s``, ``30m``, ``24h``, ``7d``; 30 days at most."""
+    match = re.fullmatch(r"\s*([0-9]{1,9})\s*([smhdw])\s*", text)
+    seconds = int(match[1]) * ({"s": 1} | _SECONDS)[match[2]] if match else -1
+    if not 0 <= seconds <= _MAX_OVERLAP_S:
+        _refuse("overlap", "Write a whole number and a unit: `0s`, `30m`, `24h` or `7d`; 30 days at most.")
+    return float(seconds)
 
 
 def _check_text(text: str, *, param: str, most: int) -> None:

@@ -116,14 +116,23 @@ def check_may_widen(caller: Principal, before: Credential, after: Credential) ->
     The fields together matter, those that stay included: a scope handed to a key that works from anywhere would work
     from anywhere, too. Whatever only narrows a key is allowed.
     """
-    if caller.is_admin or not _widens(before, after):
+    if not caller.is_admin and _widens(before, after):
+        check_may_hold(caller, after, "give a key more rights")
+
+
+def check_may_hold(caller: Principal, credential: Credential, action: str) -> None:
+    """Raise LingpaiError unless `caller` could have made `credential`: whoever has its secret can do all that it can.
+
+    `action` completes “A key with limits of its own cannot …”.
+    """
+    if caller.is_admin:
         return
-    check_is_not_limited(caller, "give a key more rights")
-    check_keeps_project(caller, before.project_id, "give more rights to one of another project")
-    _check_holds(caller, after.scopes)
-    check_may_grant_models(caller, after.models)
-    check_may_grant_networks(caller, after.allowed_ips)
-    check_may_grant_expiry(caller, after.expires_at)
+    check_is_not_limited(caller, action)
+    check_keeps_project(caller, credential.project_id, f"{action} of another project")
+    _check_holds(caller, credential.scopes)
+    check_may_grant_models(caller, credential.models)
+    check_may_grant_networks(caller, credential.allowed_ips)
+    check_may_grant_expiry(caller, credential.expires_at)
 
 
 def no_such_user(reference: str, *, param: str | None = None) -> LingpaiError:

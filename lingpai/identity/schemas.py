@@ -241,14 +241,15 @@ def _fields_of(key: ApiKey) -> dict[str, Any]:
         "models": list(key.models),
         "limits": list(key.limits),
         "allowed_ips": list(key.allowed_ips),
-        "expires_at": _utc_text_or_none(key.expires_at),
+        "expires_at": utc_text_or_none(key.expires_at),
         "created_at": utc_text(key.created_at),
         "disabled": key.disabled_at is not None,
-        "last_used_at": _utc_text_or_none(key.last_used_at),
+        "last_used_at": utc_text_or_none(key.last_used_at),
         "last_used_ip": key.last_used_ip,
         "hint": key.hint,
     }
 
 
-def _utc_text_or_none(time: float | None) -> str | None:
+def utc_text_or_none(time: float | None) -> str | None:
+    """As `utc_text`; None stays None."""
     return None if time is None else utc_text(time)

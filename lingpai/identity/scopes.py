@@ -15,6 +15,8 @@ from lingpai.principal import Role
 class Scope(StrEnum):
     """Every scope there is."""
 
+    CLIENTS_READ = "clients:read"
+    CLIENTS_WRITE = "clients:write"
     EVENTS_READ = "events:read"
     EVENTS_WRITE = "events:write"
     KEYS_READ = "keys:read"
@@ -26,6 +28,7 @@ class Scope(StrEnum):
     MODELS_WRITE = "models:write"
     PROJECTS_READ = "projects:read"
     PROJECTS_WRITE = "projects:write"
+    TOKENS_INTROSPECT = "tokens:introspect"
     USAGE_READ = "usage:read"
     USERS_READ = "users:read"
     USERS_WRITE = "users:write"
@@ -34,13 +37,14 @@ class Scope(StrEnum):
 ALL_SCOPES: Final = frozenset(scope.value for scope in Scope)
 DEFAULT_SCOPES: Final = (Scope.MODEL_INFERENCE.value,)
 
-# What a member's key can hold: nothing that sends test events, or changes models, projects, users or anybody's limits.
+# What a member's key can hold: nothing that sends test events, looks into others' tokens, or changes models, projects, users or anybody's limits.
 _ADMINS_ONLY: Final = frozenset(
     {
         Scope.EVENTS_WRITE,
         Scope.LIMITS_WRITE,
         Scope.MODELS_WRITE,
         Scope.PROJECTS_WRITE,
+        Scope.TOKENS_INTROSPECT,
         Scope.USERS_WRITE,
     }
 )

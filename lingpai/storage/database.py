@@ -5,7 +5,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, MetaData, create_engine, event
 from sqlalchemy.engine import URL, make_url
@@ -49,14 +49,16 @@ class Database:
             yield connection
 
     @contextmanager
-    def write(self) -> Iterator[Connection]:
+    def write(self, *, durable: bool = False) -> Iterator[Connection]:
         """A transaction that holds the write lock from its start; committed at the end, rolled back on any exception.
 
         Because the lock is taken first, what the block reads cannot change before it writes. Waits up to 10 seconds
         for another writer, then raises sqlalchemy.exc.OperationalError.
+
+        What is committed survives the end of the process, however sudden; with `durable` a power failure, too.
         """
         connection = self._engine.connect().execution_options(**{_BEGIN_OPTION: "BEGIN IMMEDIATE"})
-        with connection, connection.begin():
+        with connection, _synchronous(connection, durable=durable), connection.begin():
             yield connection
 
     def migrate(self, tables: MetaData | None = None) -> None:
@@ -76,6 +78,20 @@ class Database:
     def close(self) -> None:
         """Close every connection that is not in use."""
         self._engine.dispose()
+
+
+@contextmanager
+def _synchronous(connection: Connection, *, durable: bool) -> Iterator[None]:
+    if not durable:
+        yield
+        return
+    # Not through SQLAlchemy: the setting cannot change within a transaction, which any statement would begin.
+    raw: Any = connection.connection.dbapi_connection
+    raw.execute("PRAGMA synchronous = FULL")
+    try:
+        yield
+    finally:
+        raw.execute("PRAGMA synchronous = NORMAL")
 
 
 def sqlite_url(path: Path) -> str:

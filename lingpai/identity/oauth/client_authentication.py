@@ -1,0 +1,173 @@
+"""Which client asks, and whether it is the one it says: RFC 6749 section 2.3.
+
+Seeds that this product grew from put the *user's* name and password into HTTP Basic; RFC 6749 section 4.3.2 puts those
+into the body and the client into Basic. Both work, and nothing is guessed: with `grant_type=password` and no `username`
+in the body, Basic is the user; in all other cases it is the client. No user name begins as client ids do.
+"""
+
+import base64
+import binascii
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import ceil
+from typing import Literal, Protocol
+
+from lingpai.identity.known_ids import LookUps
+from lingpai.identity.oauth.errors import OAuthError, invalid_client, too_often
+from lingpai.identity.oauth.interfaces import CLIENT_ID_PREFIX
+from lingpai.identity.oauth.known_clients import KnownClient, KnownClients
+from lingpai.ids import credential_id, is_public_id
+from lingpai.principal import is_within
+
+Method = Literal["client_secret_basic", "client_secret_post", "none"]
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """What HTTP Basic carries (RFC 7617)."""
+
+    name: str
+    secret: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """Who asks for something: a registered client, or nobody but the built-in public one (`known` is None)."""
+
+    known: KnownClient | None
+    method: Method
+    user: Credentials | None = None
+    """The user's name and password, where Basic carried them."""
+
+
+class SameNetwork(Protocol):
+    """Which text stands for all addresses of one caller (`lane.doorman.network_of`)."""
+
+    def __call__(self, address: str) -> str: ...
+
+
+class ClientAuthenticator:
+    """Authenticates clients; counts failures for each address, and turns those away that come with more of them."""
+
+    def __init__(
+        self,
+        known: KnownClients,
+        failures: LookUps,
+        *,
+        same_network: SameNetwork,
+        clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._known = known
+        self._failures = failures
+        self._same_network = same_network
+        self._clock = clock
+        self._monotonic = monotonic
+
+    async def authenticate(
+        self, authorization: Sequence[bytes], form: Mapping[str, str], address: str
+    ) -> Asking:
+        """Who asks. `authorization` are the values of that header, `address` is where the request came from.
+
+        Raises OAuthError: invalid_request where there are two methods (section 2.3), else invalid_client.
+        """
+        basic = _basic(authorization)
+        if basic is not None and _is_user(form):
+            client = form.get("client_id")
+            if "client_secret" in form:
+                raise OAuthError(
+                    "invalid_request",
+                    "Basic carries the user here, and the body a client secret. Send username and password in the body "
+                    "and the client in Basic.",
+                )
+            known = None if client is None else await self._public(client, address)
+            return Asking(known, "none", basic)
+        if basic is not None:
+            if "client_secret" in form or form.get("client_id", basic.name) != basic.name:
+                raise OAuthError(
+                    "invalid_request",
+                    "The client authenticates twice. Use either HTTP Basic or client_id and client_secret.",
+                )
+            return Asking(await self._confidential(basic.name, basic.secret, address), "client_secret_basic")
+        if "client_secret" in form:
+            name = form.get("client_id", "")
+            return Asking(
+                await self._confidential(name, form["client_secret"], address), "client_secret_post"
+            )
+        if "client_id" in form:
+            return Asking(await self._public(form["client_id"], address), "none")
+        return Asking(None, "none")
+
+    async def _confidential(self, name: str, secret: str, address: str) -> KnownClient:
+        id_ = _id_in(name)
+        token = secret.encode()
+        known = None
+        if id_ is not None and credential_id(token) == id_ and token.startswith(b"cs-lp-"):
+            known = await self._find(id_, address)
+        if not self._known.has_secret(known, token, self._clock()) or known is None:
+            raise self._failed(address, "The client is unknown or its secret is wrong.")
+        self._check(known, address)
+        return known
+
+    async def _public(self, name: str, address: str) -> KnownClient:
+        id_ = _id_in(name)
+        known = None if id_ is None else await self._find(id_, address)
+        if known is None:
+            raise self._failed(address, "The client is unknown.")
+        if not known.client.is_public:
+            raise invalid_client("This client has a secret. Send it by HTTP Basic or as client_secret.")
+        self._check(known, address)
+        return known
+
+    async def _find(self, id_: str, address: str) -> KnownClient | None:
+        known = self._known.find(id_)
+        if known is None:
+            self._check_failures(address)
+            known = await self._known.load(id_)
+        return known
+
+    def _check(self, known: KnownClient, address: str) -> None:
+        client, now = known.client, self._clock()
+        if client.disabled_at is not None or known.is_owner_disabled:
+            raise invalid_client("The client or its owner is disabled. Ask an administrator.")
+        if client.expires_at is not None and now >= client.expires_at:
+            raise invalid_client("The client has expired. Make a new one.")
+        if known.networks and not is_within(address, known.networks):
+            raise OAuthError("unauthorized_client", "The client may not be used from your address.")
+
+    def _failed(self, address: str, description: str) -> OAuthError:
+        self._check_failures(address)
+        self._failures.failed(self._same_network(address), self._monotonic())
+        return invalid_client(description)
+
+    def _check_failures(self, address: str) -> None:
+        wait_s = self._failures.wait_s(self._same_network(address), self._monotonic())
+        if wait_s:
+            raise too_often(max(1, ceil(wait_s)))
+
+
+def _is_user(form: Mapping[str, str]) -> bool:
+    return form.get("grant_type") == "password" and "username" not in form
+
+
+def _basic(authorization: Sequence[bytes]) -> Credentials | None:
+    if not authorization:
+        return None
+    if len(authorization) > 1:
+        raise OAuthError("invalid_request", "The Authorization header was sent twice. Send it once.")
+    scheme, _, encoded = authorization[0].strip().partition(b" ")
+    if scheme.lower() != b"basic":
+        raise invalid_client("Clients authenticate with HTTP Basic here, or in the body.")
+    try:
+        name, colon, secret = base64.b64decode(encoded.strip(), validate=True).decode().partition(":")
+    except (binascii.Error, UnicodeDecodeError):
+        colon = name = secret = ""
+    if not colon:
+        raise invalid_client("The Authorization header is no HTTP Basic: base64 of name:secret in UTF-8.")
+    return Credentials(name, secret)
+
+
+def _id_in(name: str) -> str | None:
+    id_ = name.removeprefix(CLIENT_ID_PREFIX)
+    return id_ if name.startswith(CLIENT_ID_PREFIX) and is_public_id(id_) else None

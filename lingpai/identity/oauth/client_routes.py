@@ -1,0 +1,96 @@
+"""``/api/v1/clients``. Wherever an id stands, a name that only one visible client has will do."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Response
+
+from lingpai.identity.oauth.clients import Clients
+from lingpai.identity.oauth.schemas import (
+    ClientCreate,
+    ClientUpdate,
+    ClientView,
+    CreatedClientView,
+    SecretRotation,
+)
+from lingpai.identity.scopes import Scope
+from lingpai.principal import Principal
+from lingpai.web.auth import require
+from lingpai.web.errors import ERROR_RESPONSES
+from lingpai.web.paging import (
+    DEFAULT_LIMIT,
+    CursorParameter,
+    LimitParameter,
+    Page,
+    decode_cursor,
+    encode_cursor,
+)
+
+UserFilter = Annotated[
+    str | None, Query(max_length=64, description="Only the clients of this user (name or id).")
+]
+ProjectFilter = Annotated[
+    str | None, Query(max_length=64, description="Only the clients of this project (name or id).")
+]
+
+
+def client_routes(clients: Clients) -> APIRouter:
+    """The routes."""
+    router = APIRouter(prefix="/api/v1/clients", tags=["clients"], responses=ERROR_RESPONSES)
+
+    @router.post("", status_code=201)
+    def create_client(
+        body: ClientCreate, response: Response, caller: Annotated[Principal, require(Scope.CLIENTS_WRITE)]
+    ) -> CreatedClientView:
+        """Make a client. This answer is the only place where its secret appears."""
+        response.headers["cache-control"] = "no-store"
+        return CreatedClientView.of_created(clients.create(caller, body))
+
+    @router.get("")
+    def list_clients(
+        *,
+        caller: Annotated[Principal, require(Scope.CLIENTS_READ)],
+        user: UserFilter = None,
+        project: ProjectFilter = None,
+        limit: LimitParameter = DEFAULT_LIMIT,
+        cursor: CursorParameter = None,
+    ) -> Page[ClientView]:
+        """List clients, oldest first: all for an administrator, their own for everybody else."""
+        after = None if cursor is None else decode_cursor(cursor)
+        found = clients.list(caller, user=user, project=project, after=after, limit=limit + 1)
+        last = found[limit - 1] if len(found) > limit else None
+        return Page(
+            data=[ClientView.of(client) for client in found[:limit]],
+            next_cursor=None if last is None else encode_cursor(last.created_at, last.id),
+        )
+
+    @router.get("/{id}")
+    def get_client(id: str, caller: Annotated[Principal, require(Scope.CLIENTS_READ)]) -> ClientView:  # noqa: A002  wire name
+        """Show one client."""
+        return ClientView.of(clients.get(caller, id))
+
+    @router.patch("/{id}")
+    def update_client(
+        id: str,  # noqa: A002  the name on the wire
+        body: ClientUpdate,
+        caller: Annotated[Principal, require(Scope.CLIENTS_WRITE)],
+    ) -> ClientView:
+        """Change a client. Its tokens obey the change from the next call on."""
+        return ClientView.of(clients.update(caller, id, body))
+
+    @router.post("/{id}/rotate")
+    def rotate_client(
+        id: str,  # noqa: A002  the name on the wire
+        body: SecretRotation,
+        response: Response,
+        caller: Annotated[Principal, require(Scope.CLIENTS_WRITE)],
+    ) -> CreatedClientView:
+        """Replace the secret. The present one goes on working for the overlap; tokens stay."""
+        response.headers["cache-control"] = "no-store"
+        return CreatedClientView.of_created(clients.rotate(caller, id, body))
+
+    @router.delete("/{id}", status_code=204)
+    def delete_client(id: str, caller: Annotated[Principal, require(Scope.CLIENTS_WRITE)]) -> None:  # noqa: A002  wire name
+        """Delete a client and its tokens for good. Usage reports go on showing its name."""
+        clients.delete(caller, id)
+
+    return router

@@ -1,0 +1,143 @@
+"""The SQL of clients. Every function that takes a connection works in the caller's transaction."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from sqlalchemy import Connection, Row, Select, bindparam, func, or_, select, tuple_, update
+
+from lingpai.identity.interfaces import Use
+from lingpai.identity.oauth.interfaces import CLIENT_ID_PREFIX, Client
+from lingpai.identity.oauth.tables import clients
+from lingpai.identity.scopes import effective_scopes
+from lingpai.identity.store import Position
+from lingpai.identity.tables import projects, users
+from lingpai.storage.database import Database
+
+_COLUMNS: Final = (
+    select(
+        clients,
+        users.c.name.label("user_name"),
+        users.c.role,
+        users.c.disabled_at.label("user_disabled_at"),
+        projects.c.name.label("project_name"),
+    )
+    .join_from(clients, users)
+    .join(projects, projects.c.id == clients.c.project_id)
+)
+_LIVE: Final = _COLUMNS.where(clients.c.deleted_at.is_(None))
+_BY_ID: Final = _LIVE.where(clients.c.id == bindparam("client_id"))
+
+
+class SqlClientStore:
+    """Clients. `owner` restricts what is seen to one user's clients; None sees all. Deleted ones are never seen."""
+
+    def insert(self, connection: Connection, row: Mapping[str, Any]) -> None:
+        """Add a client. Raises sqlalchemy.exc.IntegrityError when its owner has a client of that name."""
+        connection.execute(clients.insert(), dict(row))
+
+    def find(self, connection: Connection, reference: str, *, owner: str | None) -> list[Client]:
+        """The client whose id (`cl-lp-…`) is `reference`; else all of that name."""
+        id_ = reference.removeprefix(CLIENT_ID_PREFIX) if reference.startswith(CLIENT_ID_PREFIX) else None
+        query = _visible(owner).where(or_(clients.c.id == id_, clients.c.name == reference))
+        found = [client_of(row) for row in connection.execute(query.order_by(clients.c.created_at))]
+        return [client for client in found if client.id == id_] or found
+
+    def page(
+        self,
+        connection: Connection,
+        *,
+        owner: str | None,
+        project: str | None,
+        after: Position | None,
+        limit: int,
+    ) -> list[Client]:
+        """Up to `limit` clients, oldest first, beginning after a position."""
+        query = _visible(owner)
+        if after is not None:
+            query = query.where(tuple_(clients.c.created_at, clients.c.id) > after)
+        if project is not None:
+            query = query.where(clients.c.project_id == project)
+        query = query.order_by(clients.c.created_at, clients.c.id).limit(limit)
+        return [client_of(row) for row in connection.execute(query)]
+
+    def update(self, connection: Connection, id_: str, values: Mapping[str, Any]) -> None:
+        """Change columns of a client. Raises sqlalchemy.exc.IntegrityError when the new name is taken."""
+        connection.execute(update(clients).where(clients.c.id == id_).values(dict(values)))
+
+    def rotate(
+        self, connection: Connection, id_: str, secret: Mapping[str, Any], *, now: float, overlap_s: float
+    ) -> None:
+        """Put `secret` (its columns) in the place of the present one, which works `overlap_s` seconds longer."""
+        columns = clients.c
+        old = (
+            {
+                "old_secret_hmac": columns.secret_hmac,
+                "old_pepper_version": columns.pepper_version,
+                "old_hint": columns.hint,
+                "old_expires_at": now + overlap_s,
+            }
+            if overlap_s
+            else dict.fromkeys(("old_secret_hmac", "old_pepper_version", "old_hint", "old_expires_at"))
+        )
+        statement = update(clients).where(columns.id == id_).values(**old, **secret, rotated_at=now)
+        connection.execute(statement)
+
+    def touch(self, connection: Connection, uses: Sequence[Use]) -> None:
+        """Note last uses; an earlier one never replaces a later one."""
+        statement = (
+            update(clients)
+            .where(
+                clients.c.id == bindparam("use_id"),
+                func.coalesce(clients.c.last_used_at, 0.0) < bindparam("time"),
+            )
+            .values(last_used_at=bindparam("time"), last_used_ip=bindparam("address"))
+        )
+        rows = [{"use_id": each.id.removeprefix(CLIENT_ID_PREFIX), **each._asdict()} for each in uses]
+        connection.execute(statement, rows)
+
+
+class SqlClientReader:
+    """Reads one client for authentication."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def client(self, id_: str) -> Row[Any] | None:
+        """The row of a client that is not deleted, joined with its owner and project. Blocks.
+
+        That adds `user_name`, `role`, `user_disabled_at` and `project_name`.
+        """
+        with self._database.read() as connection:
+            return connection.execute(_BY_ID, {"client_id": id_}).one_or_none()
+
+
+def client_of(row: Row[Any]) -> Client:
+    """What everybody may know of a client."""
+    return Client(
+        id=row.id,
+        name=row.name,
+        user_id=row.user_id,
+        user_name=row.user_name,
+        project_id=row.project_id,
+        project_name=row.project_name,
+        hint=row.hint,
+        grants=tuple(row.grants),
+        scopes=tuple(sorted(effective_scopes(row.scopes, row.role))),
+        models=tuple(row.models),
+        limits=tuple(row.limits),
+        allowed_ips=tuple(row.allowed_ips),
+        signature_required=row.signature_required,
+        token_lifetime_s=row.token_lifetime_s,
+        created_at=row.created_at,
+        old_hint=row.old_hint,
+        old_expires_at=row.old_expires_at,
+        rotated_at=row.rotated_at,
+        expires_at=row.expires_at,
+        disabled_at=row.disabled_at,
+        last_used_at=row.last_used_at,
+        last_used_ip=row.last_used_ip,
+    )
+
+
+def _visible(owner: str | None) -> Select[Any]:
+    return _LIVE if owner is None else _LIVE.where(clients.c.user_id == owner)

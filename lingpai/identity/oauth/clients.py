@@ -1,0 +1,252 @@
+"""The rules of OAuth clients: administrators see and change all of them, members their own."""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import IntegrityError
+
+from lingpai.errors import LingpaiError
+from lingpai.identity import restrictions
+from lingpai.identity.credential_rules import CredentialRules
+from lingpai.identity.finding import find_project, find_user
+from lingpai.identity.interfaces import OnChange, Use, User, ValidateLimit
+from lingpai.identity.oauth.client_store import SqlClientStore
+from lingpai.identity.oauth.interfaces import CLIENT_ID_PREFIX, GRANTS, Client, CreatedClient, Grant
+from lingpai.identity.oauth.schemas import (
+    ClientCreate,
+    ClientUpdate,
+    ClientView,
+    SecretRotation,
+)
+from lingpai.identity.oauth.token_store import SqlTokenStore
+from lingpai.identity.peppers import Peppers
+from lingpai.identity.projects import personal_project
+from lingpai.identity.rights import already_exists, check_keeps_project, check_may_hold, visible_user
+from lingpai.identity.store import Position
+from lingpai.ids import MintedCredential, mint_credential
+from lingpai.principal import Principal
+from lingpai.storage.database import Database
+from lingpai.storage.trail import Deed, Trail
+
+DEFAULT_GRANTS: Final[tuple[Grant, ...]] = ("client_credentials",)
+NOUN: Final = "client"
+
+
+class Clients:
+    """Clients, made and changed by whoever may. All methods block.
+
+    Errors are LingpaiError: ``not_found``, ``already_exists``, ``invalid_request``, ``insufficient_scope``,
+    ``model_not_allowed``.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        on_change: OnChange,
+        peppers: Peppers,
+        validate_limit: ValidateLimit,
+        default_limits: Sequence[str],
+        trail: Trail,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """`default_limits` are those of a new client for which none are given and whose owner and project have none."""
+        self._database = database
+        self._on_change = on_change
+        self._peppers = peppers
+        self._rules = CredentialRules(NOUN, validate_limit, default_limits, clock)
+        self._trail = trail
+        self._clock = clock
+        self._store = SqlClientStore()
+        self._tokens = SqlTokenStore()
+
+    def set_default_limits(self, limits: Sequence[str]) -> None:
+        """Change the limits that new ones get when none are given."""
+        self._rules.set_default_limits(limits)
+
+    def create(self, caller: Principal, body: ClientCreate) -> CreatedClient:
+        """Make a client for the caller or, by an administrator, for anybody. Its secret is in the answer and nowhere else."""
+        name = restrictions.checked_name(body.name)
+        grants = _checked_grants(body.grants if body.grants is not None else DEFAULT_GRANTS, body.public)
+        minted = mint_credential("cs-lp-")
+        began = time.monotonic()
+        with self._database.write() as connection:
+            owner = find_user(
+                connection, body.user or caller.user_id, only=visible_user(caller), param="user"
+            )
+            project = (
+                personal_project(connection, owner)
+                if body.project is None
+                else find_project(connection, body.project, owner=visible_user(caller), param="project")
+            )
+            check_keeps_project(caller, project.id, "make clients of another one", param="project")
+            row = {
+                "id": minted.id,
+                "name": name,
+                "user_id": owner.id,
+                "project_id": project.id,
+                "grants": grants,
+                "signature_required": False,
+                "token_lifetime_s": body.token_lifetime_s,
+                **({} if body.public else self._stored(minted)),
+                **self._rules.of_new(caller, body, owner=owner, project=project),
+            }
+            try:
+                self._store.insert(connection, row)
+            except IntegrityError as exc:
+                raise already_exists(NOUN, name) from exc
+            client = self._find(connection, CLIENT_ID_PREFIX + minted.id, owner=None)
+            self._note(connection, caller, "client.create", None, client)
+        self._on_change("client", client.client_id, began)
+        return CreatedClient(client, None if body.public else minted.token)
+
+    def list(
+        self,
+        caller: Principal,
+        *,
+        user: str | None = None,
+        project: str | None = None,
+        after: Position | None = None,
+        limit: int = 50,
+    ) -> list[Client]:
+        """Up to `limit` of the clients that `caller` sees, oldest first; of one user or project if given."""
+        only = visible_user(caller)
+        with self._database.read() as connection:
+            owner = only if user is None else find_user(connection, user, only=only, param="user").id
+            project_id = (
+                None if project is None else find_project(connection, project, owner=only, param="project").id
+            )
+            return self._store.page(connection, owner=owner, project=project_id, after=after, limit=limit)
+
+    def get(self, caller: Principal, reference: str) -> Client:
+        """The client with this id, or with this name when only one that `caller` sees has it."""
+        with self._database.read() as connection:
+            return self._find(connection, reference, owner=visible_user(caller))
+
+    def update(self, caller: Principal, reference: str, body: ClientUpdate) -> Client:
+        """Change a client, and with it all of its tokens, from the next call on."""
+        began = time.monotonic()
+        with self._database.write() as connection:
+            client = self._find(connection, reference, owner=visible_user(caller))
+            owner = find_user(connection, client.user_id, only=None)
+            values = self._changes(caller, client, body, owner)
+            try:
+                if values:
+                    self._store.update(connection, client.id, values)
+            except IntegrityError as exc:
+                raise already_exists(NOUN, body.name or "") from exc
+            changed = self._find(connection, client.client_id, owner=None)
+            self._note(connection, caller, "client.update", client, changed)
+        self._on_change("client", client.client_id, began)
+        return changed
+
+    def rotate(self, caller: Principal, reference: str, body: SecretRotation) -> CreatedClient:
+        """Give a client another secret; the present one works until the overlap is over, one before it ends now."""
+        overlap_s = restrictions.checked_overlap(body.overlap)
+        began = time.monotonic()
+        with self._database.write() as connection:
+            client = self._find(connection, reference, owner=visible_user(caller))
+            if client.is_public:
+                raise LingpaiError(
+                    "invalid_request", "A public client has no secret, so there is none to rotate."
+                )
+            check_may_hold(caller, client, "replace a secret")
+            secret = mint_credential("cs-lp-", public_id=client.id)
+            self._store.rotate(
+                connection, client.id, self._stored(secret), now=self._clock(), overlap_s=overlap_s
+            )
+            changed = self._find(connection, client.client_id, owner=None)
+            self._note(connection, caller, "client.rotate", client, changed)
+        self._on_change("client", client.client_id, began)
+        return CreatedClient(changed, secret.token)
+
+    def delete(self, caller: Principal, reference: str) -> None:
+        """Delete a client and all of its tokens for good; its name stays for the sake of usage reports."""
+        began = time.monotonic()
+        with self._database.write() as connection:
+            client = self._find(connection, reference, owner=visible_user(caller))
+            wiped = {"secret_hmac": None, "old_secret_hmac": None, "old_expires_at": None}
+            self._store.update(connection, client.id, {"deleted_at": self._clock(), **wiped})
+            self._tokens.delete_of_client(connection, client.id, now=self._clock())
+            self._note(connection, caller, "client.delete", client, None)
+        self._on_change("client", client.client_id, began)
+
+    def touch(self, uses: Sequence[Use]) -> None:
+        """Note when and from where tokens of clients were last used."""
+        if uses:
+            with self._database.write() as connection:
+                self._store.touch(connection, uses)
+
+    def _find(self, connection: Connection, reference: str, *, owner: str | None) -> Client:
+        found = self._store.find(connection, reference, owner=owner)
+        if not found:
+            raise LingpaiError(
+                "not_found", f"There is no client `{reference}`. `GET /api/v1/clients` lists yours."
+            )
+        if len(found) > 1:
+            ids = ", ".join(f"`{client.client_id}` of {client.user_name}" for client in found[:10])
+            raise LingpaiError(
+                "invalid_request", f"{len(found)} clients are called `{reference}`. Use the id: {ids}."
+            )
+        return found[0]
+
+    def _changes(self, caller: Principal, client: Client, body: ClientUpdate, owner: User) -> dict[str, Any]:
+        values = self._rules.changes(caller, client, body, owner=owner)
+        if body.name is not None:
+            values["name"] = restrictions.checked_name(body.name)
+        if body.grants is not None:
+            values["grants"] = _checked_grants(body.grants, client.is_public)
+        if "token_lifetime_s" in body.model_fields_set:
+            values["token_lifetime_s"] = body.token_lifetime_s
+        return values
+
+    def _stored(self, minted: MintedCredential) -> dict[str, Any]:
+        version = self._peppers.newest_version
+        return {
+            "hint": minted.hint,
+            "secret_hmac": self._peppers.hmac(minted.token.encode(), version),
+            "pepper_version": version,
+        }
+
+    def _note(
+        self,
+        connection: Connection,
+        caller: Principal,
+        action: str,
+        before: Client | None,
+        after: Client | None,
+    ) -> None:
+        client = after or before
+        assert client is not None  # noqa: S101  something was done to one
+        self._trail.record(
+            connection,
+            caller,
+            Deed(
+                action=action,
+                target_kind=NOUN,
+                target_id=client.client_id,
+                target_name=client.name,
+                project_id=client.project_id,
+                before=None if before is None else ClientView.of(before).model_dump(),
+                after=None if after is None else ClientView.of(after).model_dump(),
+            ),
+        )
+
+
+def _checked_grants(grants: Sequence[Grant], is_public: bool) -> tuple[Grant, ...]:
+    if not grants:
+        raise LingpaiError(
+            "invalid_request",
+            f"A client needs at least one grant. Grants are: {', '.join(GRANTS)}.",
+            "grants",
+        )
+    if is_public and "client_credentials" in grants:  # RFC 6749 section 4.4
+        raise LingpaiError(
+            "invalid_request",
+            "A public client has no secret, so it cannot get tokens by `client_credentials`. Choose `password` and "
+            "`refresh_token`, or make a client with a secret.",
+            "grants",
+        )
+    return tuple(sorted(set(grants)))

@@ -1,0 +1,97 @@
+"""The clients that get tokens, in memory, so that authenticating one needs no database."""
+
+import asyncio
+import hmac
+import ipaddress
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
+
+from sqlalchemy import Row
+
+from lingpai.identity.oauth.client_store import client_of
+from lingpai.identity.oauth.interfaces import Client
+from lingpai.identity.peppers import Peppers
+from lingpai.principal import Network, Role
+
+_NO_HMAC: Final = bytes(32)  # what no secret has
+
+
+class ClientReader(Protocol):
+    """Where clients are read."""
+
+    def client(self, id_: str) -> Row[Any] | None:
+        """The client's row joined with its owner and project, or None. Blocks."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class KnownClient:
+    """A client and what its secrets are recognised by."""
+
+    client: Client
+    role: Role
+    is_owner_disabled: bool
+    networks: tuple[Network, ...]
+    secrets: tuple[tuple[int, bytes, float | None], ...] = field(repr=False)
+    """Pepper version, HMAC and end of each secret, the newest first; none for a public client."""
+
+
+class KnownClients:
+    """A bounded memory of clients, for the event loop. Whatever changes in identity empties it."""
+
+    def __init__(
+        self,
+        reader: ClientReader,
+        peppers: Peppers,
+        *,
+        generation: Callable[[], int],
+        capacity: int = 10_000,
+    ) -> None:
+        """`generation` grows with every change: what was read under another one may be stale."""
+        self._reader = reader
+        self._peppers = peppers
+        self._generation = generation
+        self._capacity = capacity
+        self._known: OrderedDict[str, tuple[int, KnownClient]] = OrderedDict()
+
+    def find(self, id_: str) -> KnownClient | None:
+        """The client in memory with this id (what follows `cl-lp-`), or None."""
+        found = self._known.get(id_)
+        return found[1] if found is not None and found[0] == self._generation() else None
+
+    async def load(self, id_: str) -> KnownClient | None:
+        """The client in the database with this id, or None."""
+        generation = self._generation()
+        row = await asyncio.to_thread(self._reader.client, id_)
+        if row is None:
+            return None
+        known = _known(row)
+        if len(self._known) >= self._capacity:
+            self._known.popitem(last=False)
+        self._known[id_] = generation, known
+        return known
+
+    def has_secret(self, known: KnownClient | None, secret: bytes, now: float) -> bool:
+        """Whether `secret` is one of the client's that works now. For no client, it takes as long to say no."""
+        secrets = () if known is None else known.secrets
+        is_right = False
+        for version, stored, ends_at in secrets or ((self._peppers.newest_version, _NO_HMAC, None),):
+            if version not in self._peppers:
+                continue
+            is_same = hmac.compare_digest(self._peppers.hmac(secret, version), stored)
+            is_right |= is_same and (ends_at is None or now < ends_at)
+        return is_right and bool(secrets)
+
+
+def _known(row: Row[Any]) -> KnownClient:
+    secrets = [(row.pepper_version, row.secret_hmac, None)] if row.secret_hmac is not None else []
+    if row.old_secret_hmac is not None:
+        secrets.append((row.old_pepper_version, row.old_secret_hmac, row.old_expires_at))
+    return KnownClient(
+        client=client_of(row),
+        role=row.role,
+        is_owner_disabled=row.user_disabled_at is not None,
+        networks=tuple(ipaddress.ip_network(network) for network in row.allowed_ips),
+        secrets=tuple(secrets),
+    )

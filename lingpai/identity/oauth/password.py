@@ -1,0 +1,75 @@
+"""The grant `password`: user name and password for tokens (RFC 6749 section 4.3).
+
+RFC 9700 section 2.4 forbids it: whatever program is given the password can do all that its owner can, second factors
+have no place in it, and people learn to type passwords anywhere. It is here because programs in the field use it, on by
+default only on the same machine and for clients that an administrator allows to.
+"""
+
+from sqlalchemy import Connection
+
+from lingpai.identity.interfaces import User
+from lingpai.identity.oauth.errors import OAuthError
+from lingpai.identity.oauth.token_request import Parts, TokenRequest, described
+from lingpai.identity.oauth.tokens import Granted, Holder, wanted_scopes
+from lingpai.identity.scopes import DEFAULT_SCOPES, SCOPES_OF_ROLE
+from lingpai.storage.trail import Deed
+
+
+async def grant(request: TokenRequest, parts: Parts) -> Granted:
+    """An access token and a refresh token for a user. Raises OAuthError."""
+    request.check_grant("password")
+    name, password = _name_and_password(request)
+    user = await parts.passwords.verify(name, password, address=request.address)
+    client = request.client
+    may_have = SCOPES_OF_ROLE[user.role]
+    if client is not None:
+        may_have = may_have.intersection(client.scopes)
+    default = may_have.intersection(DEFAULT_SCOPES if client is None else client.scopes)
+    scopes = wanted_scopes(request.form, sorted(may_have), default=sorted(default))
+
+    def write(connection: Connection) -> Granted:
+        return _sign_in(connection, request, parts, user, scopes)
+
+    return await parts.commit(write)
+
+
+def _name_and_password(request: TokenRequest) -> tuple[str, str]:
+    if request.asking.user is not None:
+        return request.asking.user.name, request.asking.user.secret
+    form = request.form
+    if "username" not in form or "password" not in form:
+        raise OAuthError(
+            "invalid_request",
+            "Send username and password in the body, or as HTTP Basic when no client authenticates.",
+        )
+    return form["username"], form["password"]
+
+
+def _sign_in(
+    connection: Connection, request: TokenRequest, parts: Parts, user: User, scopes: tuple[str, ...]
+) -> Granted:
+    client, now = request.client, request.now
+    holder = Holder(user_id=user.id, user_name=user.name, client=client)
+    family_id = refresh_token = None
+    if client is None or "refresh_token" in client.grants:
+        family_id = parts.mint.family(
+            connection, holder, scopes, now=now, address=request.address, user_agent=request.user_agent
+        )
+        refresh_token = parts.mint.refresh_token(connection, family_id, now=now)
+    holder = Holder(user_id=user.id, user_name=user.name, client=client, family_id=family_id)
+    access = parts.mint.access_token(connection, holder, scopes, now=now)
+    granted = Granted(
+        access.access_token, access.access_token_id, access.expires_in, access.scopes, refresh_token
+    )
+    parts.trail.record(
+        connection,
+        None,
+        Deed(
+            action="token.issue",
+            target_kind="token",
+            target_id=granted.access_token_id,
+            target_name=user.name,
+            after=described(request, granted, grant="password", user=user.name, family=family_id),
+        ),
+    )
+    return granted

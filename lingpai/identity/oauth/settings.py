@@ -1,0 +1,44 @@
+"""Section `[oauth]`."""
+
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+DAY_S = 86_400
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OAuthSettings:
+    """How long tokens live, and which ways to get one are open."""
+
+    issuer: str | None = field(
+        default=None,
+        metadata={
+            "help": "The address under which callers know this server, such as `https://models.example`; default: the one it listens on."
+        },
+    )
+    access_token_lifetime: Annotated[int, Meta(ge=5, le=DAY_S)] = field(
+        default=3600,
+        metadata={"help": "Seconds an access token lives. Stock clients renew one a minute before its end."},
+    )
+    refresh_token_lifetime: Annotated[int, Meta(ge=60, le=400 * DAY_S)] = field(
+        default=30 * DAY_S, metadata={"help": "Seconds after which an unused refresh token ends."}
+    )
+    refresh_family_lifetime: Annotated[int, Meta(ge=60, le=4000 * DAY_S)] = field(
+        default=365 * DAY_S,
+        metadata={"help": "Seconds after signing in when refreshing ends, however often it was done."},
+    )
+    refresh_grace: Annotated[float, Meta(ge=0, le=10)] = field(
+        default=0.0,
+        metadata={
+            "help": "Seconds in which a refresh token just used gives the same successor again, for clients that lost the "
+            "answer; 0: using one twice ends all tokens of that sign-in."
+        },
+    )
+    password_grant: Literal["loopback", "on", "off"] = field(
+        default="loopback",
+        metadata={
+            "help": "Whether user name and password get a token without a registered client: only from this machine, from everywhere, or not."
+        },
+    )

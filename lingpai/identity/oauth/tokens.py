@@ -1,0 +1,203 @@
+"""Making tokens: what a grant hands out, and what is stored of it."""
+
+import hmac
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
+
+from sqlalchemy import Connection
+
+from lingpai.identity.oauth.errors import OAuthError, printable
+from lingpai.identity.oauth.interfaces import Client
+from lingpai.identity.oauth.settings import OAuthSettings
+from lingpai.identity.oauth.token_store import SqlTokenStore
+from lingpai.identity.peppers import Peppers
+from lingpai.identity.scopes import ALL_SCOPES
+from lingpai.ids import MintedCredential, derived_credential, mint_credential, random_base62
+
+_SUCCESSOR: Final = b"lingpai refresh token successor\0"
+"""Sets this use of a pepper apart from that on credentials, which begin otherwise."""
+
+
+class KnownTokens(Protocol):
+    """Hears of new access tokens, so that they are not taken for garbage."""
+
+    def add(self, key_id: str) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holder:
+    """Whose a token is: a client on its own behalf, or a user through a client (None: the built-in public one)."""
+
+    user_id: str
+    user_name: str
+    client: Client | None = None
+    family_id: str | None = None
+
+    @property
+    def client_row_id(self) -> str | None:
+        """The client's id in tables."""
+        return None if self.client is None else self.client.id
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """What the token endpoint answers (RFC 6749 section 5.1). `expires_in` is in seconds."""
+
+    access_token: str = field(repr=False)
+    access_token_id: str
+    expires_in: int
+    scopes: tuple[str, ...]
+    refresh_token: str | None = field(default=None, repr=False)
+
+    def body(self) -> dict[str, Any]:
+        """The JSON object. `scope` is always there, so that nobody has to know what was left out."""
+        body: dict[str, Any] = {
+            "access_token": self.access_token,
+            "token_type": "Bearer",
+            "expires_in": self.expires_in,
+            "scope": " ".join(self.scopes),
+        }
+        return body if self.refresh_token is None else body | {"refresh_token": self.refresh_token}
+
+
+class TokenMint:
+    """Makes tokens and stores their HMACs. Its methods run in a transaction of the caller's, in any thread."""
+
+    def __init__(self, peppers: Peppers, settings: OAuthSettings) -> None:
+        self._peppers = peppers
+        self._settings = settings
+        self._store = SqlTokenStore()
+
+    def reconfigure(self, settings: OAuthSettings) -> None:
+        """New tokens live as long as `settings` say; those that are out keep their end."""
+        self._settings = settings
+
+    def access_token(
+        self, connection: Connection, holder: Holder, scopes: Sequence[str], *, now: float
+    ) -> Granted:
+        """A new access token of `holder`. It never outlives its client."""
+        minted = mint_credential("at-lp-")
+        expires_at = now + self._lifetime_s(holder.client)
+        if holder.client is not None and holder.client.expires_at is not None:
+            expires_at = min(expires_at, holder.client.expires_at)
+        self._store.add_access_token(
+            connection,
+            {
+                "id": minted.id,
+                "client_id": holder.client_row_id,
+                "user_id": holder.user_id,
+                "family_id": holder.family_id,
+                "scopes": tuple(scopes),
+                "created_at": now,
+                "expires_at": expires_at,
+                **self._stored(minted),
+            },
+        )
+        return Granted(minted.token, minted.id, int(expires_at - now), tuple(scopes))
+
+    def family(
+        self,
+        connection: Connection,
+        holder: Holder,
+        scopes: Sequence[str],
+        *,
+        now: float,
+        address: str,
+        user_agent: str,
+    ) -> str:
+        """A new family: what a user has agreed to by signing in. Returns its id."""
+        id_ = f"fam_{random_base62(16)}"
+        self._store.add_family(
+            connection,
+            {
+                "id": id_,
+                "client_id": holder.client_row_id,
+                "user_id": holder.user_id,
+                "scopes": tuple(scopes),
+                "created_at": now,
+                "expires_at": now + self._settings.refresh_family_lifetime,
+                "address": address,
+                "user_agent": user_agent[:200],
+            },
+        )
+        return id_
+
+    def refresh_token(
+        self, connection: Connection, family_id: str, *, now: float, ends_at: float | None = None
+    ) -> str:
+        """The first refresh token of a family, which ends at `ends_at` at the latest (None: it was just made)."""
+        minted = mint_credential("rt-lp-")
+        latest = now + self._settings.refresh_family_lifetime if ends_at is None else ends_at
+        self._add_refresh_token(connection, minted, family_id, now=now, ends_at=latest)
+        return minted.token
+
+    def successor(
+        self, connection: Connection, used: str, family_id: str, *, now: float, ends_at: float
+    ) -> str | None:
+        """The refresh token that takes the place of `used`, or None when that was used before.
+
+        Its secret is made of the used one and the pepper: who comes with the used one within the grace period gets the
+        same successor again, although it is stored nowhere.
+        """
+        id_ = random_base62(12)
+        minted = self.derived(used, id_, self._peppers.newest_version)
+        is_first = self._store.use_refresh_token(connection, used[6:18], now=now, successor_id=id_)
+        if not is_first:
+            return None
+        self._add_refresh_token(connection, minted, family_id, now=now, ends_at=ends_at)
+        return minted.token
+
+    def derived(self, used: str, successor_id: str, version: int) -> MintedCredential:
+        """The successor of `used` that has this id, made under the pepper of `version`."""
+        material = _SUCCESSOR + successor_id.encode() + b"\0" + used.encode()
+        return derived_credential("rt-lp-", successor_id, self._peppers.hmac(material, version))
+
+    def is_secret(self, token: str, version: int, stored: bytes) -> bool:
+        """Whether `token` is what was stored."""
+        if version not in self._peppers:
+            return False
+        return hmac.compare_digest(self._peppers.hmac(token.encode(), version), stored)
+
+    def _lifetime_s(self, client: Client | None) -> int:
+        own = None if client is None else client.token_lifetime_s
+        return self._settings.access_token_lifetime if own is None else own
+
+    def _add_refresh_token(
+        self, connection: Connection, minted: MintedCredential, family_id: str, *, now: float, ends_at: float
+    ) -> None:
+        self._store.add_refresh_token(
+            connection,
+            {
+                "id": minted.id,
+                "family_id": family_id,
+                "created_at": now,
+                "expires_at": min(now + self._settings.refresh_token_lifetime, ends_at),
+                **self._stored(minted),
+            },
+        )
+
+    def _stored(self, minted: MintedCredential) -> dict[str, Any]:
+        version = self._peppers.newest_version
+        return {
+            "secret_hmac": self._peppers.hmac(minted.token.encode(), version),
+            "pepper_version": version,
+        }
+
+
+def wanted_scopes(
+    form: Mapping[str, str], may_have: Sequence[str], *, default: Sequence[str]
+) -> tuple[str, ...]:
+    """The scopes asked for, sorted, or `default` where none are (RFC 6749 section 3.3).
+
+    Raises OAuthError invalid_scope for a scope that there is not, or that is not among `may_have`.
+    """
+    if "scope" not in form:
+        return tuple(sorted(default))
+    asked = form["scope"].split(" ")
+    for scope in asked:
+        if scope not in ALL_SCOPES:
+            raise OAuthError("invalid_scope", f"There is no scope {printable(scope) or '(empty)'}.")
+        if scope not in may_have:
+            raise OAuthError("invalid_scope", f"The scope {scope} cannot be had here.")
+    return tuple(sorted(set(asked)))

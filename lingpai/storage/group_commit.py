@@ -1,0 +1,88 @@
+"""Small writes of many callers in one transaction: what one call would wait for a disk, hundreds wait for together.
+
+While one group is on its way to the disk, the next one gathers; so a lone write waits for nobody, and under load a
+transaction carries as many as came in the meantime.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final, TypeVar
+
+from sqlalchemy import Connection
+
+from lingpai.storage.database import Database
+
+T = TypeVar("T")
+Job = Callable[[Connection], Any]
+_Waiting = tuple[Job, "asyncio.Future[Any]"]
+
+_MOST_PER_GROUP: Final = 500
+
+
+class GroupCommit:
+    """Belongs to the running event loop; the writes themselves happen in one thread."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="lingpai-commit")
+        self._waiting: deque[_Waiting] = deque()
+        self._is_writing = False
+
+    async def run(self, job: Callable[[Connection], T]) -> T:
+        """What `job` returns, once it is on the disk for good. Jobs run one after the other, in the order of the calls.
+
+        `job` gets a connection in a transaction that holds the write lock; it runs in a thread. What it raises is
+        raised here; its own writes are undone then, and those of others stay. Raises sqlalchemy.exc.OperationalError
+        when the transaction as a whole fails.
+        """
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._waiting.append((job, future))
+        if not self._is_writing:
+            self._begin_group(asyncio.get_running_loop())
+        return await future
+
+    def close(self) -> None:
+        """Let go of the thread, when it has written what it is at."""
+        self._thread.shutdown(wait=True)
+
+    def _begin_group(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._is_writing = True
+        count = min(len(self._waiting), _MOST_PER_GROUP)
+        group = [self._waiting.popleft() for _ in range(count)]
+        self._thread.submit(self._write, loop, group)
+
+    def _write(self, loop: asyncio.AbstractEventLoop, group: list[_Waiting]) -> None:
+        outcomes: list[tuple[Any, BaseException | None]] = []
+        try:
+            with self._database.write(durable=True) as connection:
+                outcomes = [_outcome(job, connection) for job, _ in group]
+        except BaseException as error:  # noqa: BLE001  the outermost edge of a thread: whoever waits must hear of it
+            outcomes = [(None, error)] * len(group)
+        loop.call_soon_threadsafe(self._tell, loop, group, outcomes)
+
+    def _tell(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        group: list[_Waiting],
+        outcomes: list[tuple[Any, BaseException | None]],
+    ) -> None:
+        for (_, future), (result, error) in zip(group, outcomes, strict=True):
+            if future.cancelled():
+                continue
+            if error is None:
+                future.set_result(result)
+            else:
+                future.set_exception(error)
+        self._is_writing = False
+        if self._waiting:
+            self._begin_group(loop)
+
+
+def _outcome(job: Job, connection: Connection) -> tuple[Any, BaseException | None]:
+    try:
+        with connection.begin_nested():
+            return job(connection), None
+    except Exception as error:  # noqa: BLE001  it is the caller's, and raised there
+        return None, error
