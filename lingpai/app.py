@@ -24,6 +24,7 @@ from lingpai.gateway.authenticate import Account, Authenticator
 from lingpai.gateway.call_limits import CallLimits
 from lingpai.gateway.endpoints import is_for_browsers
 from lingpai.gateway.gateway import Gateway
+from lingpai.gateway.revoked import LOOK_EVERY_S
 from lingpai.identity.schemas import KeyCreate
 from lingpai.jobs.runner import JobRunner
 from lingpai.lane.server import LaneServer
@@ -283,6 +284,7 @@ class Application:
 
     async def _start_jobs(self) -> None:
         self.jobs.every(0.5, "watch time-outs", self.gateway.sweep)
+        self.jobs.every(LOOK_EVERY_S, "end calls of revoked callers", self._end_revoked)
         self.domains.learn_key_ids()
         self.jobs.every(5.0, "evict idle limits", self._evict_idle_limits)
         self.jobs.every(60.0, "note last uses of keys", self._note_uses)
@@ -397,6 +399,9 @@ class Application:
 
     def _retire_connections(self, backend: Backend) -> None:
         self.gateway.retire_connections(backend)  # made after the fleet
+
+    async def _end_revoked(self) -> None:
+        await self.gateway.end_revoked(self._calls())
 
     def _evict_idle_limits(self) -> None:
         self.limiter.evict_idle(time.time(), self.settings.limits.evict_after_s)

@@ -48,6 +48,7 @@ class Keys(Protocol):
     def is_known_garbage(self, token: bytes) -> bool: ...
     def load(self, token: bytes) -> Principal | None: ...
     def remember(self, token: bytes, principal: Principal | None) -> None: ...
+    def holds(self, principal: Principal) -> bool: ...
 
 
 class Account:
@@ -199,9 +200,14 @@ def check(exchange: "Exchange") -> None:
     principal = exchange.principal
     if principal is None:
         raise missing_key()
+    check_may_call(principal, exchange.front.caller_address, time.time())  # the head may have come long ago
+
+
+def check_may_call(principal: Principal, address: str, now: float) -> None:
+    """Refuse a principal that may not call models, or not now or from `address`. Raises LingpaiError."""
     if SCOPE not in principal.scopes:
         raise insufficient_scope(SCOPE, principal)
-    check_principal(principal, exchange.front.caller_address, time.time())  # the head may have come long ago
+    check_principal(principal, address, now)
 
 
 def check_principal(principal: Principal, address: str, now: float) -> None:

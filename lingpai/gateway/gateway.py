@@ -1,12 +1,14 @@
 """The parts that the steps share, and the door through which calls come in."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from lingpai.catalog.interfaces import Backend
 from lingpai.catalog.service import Catalog
+from lingpai.errors import LingpaiError
 from lingpai.gateway import answer, authenticate, endpoints, read, settle
 from lingpai.gateway.authenticate import Authenticator
 from lingpai.gateway.bodies import BodyBudget
@@ -14,6 +16,7 @@ from lingpai.gateway.call_limits import CallLimits
 from lingpai.gateway.complaints import Complaints
 from lingpai.gateway.exchange import Exchange
 from lingpai.gateway.queue import Queue
+from lingpai.gateway.revoked import RevokedCalls
 from lingpai.gateway.settings import GatewaySettings
 from lingpai.gateway.tally import Counter
 from lingpai.identity.known_ids import LookUps
@@ -92,6 +95,7 @@ class Gateway:
     queue: Queue = field(init=False)
     bodies: BodyBudget = field(init=False)
     complaints: Complaints = field(init=False)
+    revoked: RevokedCalls = field(init=False)
     counting: set[Exchange] = field(default_factory=set)
     """Calls whose tokens are being counted; the callers of some have left."""
     date_line: answer.DateLine = field(default_factory=answer.DateLine)
@@ -104,6 +108,7 @@ class Gateway:
         self.queue = Queue(self.loop, most=settings.max_waiting, most_per_key=settings.max_waiting_per_key)
         self.bodies = BodyBudget(settings)
         self.complaints = Complaints(self.loop.time)
+        self.revoked = RevokedCalls(self.authenticator)
 
     def reconfigure(self, settings: GatewaySettings) -> None:
         """Change the settings while running; calls under way go on with what they have read already."""
@@ -161,6 +166,14 @@ class Gateway:
         """
         held = [exchange.held_for(subject) for exchange in self._under_way(calls)]
         return [each for each in held if each is not None]
+
+    async def end_revoked(self, calls: Iterable[object]) -> None:
+        """End the calls under way that would be refused if they began now. Call it about twice a second."""
+        if self.revoked.has_news:
+            with contextlib.suppress(LingpaiError):  # the database is away: the next time will do
+                await self.revoked.end(
+                    self._under_way(calls) - self.counting
+                )  # these are answered but for that
 
     def users_on(self, model_id: str, calls: Iterable[object]) -> set[str]:
         """The ids of the users with calls to a model under way; `calls` as above."""

@@ -9,6 +9,7 @@ from lingpai.wire import tasks
 if TYPE_CHECKING:
     from lingpai.catalog.interfaces import Model
     from lingpai.gateway.exchange import Exchange
+    from lingpai.principal import Principal
 
 
 def route(exchange: "Exchange") -> None:
@@ -51,18 +52,23 @@ def _forget(exchange: "Exchange") -> None:
     account.limits_version = exchange.gateway.call_limits.book.version
 
 
-def _find(exchange: "Exchange", name: str) -> ModelAccess:
-    catalog, account = exchange.gateway.catalog, exchange.account
-    principal = account.principal
-    model = catalog.find(name) if name else catalog.default_for(exchange.endpoint.tasks)
-    if model is None:
-        raise _not_found(exchange, name)
+def check_may_call(principal: "Principal", model: "Model", name: str) -> None:
+    """Refuse a caller who may not call `model` by `name`. Raises LingpaiError `model_not_allowed`."""
     if not (principal.may_call(model.id) or (name and principal.may_call(name))):
         raise LingpaiError(
             "model_not_allowed",
             f"This key may not call `{name or model.id}`. `GET /v1/models` lists the models it may call.",
             param="model",
         )
+
+
+def _find(exchange: "Exchange", name: str) -> ModelAccess:
+    catalog, account = exchange.gateway.catalog, exchange.account
+    principal = account.principal
+    model = catalog.find(name) if name else catalog.default_for(exchange.endpoint.tasks)
+    if model is None:
+        raise _not_found(exchange, name)
+    check_may_call(principal, model, name)
     access = account.accesses.get(model.id)
     if access is None:
         access = account.accesses[model.id] = ModelAccess(model)

@@ -165,8 +165,18 @@ def _left(exchange: "Exchange") -> None:
 
 
 def stop(exchange: "Exchange") -> None:
-    """The server ends: a stream gets a last event, a waiting caller an error."""
-    error = LingpaiError("shutting_down", "The server is stopping. Try again.", headers={"retry-after": "1"})
+    """The server ends."""
+    cut_off(
+        exchange,
+        LingpaiError("shutting_down", "The server is stopping. Try again.", headers={"retry-after": "1"}),
+    )
+
+
+def cut_off(exchange: "Exchange", error: LingpaiError, *, is_charged: bool = False) -> None:
+    """The call ends before its time: a stream gets a last event, a waiting caller an error.
+
+    A stream is charged what was handed on; a caller who has no answer yet is, with `is_charged`, charged the prompt.
+    """
     exchange.keep_alive = False
     exchange.gateway.queue.leave(exchange)
     if exchange.stream is not None:
@@ -174,10 +184,14 @@ def stop(exchange: "Exchange") -> None:
         exchange.usage = reported or tally.estimated(exchange)
         last = sse.data_event(msgspec.json.encode(error.body()))
         end_stream(exchange, exchange.stream, last, end_reason="stopped")
-    elif exchange.is_admitted:
-        fail(exchange, error, end_reason="stopped")
-    else:
+    elif not exchange.is_admitted:
         refuse(exchange, error)
+    elif is_charged:
+        exchange.usage = tally.estimated(exchange)
+        _prepare_error(exchange, error)
+        _record(exchange, "stopped", charged=1)
+    else:
+        fail(exchange, error, end_reason="stopped")
 
 
 def break_off(exchange: "Exchange") -> None:

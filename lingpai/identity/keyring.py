@@ -120,6 +120,11 @@ class Keyring:
         keyed_hash.update(token)
         return self._known.get(keyed_hash.digest())
 
+    def holds(self, principal: Principal) -> bool:
+        """Whether `principal` is in memory as it is: nothing about it has changed."""
+        entry = self._entries.get(str(principal.credential_id))
+        return entry is not None and self._known[entry.index] is principal
+
     def is_known_garbage(self, token: bytes) -> bool:
         """Whether `token` is certainly neither key nor access token, told without a look-up.
 
