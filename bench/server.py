@@ -44,6 +44,11 @@ class Server:
         found: int = self._query("SELECT coalesce(sum(requests + refused), 0) FROM usage_rollups")[0]
         return found
 
+    def stored_tokens(self) -> int:
+        """How many access tokens are in the database."""
+        found: int = self._query("SELECT count(*) FROM access_tokens")[0]
+        return found
+
     def wait_until_drained(self, *, timeout: float = 60.0) -> None:
         """Wait until the ingester has come to the journal's end. Raises BenchError after `timeout` seconds."""
         end = journal_end(self.data / "journal")

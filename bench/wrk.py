@@ -14,7 +14,7 @@ CONNECTIONS: Final = 64
 
 _COMMON: Final = """\
 wrk.method = "POST"
-wrk.headers["Content-Type"] = "application/json"
+wrk.headers["Content-Type"] = "{content_type}"
 wrk.body = [==[{body}]==]
 
 done = function(summary, latency, requests)
@@ -63,9 +63,24 @@ class Load:
         return self.requests / self.seconds
 
 
-def script(keys: Sequence[str]) -> str:
-    """The Lua script that posts the bench's call with each of `keys` in turn and prints its counts as JSON."""
-    common = _COMMON.format(body=CALL_BODY)
+@dataclass(frozen=True, slots=True)
+class Posted:
+    """What is posted, and where."""
+
+    path: str
+    content_type: str
+    body: str
+
+
+CALL: Final = Posted(CALL_PATH, "application/json", CALL_BODY)
+"""The model call that everything here is measured with."""
+
+
+def script(posted: Posted, keys: Sequence[str]) -> str:
+    """The Lua script that posts with each of `keys` in turn (none: without one) and prints its counts as JSON."""
+    common = _COMMON.format(body=posted.body, content_type=posted.content_type)
+    if not keys:
+        return common
     if len(keys) == 1:
         return common + _ONE_KEY.format(key=keys[0])
     return common + _SEVERAL_KEYS.format(keys=", ".join(f'"{key}"' for key in keys))
@@ -86,11 +101,13 @@ def parse(output: str) -> Load:
     )
 
 
-def put_under_load(run: Run, port: int, *, keys: Sequence[str], seconds: int) -> Load:
+def put_under_load(
+    run: Run, port: int, *, seconds: int, keys: Sequence[str] = (), posted: Posted = CALL
+) -> Load:
     """Call as fast as `CONNECTIONS` connections can for `seconds`. Raises BenchError when any answer is not 200."""
     path = run.folder / "post.lua"
-    path.write_text(script(keys), encoding="utf-8")
-    url = f"http://127.0.0.1:{port}{CALL_PATH}"
+    path.write_text(script(posted, keys), encoding="utf-8")
+    url = f"http://127.0.0.1:{port}{posted.path}"
     command = [run.wrk, "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "-s", str(path), url]
     outcome = subprocess.run(
         ["taskset", "-c", str(run.cpus.load), *command], capture_output=True, text=True, check=False

@@ -3,7 +3,7 @@
 import pytest
 
 from bench.calls import outside_bound
-from bench.wrk import parse, script
+from bench.wrk import CALL, parse, script
 
 PRINTED = """\
 Running 6s test @ http://127.0.0.1:20123/v1/chat/completions
@@ -35,11 +35,11 @@ def test_output_without_counts_is_refused(output: str) -> None:
 
 
 def test_one_key_is_a_fixed_header_and_several_are_taken_in_turn() -> None:
-    assert 'wrk.headers["Authorization"] = "Bearer one"' in script(["one"])
-    assert "request = function" not in script(["one"])
+    assert 'wrk.headers["Authorization"] = "Bearer one"' in script(CALL, ["one"])
+    assert "request = function" not in script(CALL, ["one"])
 
-    assert '"one", "two"' in script(["one", "two"])
-    assert "request = function" in script(["one", "two"])
+    assert '"one", "two"' in script(CALL, ["one", "two"])
+    assert "request = function" in script(CALL, ["one", "two"])
 
 
 @pytest.mark.parametrize(
