@@ -1,6 +1,7 @@
 """The token endpoint: tokens a second, each of them on the disk, and calls with a token beside calls with a key."""
 
 import json
+import time
 from collections.abc import Sequence
 from statistics import median
 from typing import Any
@@ -28,9 +29,9 @@ def measure(run: Run) -> GroupResult:
         put_under_load(run, server.port, posted=wish, seconds=1)
         missing = 0
         for number in range(1, run.rounds + 1):
-            before = server.stored_tokens()
+            before = _stored_at_last(server)
             loads.append(put_under_load(run, server.port, posted=wish, seconds=seconds))
-            stored = server.stored_tokens() - before
+            stored = _stored_at_last(server) - before
             missing += max(loads[-1].requests - stored, stored - loads[-1].requests - CONNECTIONS, 0)
             with_key.append(_calls(run, server, key, seconds))
             with_token.append(_calls(run, server, token, seconds))
@@ -39,6 +40,15 @@ def measure(run: Run) -> GroupResult:
                 f"{with_token[-1].calls_per_s:,.0f} calls/s with a token, {with_key[-1].calls_per_s:,.0f} with a key"
             )
     return _result(loads, with_key, with_token, missing)
+
+
+def _stored_at_last(server: Server) -> int:
+    """How many tokens are stored when the last request that wrk has left behind is done."""
+    count = -1
+    while count != (now := server.stored_tokens()):
+        count = now
+        time.sleep(0.1)
+    return count
 
 
 def _calls(run: Run, server: Server, credential: str, seconds: int) -> Load:

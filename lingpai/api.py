@@ -85,6 +85,8 @@ def _routers(parts: Parts) -> list[Any]:
     )
     targets = model_operations.TargetOperations(parts.fleet, domains.targets, parts.gateway)
     return [
+        # First: routes are tried in turn, and these are asked most often.
+        oauth_routes(domains.authorization),
         health_routes(
             not_ready_because=parts.not_ready_because,
             metrics=lambda: render(parts.metrics),
@@ -96,7 +98,6 @@ def _routers(parts: Parts) -> list[Any]:
         compatible_key_routes(describe, time.time),
         identity_routes.key_routes(domains.keys),
         client_routes(domains.clients),
-        oauth_routes(domains.authorization),
         identity_routes.user_routes(domains.users),
         identity_routes.project_routes(domains.projects),
         quota_routes.limit_routes(limits),
