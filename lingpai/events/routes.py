@@ -16,6 +16,7 @@ from lingpai.events.webhooks import Webhooks
 from lingpai.principal import Principal
 from lingpai.web.auth import require
 from lingpai.web.errors import ERROR_RESPONSES
+from lingpai.web.formats import formatted
 from lingpai.web.paging import (
     DEFAULT_LIMIT,
     CursorParameter,
@@ -26,11 +27,20 @@ from lingpai.web.paging import (
 )
 
 TypeFilter = Annotated[
-    str | None, Query(max_length=64, description=f"Only events of this type: {', '.join(EVENT_TYPES)}.")
+    str | None,
+    Query(
+        max_length=64,
+        description=f"Only events of this type: {', '.join(EVENT_TYPES)}.",
+        json_schema_extra={"enum": list(EVENT_TYPES)},
+    ),
 ]
 Since = Annotated[
     str | None,
-    Query(max_length=64, description="A duration (`7d`, `12h`, `30m`), a date, or a date and time."),
+    Query(
+        max_length=64,
+        description="A duration (`7d`, `12h`, `30m`), a date, or a date and time.",
+        json_schema_extra=formatted("period"),
+    ),
 ]
 
 _DURATION: Final = re.compile(r"([0-9]{1,6})([smhdw])")

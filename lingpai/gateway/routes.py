@@ -5,39 +5,26 @@ method a 405, and keep one document for everything that is served.
 """
 
 from collections.abc import Callable
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse
 
 from lingpai.errors import LingpaiError
+from lingpai.gateway.call_schemas import (
+    FILE_ANSWER,
+    STREAMED_ANSWER,
+    STREAMING,
+    SUMMARIES,
+    path_parameters,
+    request_body,
+)
 from lingpai.gateway.endpoint import Endpoint
-from lingpai.gateway.endpoints import CHAT, COMPLETIONS, EMBEDDINGS, ENDPOINTS, GENERATE, INFERENCE, PREDICT
-from lingpai.gateway.media import IMAGES, RERANK, SPEECH, TRANSCRIPTIONS
+from lingpai.gateway.endpoints import ENDPOINTS
 from lingpai.metering.periods import iso_utc
 from lingpai.principal import Principal
 from lingpai.web.auth import ANY, require
 from lingpai.web.errors import ERROR_RESPONSES
-
-_MESSAGES = [{"role": "user", "content": "Hello"}]
-_EXAMPLES: dict[str, tuple[str, dict[str, Any]]] = {
-    CHAT.name: ("Chat", {"model": "lingpai/eliza", "messages": _MESSAGES, "stream": False}),
-    COMPLETIONS.name: ("Complete a text", {"model": "lingpai/eliza", "prompt": "Hello", "max_tokens": 64}),
-    EMBEDDINGS.name: ("Embed texts", {"model": "lingpai/hashing-embedding", "input": ["Hello", "你好"]}),
-    RERANK.name: (
-        "Put documents in order",
-        {"model": "acme/reranker", "query": "a pet", "documents": ["a car", "a cat"], "top_n": 1},
-    ),
-    TRANSCRIPTIONS.name: (
-        "Write down what is said",
-        {"model": "acme/speech", "file": "data:audio/wav;base64,…", "response_format": "json"},
-    ),
-    SPEECH.name: ("Speak a text", {"model": "acme/voice", "input": "Hello", "voice": "one"}),
-    IMAGES.name: ("Make pictures", {"model": "acme/painter", "prompt": "a cat", "n": 1, "size": "512x512"}),
-    PREDICT.name: ("Call a plain function", {"input_data": "Hello"}),
-    GENERATE.name: ("Generate text", {"prompt": "Hello", "max_length": 200}),
-    INFERENCE.name: ("Call any model", {"input": "A lovely day", "parameters": {}}),
-}
 
 
 def documented_calls() -> APIRouter:
@@ -49,35 +36,17 @@ def documented_calls() -> APIRouter:
 
 
 def _document(router: APIRouter, endpoint: Endpoint) -> None:
-    summary, _ = _EXAMPLES[endpoint.name]
     path = endpoint.path.replace("{model}", "{model:path}")
-    extra: dict[str, Any] = {"requestBody": _body(endpoint)}
+    extra: dict[str, Any] = {"requestBody": request_body(endpoint), "parameters": path_parameters(endpoint)}
     if endpoint.may_answer_files:
-        extra["responses"] = {"200": _FILE_ANSWER}
+        extra["responses"] = {"200": FILE_ANSWER}
+    elif endpoint.name in STREAMING:
+        extra["responses"] = {"200": STREAMED_ANSWER}
 
-    @router.post(path, summary=summary, openapi_extra=extra, name=endpoint.name)
-    async def answered_in_the_lane(_: Annotated[Principal, require("model:inference")]) -> dict[str, Any]:
+    @router.post(path, summary=SUMMARIES[endpoint.name], openapi_extra=extra, name=endpoint.name)
+    async def answered_in_the_lane(_: Annotated[Principal, require("model:inference")]) -> Any:
         # The lane takes every address that the router could, so this is for a spelling nobody has thought of.
         raise LingpaiError("not_found", "Write the address as the documentation does: `GET /openapi.json`.")
-
-
-_FILE_ANSWER: Final = {
-    "description": "Sound, text or JSON, as `response_format` says.",
-    "content": {"application/json": {}, "audio/*": {}, "text/plain": {}},
-}
-
-
-def _body(endpoint: Endpoint) -> dict[str, Any]:
-    """The request body: JSON, and where files are taken also a form."""
-    _, example = _EXAMPLES[endpoint.name]
-    content: dict[str, Any] = {"application/json": {"schema": {"type": "object"}, "example": example}}
-    if endpoint.read_form is not None:
-        file = {"type": "string", "format": "binary"}
-        properties = {"file": file, **{name: {"type": "string"} for name in ("model", "parameters")}}
-        content["multipart/form-data"] = {
-            "schema": {"type": "object", "properties": properties, "required": ["file"]}
-        }
-    return {"required": True, "content": content}
 
 
 def key_routes(describe: Callable[[tuple[Any, ...], float], Any], clock: Callable[[], float]) -> APIRouter:

@@ -1,18 +1,25 @@
 """The bodies of ``/api/v1/keys``, ``/api/v1/projects`` and ``/api/v1/users``: every field that goes in or out is listed here."""
 
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from lingpai.identity.interfaces import ApiKey, CreatedKey, Project, User
+from lingpai.web.formats import formatted
 from lingpai.web.schemas import RequestBody
 
 Scopes = Annotated[
-    list[str], Field(max_length=50, description="What the key may do.", examples=[["model:inference"]])
+    list[Annotated[str, Field(json_schema_extra=formatted("scope"))]],
+    Field(
+        max_length=50,
+        description="What it may do; at least one.",
+        examples=[["model:inference"]],
+        json_schema_extra={"minItems": 1},
+    ),
 ]
 Models = Annotated[
-    list[str],
+    list[Annotated[str, Field(json_schema_extra=formatted("model-pattern"))]],
     Field(
         max_length=100,
         description="Model ids the key may call; `owner/*` means all of an owner's models; empty means all models.",
@@ -20,7 +27,7 @@ Models = Annotated[
     ),
 ]
 Limits = Annotated[
-    list[str],
+    list[Annotated[str, Field(json_schema_extra=formatted("limit"))]],
     Field(
         max_length=20,
         description='`AMOUNT / WINDOW [@ TIMEZONE]`; all of them apply. `["none"]`: explicitly unlimited.',
@@ -28,7 +35,7 @@ Limits = Annotated[
     ),
 ]
 AllowedIps = Annotated[
-    list[str],
+    list[Annotated[str, Field(json_schema_extra=formatted("network"))]],
     Field(
         max_length=100,
         description="Networks in CIDR form, or addresses, that the key may be used from; empty means anywhere.",
@@ -36,16 +43,28 @@ AllowedIps = Annotated[
     ),
 ]
 KeyName = Annotated[
-    str, Field(description="1 to 64 characters, unique among its owner's keys.", examples=["laptop"])
+    str,
+    Field(
+        description="1 to 64 characters, unique among its owner's keys.",
+        examples=["laptop"],
+        json_schema_extra=formatted("name"),
+    ),
 ]
 UserName = Annotated[
     str,
     Field(
-        description="1 to 64 letters, digits and `. _ - @ +`; unique.", examples=["alice", "bob@example.com"]
+        description="1 to 64 letters, digits and `. _ - @ +`; unique.",
+        examples=["alice", "bob@example.com"],
+        json_schema_extra=formatted("user-name"),
     ),
 ]
 ProjectName = Annotated[
-    str, Field(description="1 to 64 characters, unique.", examples=["search", "Data Science"])
+    str,
+    Field(
+        description="1 to 64 characters, unique.",
+        examples=["search", "Data Science"],
+        json_schema_extra=formatted("name"),
+    ),
 ]
 Expiry = Annotated[
     str,
@@ -53,11 +72,22 @@ Expiry = Annotated[
         max_length=40,
         description="When the key stops working: a date (its first instant in UTC) or a date and time with offset.",
         examples=["2027-01-01", "2027-01-01T08:00:00+08:00"],
+        json_schema_extra=formatted("expiry"),
     ),
 ]
 Lifetime = Annotated[
-    str, Field(max_length=20, description="How long the key works from now on.", examples=["90d", "12h"])
+    str,
+    Field(
+        max_length=20,
+        description="How long it works from now on.",
+        examples=["90d", "12h"],
+        json_schema_extra=formatted("lifetime"),
+    ),
 ]
+
+
+# Both say when it ends.
+NOT_BOTH_EXPIRIES: Final[dict[str, Any]] = {"not": {"required": ["expires_at", "expires_in"]}}
 
 
 class KeyCreate(RequestBody):
@@ -65,7 +95,8 @@ class KeyCreate(RequestBody):
 
     model_config = ConfigDict(
         json_schema_extra={
-            "examples": [{"name": "laptop", "limits": ["2000/day@Asia/Shanghai"], "expires_in": "90d"}]
+            "examples": [{"name": "laptop", "limits": ["2000/day@Asia/Shanghai"], "expires_in": "90d"}],
+            **NOT_BOTH_EXPIRIES,
         }
     )
 

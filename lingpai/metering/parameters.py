@@ -7,14 +7,40 @@ from fastapi import Query
 
 from lingpai.metering.export import Format
 from lingpai.metering.records import EndReason
+from lingpai.web.formats import formatted
 
 Filter = Annotated[str | None, Query(max_length=200)]
-Since = Annotated[str, Query(max_length=64, description="A duration (`7d`, `12h`, `30m`) or a date in `tz`.")]
-Until = Annotated[str | None, Query(max_length=64, description="Same forms; excluded. Now if left out.")]
-Zone = Annotated[str, Query(max_length=64, description="IANA time zone of days, hours, dates and times.")]
+Since = Annotated[
+    str,
+    Query(
+        max_length=64,
+        description="A duration (`7d`, `12h`, `30m`) or a date in `tz`.",
+        json_schema_extra=formatted("period"),
+    ),
+]
+Until = Annotated[
+    str | None,
+    Query(
+        max_length=64,
+        description="Same forms; excluded. Now if left out.",
+        json_schema_extra=formatted("period-end"),
+    ),
+]
+Zone = Annotated[
+    str,
+    Query(
+        max_length=64,
+        description="IANA time zone of days, hours, dates and times.",
+        json_schema_extra=formatted("time-zone"),
+    ),
+]
 By = Annotated[
     str,
-    Query(max_length=100, description="Any of key,user,project,model,task,day,hour. One row if empty."),
+    Query(
+        max_length=100,
+        description="Any of key,user,project,model,task,day,hour. One row if empty.",
+        json_schema_extra=formatted("usage-groups"),
+    ),
 ]
 Status = Annotated[
     str | None,
@@ -47,7 +73,11 @@ class RequestParameters:
 
     since: Annotated[
         str | None,
-        Query(max_length=64, description="When they started: a duration (`7d`) or a date in `tz`."),
+        Query(
+            max_length=64,
+            description="When they started: a duration (`7d`) or a date in `tz`.",
+            json_schema_extra=formatted("period"),
+        ),
     ] = None
     until: Until = None
     tz: Zone = "UTC"

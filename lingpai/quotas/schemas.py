@@ -1,11 +1,12 @@
 """The bodies of ``/api/v1/limits``. Single limits are in `rows`, explanations in `explain`."""
 
-from typing import Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 from typing_extensions import TypedDict
 
 from lingpai.quotas.rows import LimitRow
+from lingpai.web.formats import formatted
 from lingpai.web.schemas import RequestBody
 
 
@@ -23,8 +24,30 @@ class ChangedLimits(TypedDict):
     warning: str | None
 
 
+def _named(subjects: list[str], fields: list[str], *, may_take_back: bool) -> dict[str, Any]:
+    """How the JSON Schema says what names these subjects."""
+    others = {"id", "user", "model"} - set(fields)
+    given: dict[str, Any] = {field: {"type": "string"} for field in fields}
+    absent: dict[str, Any] = {field: {"type": "null"} for field in sorted(others)}
+    limits: dict[str, Any] = {} if may_take_back else {"limits": {"type": "array"}}
+    return {
+        "required": ["subject", *fields],
+        "properties": {"subject": {"enum": subjects}, **given, **absent, **limits},
+    }
+
+
+_NAMED: Final[list[Any]] = [
+    _named(["key", "user", "project"], ["id"], may_take_back=False),
+    _named(["model"], ["model"], may_take_back=True),
+    _named(["model"], ["id"], may_take_back=True),
+    _named(["user_model"], ["user", "model"], may_take_back=True),
+]
+
+
 class NewLimits(RequestBody):
     """The limits that replace those of one subject; an empty list (or ``none``) makes it unlimited."""
+
+    model_config = ConfigDict(json_schema_extra={"oneOf": _NAMED})
 
     subject: Literal["key", "user", "project", "model", "user_model"]
     id: str | None = Field(
@@ -32,17 +55,23 @@ class NewLimits(RequestBody):
         min_length=1,
         max_length=200,
         description="The id or the name of the key, user, project or model.",
+        json_schema_extra=formatted("user-name"),
     )
     user: str | None = Field(
         default=None,
         min_length=1,
         max_length=200,
         description="For `user_model`: id, name, or `*` for each user.",
+        json_schema_extra=formatted("user-name"),
     )
     model: str | None = Field(
-        default=None, min_length=1, max_length=200, description="For `model` and `user_model`: id or alias."
+        default=None,
+        min_length=1,
+        max_length=200,
+        description="For `model` and `user_model`: id or alias.",
+        json_schema_extra=formatted("model-pattern"),
     )
-    limits: list[str] | None = Field(
+    limits: list[Annotated[str, Field(json_schema_extra=formatted("limit"))]] | None = Field(
         max_length=20,
         description="null takes back what was set for a model or a user on it: the settings, or what is set for each "
         "user, hold again.",

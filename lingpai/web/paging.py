@@ -12,6 +12,7 @@ from fastapi import Query
 from pydantic import BaseModel, Field
 
 from lingpai.errors import LingpaiError
+from lingpai.web.formats import formatted
 
 T = TypeVar("T")
 
@@ -21,7 +22,11 @@ DEFAULT_LIMIT: Final = 50
 LimitParameter = Annotated[int, Query(ge=1, le=MAX_LIMIT, description="The most items to return.")]
 CursorParameter = Annotated[
     str | None,
-    Query(max_length=500, description="`next_cursor` of the page before; leave out for the first page."),
+    Query(
+        max_length=500,
+        description="`next_cursor` of the page before; leave out for the first page.",
+        json_schema_extra=formatted("cursor"),
+    ),
 ]
 
 

@@ -1,9 +1,18 @@
 """What the bodies of the management API have in common."""
 
 import json
-from typing import Any
+from typing import Any, Final
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
+
+
+def _whole(value: Any) -> Any:
+    """Some programs write 256.0 for a whole number, and JSON knows no difference."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+WHOLE: Final = BeforeValidator(_whole)
+"""For whole numbers, after their bounds: `Annotated[int, Field(ge=1), WHOLE]`."""
 
 
 class RequestBody(BaseModel):

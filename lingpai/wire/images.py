@@ -10,7 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from lingpai.errors import LingpaiError
-from lingpai.wire.openai import Request
+from lingpai.wire.openai import Request, whole_number
 
 MOST_IMAGES: Final = 10
 
@@ -19,13 +19,14 @@ class ImagesRequest(Request):
     """`POST /v1/images/generations`."""
 
     prompt: str | None = None
-    n: int | None = None
+    n: int | float | None = None
     response_format: str | None = None
 
     def check(self) -> None:
         """Refuse a request without a prompt, and what is not offered. Raises LingpaiError `invalid_request`."""
         if not self.prompt:
             raise LingpaiError("invalid_request", '`prompt` is missing. Send "prompt": "…".', "prompt")
+        self.n = whole_number("n", self.n)
         if self.n is not None and not 1 <= self.n <= MOST_IMAGES:
             raise LingpaiError("invalid_request", f"`n` must be from 1 to {MOST_IMAGES}.", "n")
         if self.response_format not in (None, "url", "b64_json"):

@@ -7,7 +7,7 @@ from typing import Any, Final
 import msgspec
 
 from lingpai.errors import LingpaiError
-from lingpai.wire.openai import Request
+from lingpai.wire.openai import Request, whole_number
 
 MOST_DOCUMENTS: Final = 10_000
 
@@ -17,7 +17,7 @@ class RerankRequest(Request):
 
     query: str | None = None
     documents: list[str | dict[str, Any]] | None = None
-    top_n: int | None = None
+    top_n: int | float | None = None
     return_documents: bool | None = None
 
     def check(self) -> None:
@@ -30,6 +30,7 @@ class RerankRequest(Request):
         if len(self.documents) > MOST_DOCUMENTS:
             message = f"`documents` has more than {MOST_DOCUMENTS} entries. Send fewer."
             raise LingpaiError("invalid_request", message, "documents")
+        self.top_n = whole_number("top_n", self.top_n)
         if self.top_n is not None and self.top_n < 1:
             raise LingpaiError("invalid_request", "`top_n` must be at least 1.", "top_n")
         if self.stream:

@@ -25,7 +25,7 @@ async def generations(request: Request, reply: Reply) -> None:
     """`n` pictures. A function that knows `n` is called once; any other, once for each picture."""
     model = request.model_for("text-to-image")
     asked = request.converted(ImagesRequest)
-    count = asked.n or 1
+    count = int(asked.n or 1)
     parameters = _parameters(model, request, count)
 
     def read(hook: Hook) -> Item:

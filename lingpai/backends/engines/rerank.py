@@ -36,7 +36,7 @@ async def rerank(request: Request, reply: Reply) -> None:
         texts,
         model=request.model_name,
         usage=told_usage() or estimated,
-        top_n=asked.top_n,
+        top_n=None if asked.top_n is None else int(asked.top_n),
         returns_documents=asked.return_documents is True,
     )
     await reply.json(encode(answer), headers=headers)

@@ -11,6 +11,7 @@ from starlette.responses import JSONResponse, Response
 from lingpai.identity.oauth.metadata import authorization_server, protected_resource
 from lingpai.identity.oauth.server import AuthorizationServer
 from lingpai.web.auth import open_route
+from lingpai.web.errors import ERROR_RESPONSES
 
 _WHY_OPEN: Final = "clients authenticate in the request itself (RFC 6749 section 2.3)"
 _METADATA: Final = "metadata is public (RFC 8414 section 3, RFC 9728 section 3)"
@@ -113,7 +114,7 @@ def oauth_routes(server: AuthorizationServer) -> APIRouter:
         """Whose tokens open this server (RFC 9728)."""
         return JSONResponse(protected_resource(server.issuer(), ""), headers=_CACHED)
 
-    @router.get("/.well-known/oauth-protected-resource/{path:path}")
+    @router.get("/.well-known/oauth-protected-resource/{path:path}", responses=ERROR_RESPONSES)
     @open_route(_METADATA)
     async def protected_resource_metadata_below(path: str) -> JSONResponse:
         """Whose tokens open what lies below a path (RFC 9728 section 3.1)."""
@@ -123,7 +124,12 @@ def oauth_routes(server: AuthorizationServer) -> APIRouter:
 
 
 def _described(fields: dict[str, Any], required: list[str], answer: dict[str, Any] | None) -> dict[str, Any]:
-    schema = {"type": "object", "required": required, "properties": fields}
+    schema = {
+        "type": "object",
+        "required": required,
+        "properties": fields,
+        "additionalProperties": _STRING,  # ignored (RFC 6749 section 3.2)
+    }
     refusals = {
         status: {"description": description, "content": {"application/json": {"schema": _ERROR}}}
         for status, description in (

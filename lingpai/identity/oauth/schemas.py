@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from lingpai.identity.oauth.interfaces import Client, CreatedClient, Grant
 from lingpai.identity.oauth.settings import DAY_S
 from lingpai.identity.schemas import (
+    NOT_BOTH_EXPIRIES,
     AllowedIps,
     Expiry,
     Lifetime,
@@ -16,15 +17,22 @@ from lingpai.identity.schemas import (
     utc_text,
     utc_text_or_none,
 )
-from lingpai.web.schemas import RequestBody
+from lingpai.web.formats import formatted
+from lingpai.web.schemas import WHOLE, RequestBody
 
 ClientName = Annotated[
-    str, Field(description="1 to 64 characters, unique among its owner's clients.", examples=["nightly"])
+    str,
+    Field(
+        description="1 to 64 characters, unique among its owner's clients.",
+        examples=["nightly"],
+        json_schema_extra=formatted("name"),
+    ),
 ]
 Grants = Annotated[
     list[Grant],
     Field(
         max_length=10,
+        json_schema_extra={"minItems": 1},
         description="How it may get tokens. `password` lets it trade users' passwords for tokens, which RFC 9700 section "
         "2.4 forbids; leave it out wherever you can.",
         examples=[["client_credentials"]],
@@ -37,6 +45,7 @@ TokenLifetime = Annotated[
         le=DAY_S,
         description="Seconds its access tokens live; `oauth.access_token_lifetime` when left out.",
     ),
+    WHOLE,
 ]
 
 
@@ -44,7 +53,16 @@ class ClientCreate(RequestBody):
     """A client to make. Whatever is left out gets its default."""
 
     model_config = ConfigDict(
-        json_schema_extra={"examples": [{"name": "nightly", "limits": ["2000/day"], "expires_in": "90d"}]}
+        json_schema_extra={
+            "examples": [{"name": "nightly", "limits": ["2000/day"], "expires_in": "90d"}],
+            **NOT_BOTH_EXPIRIES,
+            # Without a secret there is no `client_credentials` (RFC 6749 section 4.4), which is the default.
+            "if": {"properties": {"public": {"const": True}}, "required": ["public"]},
+            "then": {
+                "required": ["grants"],
+                "properties": {"grants": {"type": "array", "items": {"enum": ["password", "refresh_token"]}}},
+            },
+        }
     )
 
     name: ClientName
@@ -104,6 +122,7 @@ class SecretRotation(RequestBody):
             max_length=20,
             description="How long the present secret goes on working beside the new one: `0s` to `30d`.",
             examples=["24h"],
+            json_schema_extra=formatted("overlap"),
         ),
     ] = "24h"
 

@@ -1,0 +1,74 @@
+"""What Schemathesis needs to know to make good requests: our formats of strings, and names that nobody has yet.
+
+Loaded by `schemathesis run` itself, in its own process.
+"""
+
+import base64
+import itertools
+import json
+import os
+
+import schemathesis
+from hypothesis import strategies as st
+
+from lingpai.identity.scopes import DEFAULT_SCOPES
+
+_NUMBERS = itertools.count()
+
+
+def _cursor(time: float, id_: str) -> str:
+    return base64.urlsafe_b64encode(json.dumps([time, id_]).encode()).decode().rstrip("=")
+
+
+FORMATS = {
+    "cursor": st.builds(_cursor, st.floats(0, 2e9), st.text("abcXYZ019", min_size=1, max_size=12).map("key {}".format)),
+    "data-url": st.just("data:audio/wav;base64,UklGRiQAAABXQVZFZm10IBAAAAABAAEAQB8AAIA+AAACABAAZGF0YQAAAAA="),
+    "expiry": st.sampled_from(["2099-01-01", "2098-12-31T08:00:00+08:00", "2097-06-01T00:00:00Z"]),
+    "lifetime": st.sampled_from(["30m", "12h", "90d", "2w"]),
+    "limit": st.sampled_from(["2000/day@Asia/Shanghai", "10/1s", "100000 tokens/day", "5 USD/month", "8 concurrent"]),
+    "model for anything": st.just("lingpai/sentiment"),
+    "model for embedding": st.just("lingpai/hashing-embedding"),
+    "model for files": st.just("acme/size"),
+    "model for generation": st.just("lingpai/eliza"),
+    "model for pictures": st.just("acme/none"),
+    "model for rerank": st.just("acme/none"),
+    "model for speech": st.just("acme/none"),
+    "model for transcription": st.just("acme/none"),
+    "model-pattern": st.sampled_from(["lingpai/*", "lingpai/eliza", "acme/writer"]),
+    "name": st.sampled_from(["laptop", "Data Science", "夜间任务"]),
+    "network": st.sampled_from(["127.0.0.0/8", "203.0.113.7", "2001:db8::/32"]),
+    "overlap": st.sampled_from(["0s", "30m", "24h", "7d"]),
+    "period-end": st.sampled_from(["2098-01-01", "2098-12-31T15:00"]),
+    "period": st.sampled_from(["7d", "12h", "30m", "2026-11-20", "2026-11-20T15:00"]),
+    "scope": st.sampled_from([*DEFAULT_SCOPES, "usage:read"]),
+    "time-zone": st.sampled_from(["UTC", "Asia/Shanghai", "America/St_Johns"]),
+    "usage-groups": st.sampled_from(["", "key", "user,model", "day,project"]),
+    "user-name": st.sampled_from(["alice", "bob@example.com", "王伟"]),
+}  # fmt: skip
+
+for _name, _strategy in FORMATS.items():
+    schemathesis.openapi.format(_name, _strategy)
+
+
+_SHARED_NAMES = frozenset({
+    "laptop", "Data Science", "夜间任务", "alice", "bob@example.com", "王伟", "nightly", "search",
+})  # fmt: skip
+"""Names in the examples of the document and in `FORMATS`: good ones, which only one can have."""
+
+
+@schemathesis.hook
+def before_call(context, case, kwargs):
+    """Give what is made or renamed a name of its own, and each list a cursor of its kind."""
+    name = case.body.get("name") if isinstance(case.body, dict) else None
+    if case.method in ("POST", "PATCH") and isinstance(name, str) and name in _SHARED_NAMES:
+        case.body = {**case.body, "name": f"{name}-{os.getpid()}-{next(_NUMBERS)}"}
+    if case.path == "/api/v1/requests" and _is_cursor(case.query):
+        case.query = {**case.query, "cursor": _cursor(1.0, "17")}
+
+
+def _is_cursor(query):
+    try:
+        decoded = json.loads(base64.urlsafe_b64decode(str(query["cursor"]) + "==="))
+    except (KeyError, TypeError, ValueError):
+        return False
+    return isinstance(decoded, list)
