@@ -28,6 +28,7 @@ from lingpai.quotas import routes as quota_routes
 from lingpai.quotas.description import describe
 from lingpai.quotas.loader import MeterLoader
 from lingpai.quotas.service import Limits
+from lingpai.secrets import routes as secret_routes
 from lingpai.settings import Settings
 from lingpai.targets import Fleet
 from lingpai.telemetry.metrics import CallMetrics, render
@@ -100,6 +101,7 @@ def _routers(parts: Parts) -> list[Any]:
         request_routes.request_routes(domains.requests, parts.all_recorded, domains.names, time.time),
         journal_routes.journal_routes(domains.database, parts.lag, lambda: parts.journal.healthy),
         event_routes.event_routes(domains.events, domains.webhooks),
+        secret_routes.secret_routes(domains.secrets.service),
         catalog_routes.management_routes(parts.catalog, targets),
     ]
 

@@ -283,6 +283,7 @@ class Application:
     async def _start_jobs(self) -> None:
         self.jobs.every(0.5, "watch time-outs", self.gateway.sweep)
         self.domains.learn_key_ids()
+        self.domains.secrets.start(self.jobs, self.domains.keyring)
         self.jobs.every(5.0, "evict idle limits", self._evict_idle_limits)
         self.jobs.every(60.0, "note last uses of keys", self._note_uses)
         self.jobs.every(60.0, "refresh model lists", self.fleet.refresh)
@@ -403,6 +404,7 @@ class Application:
         uses = self.domains.keyring.take_uses()
         if uses:
             await asyncio.to_thread(self.domains.keys.touch, uses)
+        await asyncio.to_thread(self.domains.secrets.rehashes.write)
 
     # -- run and stop
 
@@ -423,6 +425,7 @@ class Application:
         self.gateway.call_log = CallLog() if settings.server.log_calls else None
         self._cross_origin.allow(settings.gateway.cors_origins)
         self.domains.set_default_limits(settings.limits.default)
+        self.domains.secrets.reread()
         self.server.reconfigure(
             keep_alive_s=settings.server.keep_alive_s,
             stop_timeout_s=settings.server.stop_timeout_s,

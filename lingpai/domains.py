@@ -18,7 +18,6 @@ from lingpai.events.store import SqlEventStore
 from lingpai.events.webhooks import Webhooks
 from lingpai.identity.keyring import Keyring
 from lingpai.identity.known_ids import KnownIds, SqlIds, fill_in_background
-from lingpai.identity.peppers import Peppers, peppers_from_file, peppers_from_text
 from lingpai.identity.projects import Projects
 from lingpai.identity.service import Keys, Users
 from lingpai.identity.store import SqlCredentialStore
@@ -35,9 +34,11 @@ from lingpai.quotas.grammar import canonical_limit
 from lingpai.quotas.interfaces import Subject
 from lingpai.quotas.meter import Meter
 from lingpai.quotas.store import SqlLimitStore
+from lingpai.server_secrets import ServerSecrets
 from lingpai.settings import Settings
 from lingpai.storage.database import Database, sqlite_url
 from lingpai.storage.metadata import metadata
+from lingpai.storage.trail import NoTrail
 from lingpai.targets import CatalogLimits
 
 
@@ -45,7 +46,7 @@ class Domains:
     """Opens the database, brings it up to date and builds what stands on it.
 
     `on_identity_change` is told, in any thread, which key, user or project changed, and when that began;
-    `on_limits_change`, on the event loop, whose limits on a model did. Raises what is wrong with the settings of webhooks or with the pepper.
+    `on_limits_change`, on the event loop, whose limits on a model did. Raises what is wrong with the settings of webhooks or with the secrets.
     """
 
     def __init__(
@@ -63,7 +64,8 @@ class Domains:
         self.database.migrate(metadata)
         self.targets = SqlTargetStore(self.database)
         self.names = Names(self.database)
-        self._open_identity(settings, _peppers(data, environment), on_identity_change)
+        self.secrets = ServerSecrets(self.database, data=data, environment=environment, trail=NoTrail())
+        self._open_identity(settings, on_identity_change)
         self._open_limits(catalog, on_limits_change)
         self.usage = SqlUsageStore(self.database)
         self.usage_report = UsageReport(self.usage)
@@ -136,15 +138,18 @@ class Domains:
             data={"waiting_s": ceil(waiting_s), "waiting_records": records, "waiting_bytes": size},
         )
 
-    def _open_identity(
-        self, settings: Settings, peppers: Peppers, on_change: Callable[[str, str, float], None]
-    ) -> None:
+    def _open_identity(self, settings: Settings, on_change: Callable[[str, str, float], None]) -> None:
         shared: dict[str, Any] = {"on_change": on_change, "validate_limit": canonical_limit}
         defaults = settings.limits.default
         self.known_ids = KnownIds()
-        self.keyring = Keyring(SqlCredentialStore(self.database), peppers, known_ids=self.known_ids)
+        self.keyring = Keyring(
+            SqlCredentialStore(self.database),
+            self.secrets.peppers,
+            known_ids=self.known_ids,
+            rehashes=self.secrets.rehashes,
+        )
         self.users = Users(self.database, default_limits=defaults, **shared)
-        self.keys = Keys(self.database, peppers=peppers, default_limits=defaults, **shared)
+        self.keys = Keys(self.database, peppers=self.secrets.peppers, default_limits=defaults, **shared)
         self.projects = Projects(self.database, **shared)
         self.users.ensure_admin()
 
@@ -162,8 +167,3 @@ class Domains:
             book=self.book,
             models=self.models,
         )
-
-
-def _peppers(data: Path, environment: Mapping[str, str]) -> Peppers:
-    text = environment.get("LINGPAI_PEPPER")
-    return peppers_from_text(text) if text else peppers_from_file(data / "secrets" / "pepper.json")

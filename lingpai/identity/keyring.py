@@ -25,7 +25,7 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import blake2b
-from itertools import count
+from itertools import count, islice
 from typing import Any, Final, Protocol
 
 from sqlalchemy import Row
@@ -33,6 +33,7 @@ from sqlalchemy import Row
 from lingpai.identity.interfaces import KeyUse
 from lingpai.identity.known_ids import KnownIds
 from lingpai.identity.peppers import Peppers
+from lingpai.identity.rehashing import API_KEYS, Rehashes
 from lingpai.identity.scopes import effective_scopes
 from lingpai.ids import ID_LENGTH, credential_id
 from lingpai.principal import Principal
@@ -55,6 +56,7 @@ class CredentialStore(Protocol):
 @dataclass(slots=True, eq=False)
 class _LoadedPrincipal(Principal):
     as_of: int = 0  # the keyring's change count when the database was read
+    pepper_version: int = 0  # the newest one then: whatever was made under an older one is on its way to it
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +83,18 @@ class Keyring:
         peppers: Peppers,
         *,
         known_ids: KnownIds | None = None,
+        rehashes: Rehashes | None = None,
         capacity: int = 100_000,
         garbage_capacity: int = 10_000,
     ) -> None:
-        """Start empty; remember up to `capacity` principals and `garbage_capacity` credentials that are none."""
+        """Start empty; remember up to `capacity` principals and `garbage_capacity` credentials that are none.
+
+        `rehashes` hears of keys that were made under an older pepper.
+        """
         self._store = store
         self._peppers = peppers
+        self._rehashes = rehashes
+        self._newest_pepper_met = peppers.newest_version
         self._known_ids = known_ids or KnownIds()
         self._keyed_hash = blake2b(key=secrets.token_bytes(32), digest_size=32)
         self._capacity = capacity
@@ -135,7 +143,9 @@ class Keyring:
         # One HMAC and one comparison in every case, so that timing does not tell which ids exist.
         is_right = hmac.compare_digest(self._peppers.hmac(token, version), stored)
         if is_right and row is not None:
-            return _principal(row, as_of)
+            if self._rehashes is not None:
+                self._rehashes.note(API_KEYS, key_id, token, version=version, stored=stored)
+            return _principal(row, as_of, self._peppers.newest_version)
         if len(self._stored) >= self._garbage_capacity:
             self._stored.clear()  # rarely: it takes as many ids of real keys
         self._stored[key_id] = _Stored(as_of, version, stored)
@@ -179,6 +189,23 @@ class Keyring:
     def principals(self) -> Iterable[Principal]:
         """Every principal in memory. The keyring must not change while you look."""
         return self._known.values()
+
+    def let_go_of_old_peppers(self, most: int = 200) -> None:
+        """After a new pepper was made: drop up to `most` principals that were loaded before.
+
+        Their next calls load them again, which moves their keys to the new pepper. Nobody's rights have changed, so what
+        is being loaded meanwhile may be remembered.
+        """
+        newest = self._peppers.newest_version
+        if self._newest_pepper_met == newest:
+            return
+        before = (key for key in self._known.values() if getattr(key, "pepper_version", 0) < newest)
+        dropped = list(islice(before, most))
+        for principal in dropped:
+            self._known.pop(self._entries[str(principal.key_id)].index)
+            self._let_go(principal)
+        if len(dropped) < most:
+            self._newest_pepper_met = newest
 
     def take_uses(self) -> list[KeyUse]:
         """The last use of every key used since this was asked before, for `Keys.touch`."""
@@ -232,12 +259,16 @@ class Keyring:
         stored = self._stored.get(key_id)
         if stored is None or stored.as_of != self.generation:  # a new secret may have come since
             return False
-        return not hmac.compare_digest(self._peppers.hmac(token, stored.version), stored.hmac)
+        try:
+            presented = self._peppers.hmac(token, stored.version)
+        except KeyError:  # that pepper was retired since
+            return False
+        return not hmac.compare_digest(presented, stored.hmac)
 
     def _stored_hmac(self, row: Row[Any] | None) -> tuple[int, bytes]:
         if row is None or row.secret_hmac is None:
             return self._peppers.newest_version, _NO_HMAC
-        if row.pepper_version not in self._peppers:
+        if not self._peppers.learn(row.pepper_version):
             logger.warning(
                 "key %s was made with pepper version %d, which is missing", row.id, row.pepper_version
             )
@@ -249,7 +280,7 @@ def _last_use(principal: Principal) -> KeyUse:
     return KeyUse(str(principal.key_id), principal.last_used_at, principal.last_used_ip)
 
 
-def _principal(row: Row[Any], as_of: int) -> Principal:
+def _principal(row: Row[Any], as_of: int, pepper_version: int) -> Principal:
     return _LoadedPrincipal(
         user_id=row.user_id,
         user_name=row.user_name,
@@ -270,4 +301,5 @@ def _principal(row: Row[Any], as_of: int) -> Principal:
         last_used_at=row.last_used_at or 0.0,
         last_used_ip=row.last_used_ip,
         as_of=as_of,
+        pepper_version=pepper_version,
     )
