@@ -10,6 +10,7 @@ from starlette.requests import Request
 import lingpai
 from lingpai import model_operations
 from lingpai.catalog import routes as catalog_routes
+from lingpai.catalog import target_routes
 from lingpai.catalog.service import Catalog
 from lingpai.domains import Domains
 from lingpai.events import routes as event_routes
@@ -103,6 +104,7 @@ def _routers(parts: Parts) -> list[Any]:
         event_routes.event_routes(domains.events, domains.webhooks),
         secret_routes.secret_routes(domains.secrets.service),
         catalog_routes.management_routes(parts.catalog, targets),
+        target_routes.target_routes(targets),
     ]
 
 

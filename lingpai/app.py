@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -293,7 +294,9 @@ class Application:
         )
         await self._start_events()
         for target in await asyncio.to_thread(self.domains.targets.all):
-            self.jobs.start("serve a kept target", self.fleet.add_patiently(ModelSettings(target=target)))
+            read_key = partial(self.domains.targets.read_key, target)
+            serving = self.fleet.add_patiently(ModelSettings(target=target), read_key=read_key)
+            self.jobs.start("serve a kept target", serving)
 
     async def _start_events(self) -> None:
         events, webhooks = self.domains.events, self.domains.webhooks

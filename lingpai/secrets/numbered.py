@@ -55,8 +55,8 @@ class NumberedSecrets:
         if leaked:
             raise LingpaiError(
                 "invalid_request",
-                f"`leaked` ends what the old secret vouches for, which a {self._secrets.kind.name} cannot do alone:"
-                " rotate it, and rotate or delete the credentials themselves.",
+                "`leaked` is for signing keys. Rotate without it; if somebody may have copied the database too, replace"
+                " the credentials and provider keys themselves.",
                 param="leaked",
             )
         try:
@@ -73,10 +73,10 @@ class NumberedSecrets:
         self._check_not_in_use(number)
         needed = self._needed(connection).get(number)
         if needed:
-            listed = ", ".join(f"{count} {what}" for what, count in needed.items())
+            listed = ", ".join(f"{what}: {count}" for what, count in needed.items())
             raise LingpaiError(
                 "invalid_request",
-                f"The {self._secrets.kind.name} {number} is still needed by {listed}. {_ADVICE[self._kind]}",
+                f"The {self._secrets.kind.name} {number} is still needed ({listed}). {_ADVICE[self._kind]}",
                 param="version",
             )
         try:

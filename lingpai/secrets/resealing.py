@@ -45,7 +45,7 @@ class Resealer:
             return 0
         done = sum(self._reseal(column, version) for column in self._columns)
         if done:
-            log.info("%d values were sealed anew under root key %d", done, version)
+            log.info("sealed anew under root key %d: %d", version, done)
         self._looked = (version, now)
         return done
 

@@ -24,7 +24,7 @@ class SealedColumn:
         query = select(head, func.count()).where(self._sealed.is_not(None)).group_by(head)
         counted: dict[int, int] = {}
         for begin, rows in connection.execute(query):
-            format_, version = HEAD.unpack(begin) if len(begin) == HEAD.size else (0, 0)
+            format_, version = HEAD.unpack(begin) if begin and len(begin) == HEAD.size else (0, 0)
             key = int(version) if format_ == FORMAT else 0
             counted[key] = counted.get(key, 0) + int(rows)
         return counted
