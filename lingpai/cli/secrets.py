@@ -116,7 +116,7 @@ def _row(version: dict[str, Any]) -> tuple[Cell, ...]:
 
 
 def _state(version: dict[str, Any]) -> str:
-    if version["state"] == "next":
+    if version["state"] == "next" and version["use_from"]:
         return f"next, from {shown_time(version['use_from'])}"
     if version["state"] == "old" and version["verify_until"]:
         return f"old, until {shown_time(version['verify_until'])}"

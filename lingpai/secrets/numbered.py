@@ -7,7 +7,7 @@ from typing import Final
 from sqlalchemy import Connection
 
 from lingpai.errors import LingpaiError
-from lingpai.secrets.interfaces import Kind, SecretVersion, VersionUses
+from lingpai.secrets.interfaces import Kind, SecretVersion, State, VersionUses
 from lingpai.storage.versioned_secrets import FixedSecretsError, SecretError, VersionedSecrets
 
 NOTICED_AFTER_S: Final = 30.0
@@ -42,7 +42,7 @@ class NumberedSecrets:
             SecretVersion(
                 kind=self._kind,
                 version=str(version),
-                state="current" if version == self._secrets.newest_version else "old",
+                state=self._state(version),
                 place=self._secrets.place if version in held else "missing",
                 created_at=held.get(version),
                 uses=needed.get(version, {}),
@@ -87,6 +87,12 @@ class NumberedSecrets:
             raise LingpaiError("invalid_request", str(error), param="version") from error
         except OSError as error:
             raise self._unwritable(error) from error
+
+    def _state(self, version: int) -> State:
+        newest = self._secrets.newest_version
+        if version == newest:
+            return "current"
+        return "next" if version > newest and version in self._secrets else "old"
 
     def _held_number(self, version: str) -> int:
         number = int(version) if version.isascii() and version.isdigit() and len(version) < 7 else 0

@@ -53,7 +53,7 @@ class Resealer:
         done, after = 0, ""
         while True:
             with self._database.read() as connection:
-                rows = column.sealed_otherwise(connection, version, after=after, limit=BATCH)
+                rows = column.sealed_before(connection, version, after=after, limit=BATCH)
             renewed = [(id_, old, new) for id_, old in rows if (new := self._renewed(column, id_, old))]
             if renewed:
                 with self._database.write() as connection:

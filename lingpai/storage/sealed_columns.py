@@ -29,16 +29,18 @@ class SealedColumn:
             counted[key] = counted.get(key, 0) + int(rows)
         return counted
 
-    def sealed_otherwise(
+    def sealed_before(
         self, connection: Connection, version: int, *, after: str, limit: int
     ) -> list[tuple[str, bytes]]:
-        """Up to `limit` rows, id and sealed value, that another version than `version` has sealed; by id, from `after` on."""
+        """Up to `limit` rows, id and sealed value, that versions before `version` have sealed; by id, from `after` on."""
         head = HEAD.pack(FORMAT, version)
         query = (
             select(self._id, self._sealed)
             .where(
                 self._sealed.is_not(None),
-                func.substr(self._sealed, 1, len(head), type_=LargeBinary) != head,
+                # Big-endian, so they compare as numbers do. What a newer version has sealed stays as it is: another
+                # server uses that version already.
+                func.substr(self._sealed, 1, len(head), type_=LargeBinary) < head,
                 self._id > after,
             )
             .order_by(self._id)

@@ -1,6 +1,7 @@
 """A server's long-lived secrets of one kind, in numbered versions: from a file of its own, or from the environment.
 
 The highest version is used for everything new; the others stay as long as something that was made with them is to work.
+In the environment another version can be marked, so that several servers can be told of a new one before any uses it.
 A version is on the disk before it is used, and taken away after its last use, so a process that is killed in between
 leaves nothing that does not work.
 """
@@ -26,7 +27,7 @@ log = logging.getLogger("lingpai.secrets")
 
 SECRET_BYTES: Final = 32
 HIGHEST_VERSION: Final = 999_999
-_PART: Final = re.compile(r"\s*(?:([0-9]{1,6}):)?((?:[0-9a-fA-F]{2}){32,})\s*")
+_PART: Final = re.compile(r"\s*(\*)?(?:([0-9]{1,6}):)?((?:[0-9a-fA-F]{2}){32,})\s*")
 
 Signature = tuple[int, int, int]
 """Tells one content of a file from another: device-wide number, time of change, size."""
@@ -72,29 +73,41 @@ class VersionedSecrets:
 
     __slots__ = ("_clock", "_held", "_path", "_refused")
 
-    def __init__(self, by_version: Mapping[int, bytes], *, clock: Callable[[], float] = time.time) -> None:
-        """Take these. Raises SecretError when there is none or one is shorter than 32 bytes."""
+    def __init__(
+        self,
+        by_version: Mapping[int, bytes],
+        *,
+        current: int | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Take these, and use `current` (else the highest) for everything new.
+
+        Raises SecretError when there is none or one is shorter than 32 bytes.
+        """
         self._clock = clock
         self._path: Path | None = None
         self._refused: Signature | None = None
-        self._held = self._checked(by_version, {})
+        self._held = self._checked(by_version, {}, current=current)
 
     @classmethod
     def from_text(cls, text: str) -> Self:
         """Those of an environment variable: 64 or more hex digits, or several as ``1:HEX,2:HEX``.
 
-        Raises SecretError when the text is anything else; the message does not repeat it.
+        ``*1:HEX,2:HEX`` knows version 2 but goes on using version 1. Raises SecretError when the text is anything else; the message does not repeat it.
         """
         by_version: dict[int, bytes] = {}
+        marked: list[int] = []
         for part in text.split(","):
             match = _PART.fullmatch(part)
-            if match is None or int(match[1] or 1) in by_version:
+            if match is None or int(match[2] or 1) in by_version or (match[1] and marked):
                 raise SecretError(
                     f"{cls.kind.variable} must be at least 64 hex digits (`openssl rand -hex 32` makes them), "
                     "or several such as `1:HEX,2:HEX` with the newest having the highest number"
                 )
-            by_version[int(match[1] or 1)] = bytes.fromhex(match[2])
-        return cls(by_version)
+            version = int(match[2] or 1)
+            by_version[version] = bytes.fromhex(match[3])
+            marked += [version] if match[1] else []
+        return cls(by_version, current=marked[0] if marked else None)
 
     @classmethod
     def from_file(cls, path: Path, *, clock: Callable[[], float] = time.time) -> Self:
@@ -121,7 +134,7 @@ class VersionedSecrets:
 
     @property
     def newest_version(self) -> int:
-        """The version that everything new is made with."""
+        """The version that everything new is made with: the highest, unless the environment marks another one."""
         return self._held.newest
 
     @property
@@ -214,11 +227,12 @@ class VersionedSecrets:
         begin = f"The server has its {kind.field.replace('_', ' ')} from {kind.variable}, which only you can change. "
         if wish == "retire":
             return f"{begin}Take the version out of it and restart the server."
-        number = self.newest_version + 1
-        parts = ",".join([f"{number}:NEW", *(f"{version}:OLD" for version in self.versions())])
+        known = list(self.versions())
+        marks = {version: "*" if version == self.newest_version else "" for version in known}
+        parts = ",".join([f"{known[-1] + 1}:NEW", *(f"{marks[version]}{version}:OLD" for version in known)])
         return (
-            f"{begin}Make a new one with `openssl rand -hex 32`, set {kind.variable}={parts} (OLD: what is there"
-            " now), and restart the server; several servers one after the other."
+            f"{begin}Make a new one with `openssl rand -hex 32`, set {kind.variable}={parts} (OLD: what is there now; *:"
+            " the one in use) and restart the server; when all servers know it, take the * away and restart them again."
         )
 
     def _read(self) -> _Held:
@@ -234,7 +248,7 @@ class VersionedSecrets:
             created_at = {
                 int(version): float(at) for version, at in (content.get("created_at") or {}).items()
             }
-            return self._checked(by_version, created_at, signature)
+            return self._checked(by_version, created_at, signature=signature)
         except ExposedFileError as error:
             raise SecretError(str(error)) from error
         except (ValueError, TypeError, KeyError, AttributeError, SecretError):
@@ -256,6 +270,8 @@ class VersionedSecrets:
         cls,
         by_version: Mapping[int, bytes],
         created_at: Mapping[int, float],
+        *,
+        current: int | None = None,
         signature: Signature | None = None,
     ) -> _Held:
         name = cls.kind.name
@@ -264,7 +280,7 @@ class VersionedSecrets:
         for version, value in by_version.items():
             if len(value) < SECRET_BYTES:
                 raise SecretError(f"{name} version {version} is shorter than {SECRET_BYTES} bytes")
-        return _Held(dict(by_version), dict(created_at), max(by_version), signature)
+        return _Held(dict(by_version), dict(created_at), current or max(by_version), signature)
 
 
 def _signature(path: Path) -> Signature:

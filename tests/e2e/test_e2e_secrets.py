@@ -313,13 +313,17 @@ def test_secrets_of_the_environment_are_rotated_there(make_server: MakeServer, e
 
     refused = server.cli("secrets", "rotate", "pepper")
     assert refused.returncode == 1
-    assert "LINGPAI_PEPPER=2:NEW,1:OLD" in refused.stderr
+    assert "LINGPAI_PEPPER=2:NEW,*1:OLD" in refused.stderr
     assert not (server.data / "secrets").exists()
+    for mark in ("*", ""):  # the new one is made known first, and used then
+        server.stop()
+        text = f"2:{new},{mark}1:{old}"
+        server.environment.update(LINGPAI_PEPPER=text, LINGPAI_ROOT_KEY=text)
+        server.start()
+        assert status_of(server) == 200
+        assert pepper_versions(server) == {1}
     server.stop()
-    server.environment.update(LINGPAI_PEPPER=f"2:{new},1:{old}", LINGPAI_ROOT_KEY=f"2:{new},1:{old}")
-    server.start()
-    assert status_of(server) == 200
-    server.stop()
+    assert pepper_versions(server) == {2}
     server.environment.update(LINGPAI_PEPPER=f"2:{new}", LINGPAI_ROOT_KEY=f"2:{new}")
     server.start()
     assert status_of(server) == 200

@@ -100,12 +100,21 @@ def test_secrets_of_the_environment_say_how_to_change_them(database: Database, c
     peppers = Peppers.from_text(f"1:{'ab' * 32},2:{'cd' * 32}")
     numbered = NumberedSecrets("pepper", peppers, [], clock=clock)
     with database.write() as connection:
-        with pytest.raises(LingpaiError, match=r"LINGPAI_PEPPER=3:NEW,1:OLD,2:OLD") as caught:
+        with pytest.raises(LingpaiError, match=r"LINGPAI_PEPPER=3:NEW,1:OLD,\*2:OLD") as caught:
             numbered.rotate(connection, leaked=False)
         with pytest.raises(LingpaiError, match=r"Nothing needs it.*restart the server"):
             numbered.retire(connection, "1")
 
     assert "abab" not in str(caught.value.message)
+
+
+def test_version_that_is_not_used_yet_is_the_next(database: Database) -> None:
+    numbered = NumberedSecrets("pepper", Peppers.from_text(f"2:{'ab' * 32},*1:{'cd' * 32}"), [])
+    with database.read() as connection:
+        assert [(each.version, each.state) for each in numbered.versions(connection)] == [
+            ("1", "current"),
+            ("2", "next"),
+        ]
 
 
 def test_leaked_is_for_signing_keys(database: Database, numbered: NumberedSecrets) -> None:

@@ -94,13 +94,26 @@ def test_value_that_was_replaced_meanwhile_stays(
     store.add("https://host/v1", "old")
     root_keys.rotate()
     with database.read() as connection:
-        ((id_, sealed),) = SEALED_KEYS.sealed_otherwise(connection, 2, after="", limit=10)
+        ((id_, sealed),) = SEALED_KEYS.sealed_before(connection, 2, after="", limit=10)
     store.put_key("https://host/v1", "new")
 
     with database.write() as connection:
         SEALED_KEYS.replace(connection, id_, sealed, sealer.seal("provider-key", id_, b"old"))
 
     assert store.read_key("https://host/v1") == "new"
+
+
+def test_what_a_newer_root_key_has_sealed_stays(
+    database: Database, store: SqlTargetStore, root_keys: RootKeys, clock: Clock
+) -> None:
+    """Two servers, of which one knows a version and does not use it yet, must not seal against each other."""
+    root_keys.rotate()
+    store.add("https://host/v1", "key")
+    values = {version: root_keys.value(version) for version in (1, 2)}
+    late = Resealer(database, Sealer(RootKeys(values, current=1)), SEALED_COLUMNS, clock=clock)
+
+    assert late.run() == 0
+    assert counted(database) == {2: 1}
 
 
 def test_damaged_values_are_counted_as_of_no_version(database: Database, store: SqlTargetStore) -> None:

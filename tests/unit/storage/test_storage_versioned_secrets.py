@@ -192,8 +192,29 @@ def test_text_is_one_secret_or_several_with_versions() -> None:
     assert Keys.from_text(f" 2:{HEX} ").value(2) == bytes.fromhex(HEX)
 
 
+def test_marked_version_stays_in_use_while_servers_learn_of_the_next() -> None:
+    staged = Keys.from_text(f"3:{HEX[::-1]},*1:{HEX}")
+
+    assert staged.newest_version == 1
+    assert 3 in staged
+
+
 @pytest.mark.parametrize(
-    "text", ["", "canary", HEX[:62], f"{HEX}x", f"1:{HEX},1:{HEX}", f"x:{HEX}", f":{HEX}", f"0:{HEX}"]
+    "text",
+    [
+        f"*1:{HEX},*2:{HEX}",
+        f"1*:{HEX}",
+        f"**{HEX}",
+        "*",
+        "",
+        "canary",
+        HEX[:62],
+        f"{HEX}x",
+        f"1:{HEX},1:{HEX}",
+        f"x:{HEX}",
+        f":{HEX}",
+        f"0:{HEX}",
+    ],
 )
 def test_other_texts_are_refused_without_being_shown(text: str) -> None:
     with pytest.raises(SecretError) as caught:
@@ -206,7 +227,7 @@ def test_other_texts_are_refused_without_being_shown(text: str) -> None:
 def test_secrets_of_the_environment_cannot_be_changed_but_say_how() -> None:
     secrets = Keys.from_text(f"1:{HEX},4:{HEX[::-1]}")
 
-    with pytest.raises(FixedSecretsError, match="LINGPAI_KEY=5:NEW,1:OLD,4:OLD"):
+    with pytest.raises(FixedSecretsError, match=r"LINGPAI_KEY=5:NEW,1:OLD,\*4:OLD"):
         secrets.rotate()
     with pytest.raises(FixedSecretsError, match="out of it and restart"):
         secrets.retire(1)
