@@ -152,9 +152,12 @@ class Fleet:
             log.info("target %s: the new key could not be tried: %s", target, error)
 
     def use_key(self, target: str, api_key: str | None) -> Backend | None:
-        """Send this key, or none, to the origin of `target` from now on. Returns its backend, None when it is not served."""
+        """Send this key, or none, to the origin of `target` from now on.
+
+        Returns its backend; None when it is not served, or has its key from the environment, which goes first.
+        """
         served = self._served.get(target)
-        if served is None or not isinstance(served.backend, OpenAIBackend):
+        if served is None or not isinstance(served.backend, OpenAIBackend) or served.settings.api_key_env:
             return None
         served.backend.use_key(api_key)
         return served.backend

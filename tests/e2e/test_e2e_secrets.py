@@ -304,6 +304,8 @@ def test_version_made_by_another_process_is_noticed_without_being_told(
         )
 
     assert status_of(server, key) == 200
+    others.rotate()
+    wait_until(lambda: "3" in versions(server, "pepper"), seconds=8)
 
 
 def test_secrets_of_the_environment_are_rotated_there(make_server: MakeServer, engine: FakeEngine) -> None:

@@ -204,6 +204,17 @@ def test_key_of_the_environment_goes_before_a_kept_one(play):
     assert play(test, PROVIDER_KEY="sk-env") == "authorization: bearer sk-env"
 
 
+def test_key_of_the_environment_is_not_replaced_by_a_kept_one(play):
+    async def test(world):
+        origin = await world.origin("a")
+        await world.fleet.add(ModelSettings(target=origin.address, api_key_env="PROVIDER_KEY"))
+        used = world.fleet.use_key(origin.address, "sk-kept")
+        await world.fleet.refresh()
+        return used, authorization(origin.requests[-1])
+
+    assert play(test, PROVIDER_KEY="sk-env") == (None, "authorization: bearer sk-env")
+
+
 def test_kept_key_that_does_not_open_is_told_and_the_origin_is_not_asked(play):
     def read_key():
         raise SealError("The provider-key of X was sealed under root key 1, which this server does not have.")
