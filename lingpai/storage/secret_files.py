@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+LOCK_NAME: Final = ".lock"
 LOCK_TIMEOUT_S: Final = 10.0
 _TRY_AGAIN_S: Final = 0.02
 _DRAFT: Final = ".draft"
@@ -40,7 +41,8 @@ def sole_writer(folder: Path) -> Iterator[None]:
     Waits up to ten seconds for another writer, in this process or another one; then raises TimeoutError.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    # A file, not the folder itself: network file systems lock only what is open for writing.
+    descriptor = os.open(folder / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         _lock(descriptor, folder)
         for draft in folder.glob(f"*{_DRAFT}"):  # of a writer that was killed

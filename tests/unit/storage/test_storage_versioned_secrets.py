@@ -16,6 +16,7 @@ import pytest
 from lingpai.storage.versioned_secrets import FixedSecretsError, SecretError, SecretKind, VersionedSecrets
 
 HEX = "0123456789abcdef" * 4
+FILES = [".lock", "key.json"]
 
 
 class Keys(VersionedSecrets):
@@ -67,7 +68,7 @@ def test_file_is_made_once_and_is_for_its_owner_only(path: Path) -> None:
 
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
-    assert [file.name for file in path.parent.iterdir()] == ["key.json"]
+    assert sorted(file.name for file in path.parent.iterdir()) == FILES
     assert first.value(1) == again.value(1)
     assert len(first.value(1)) == 32
 
@@ -295,7 +296,7 @@ def test_failing_disk_changes_nothing(path: Path, monkeypatch: pytest.MonkeyPatc
 
     assert secrets.newest_version == 1
     assert path.read_bytes() == before
-    assert [file.name for file in path.parent.iterdir()] == ["key.json"]
+    assert sorted(file.name for file in path.parent.iterdir()) == FILES
 
 
 # -- another process changes the file
@@ -393,7 +394,7 @@ def test_rotation_killed_at_any_step_loses_nothing(path: Path) -> None:
 
         assert list(found.versions()) in ([1], [1, 2]), steps
         assert found.rotate() == len(found.versions())
-        assert [file.name for file in path.parent.iterdir()] == ["key.json"]
+        assert sorted(file.name for file in path.parent.iterdir()) == FILES
 
 
 def test_retirement_killed_at_any_step_loses_nothing(path: Path) -> None:
