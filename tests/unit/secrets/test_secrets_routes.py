@@ -88,7 +88,7 @@ def test_list_has_every_version_and_no_secret(ask: Ask, tmp_path: Path, token_ke
         "kind", "version", "state", "algorithm", "place", "created_at", "use_from", "verify_until", "uses",
     }  # fmt: skip
     said = str(body)
-    for file in (tmp_path / "secrets").iterdir():
+    for file in (tmp_path / "secrets").glob("*.json"):
         assert file.read_text().split('"')[5] not in said
     assert private_key.hex() not in said
 

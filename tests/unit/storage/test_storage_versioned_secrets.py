@@ -133,13 +133,18 @@ def start(path: Path, work: str) -> "subprocess.Popen[str]":
     )
 
 
-def test_processes_that_start_together_agree_on_one_secret(path: Path) -> None:
-    processes = [start(path, "print(keys.value(1).hex())") for _ in range(4)]
-
+def go(processes: "list[subprocess.Popen[str]]") -> None:
+    """Let all of them work at the same time."""
     for process in processes:
         assert process.stdin is not None
         process.stdin.write("x")
         process.stdin.flush()
+
+
+def test_processes_that_start_together_agree_on_one_secret(path: Path) -> None:
+    processes = [start(path, "print(keys.value(1).hex())") for _ in range(4)]
+
+    go(processes)
     said = {process.communicate(timeout=60)[0] for process in processes}
 
     assert said == {f"{Keys.from_file(path).value(1).hex()}\n"}
@@ -148,8 +153,9 @@ def test_processes_that_start_together_agree_on_one_secret(path: Path) -> None:
 def test_processes_that_rotate_together_lose_no_version(path: Path) -> None:
     processes = [start(path, "for _ in range(5): keys.rotate()") for _ in range(3)]
 
+    go(processes)
     for process in processes:
-        process.communicate("x", timeout=60)
+        process.communicate(timeout=60)
 
     assert list(Keys.from_file(path).versions()) == list(range(1, 17))
     assert len(set(values(Keys.from_file(path)).values())) == 16
