@@ -37,6 +37,7 @@ from lingpai.identity.rehashing import API_KEYS, Rehashes
 from lingpai.identity.scopes import effective_scopes
 from lingpai.ids import ID_LENGTH, credential_id
 from lingpai.principal import Principal
+from lingpai.storage.versioned_secrets import HIGHEST_VERSION
 
 logger = logging.getLogger("lingpai.identity")
 
@@ -56,7 +57,8 @@ class CredentialStore(Protocol):
 @dataclass(slots=True, eq=False)
 class _LoadedPrincipal(Principal):
     as_of: int = 0  # the keyring's change count when the database was read
-    pepper_version: int = 0  # the newest one then: whatever was made under an older one is on its way to it
+    # The newest one then: whatever was made under an older one is on its way to it. What does not move stays.
+    pepper_version: int = HIGHEST_VERSION
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +201,7 @@ class Keyring:
         newest = self._peppers.newest_version
         if self._newest_pepper_met == newest:
             return
-        before = (key for key in self._known.values() if getattr(key, "pepper_version", 0) < newest)
+        before = (key for key in self._known.values() if getattr(key, "pepper_version", newest) < newest)
         dropped = list(islice(before, most))
         for principal in dropped:
             self._known.pop(self._entries[str(principal.key_id)].index)

@@ -32,7 +32,7 @@ _TAG_BYTES: Final = 16
 _LEAST_BYTES: Final = HEAD.size + _NONCE_BYTES + _TAG_BYTES
 
 
-class SealError(Exception):
+class SealError(ValueError):
     """A sealed value does not open. The message says why, without anything secret."""
 
 

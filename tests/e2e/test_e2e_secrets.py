@@ -241,7 +241,7 @@ def test_server_killed_while_it_seals_anew_goes_on_after_the_start(
                 (
                     f"sgk_{number:05}",
                     key_id,
-                    sealer.seal("request-signing-key", f"sgk_{number:05}", b"%d" % number),
+                    sealer.seal("signing key", f"sgk_{number:05}", b"%d" % number),
                 )
                 for number in range(rows)
             ],
@@ -260,7 +260,7 @@ def test_server_killed_while_it_seals_anew_goes_on_after_the_start(
     with contextlib.closing(sqlite3.connect(server.data / "lingpai.db")) as connection:
         stored = connection.execute("SELECT id, sealed_secret FROM signing_keys").fetchall()
     opener = Sealer(RootKeys.from_file(server.data / "secrets" / "root.json"))
-    assert {id_: opener.open("request-signing-key", id_, sealed) for id_, sealed in stored} == {
+    assert {id_: opener.open("signing key", id_, sealed) for id_, sealed in stored} == {
         f"sgk_{number:05}": b"%d" % number for number in range(rows)
     }
     make_older(server, "root.json")

@@ -39,6 +39,6 @@ SEALED_SECRETS: Final = SealedColumn(
     table=signing_keys,
     id_column="id",
     column="sealed_secret",
-    purpose="request-signing-key",
+    purpose="signing key",
     what="secrets of signing keys",
 )
