@@ -6,7 +6,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
 
-from lingpai.identity.peppers import peppers_from_file
+from lingpai.identity.peppers import Peppers
 from lingpai.ids import MintedCredential, mint_credential
 
 USERS: Final = 1000
@@ -54,7 +54,7 @@ def insert_keys(data: Path, template: str, *, real: int, filler: int) -> list[st
         key = dict(connection.execute("SELECT * FROM api_keys WHERE name = ?", [template]).fetchone())
         owner = dict(connection.execute("SELECT * FROM users WHERE id = ?", [key["user_id"]]).fetchone())
         minted = [mint_credential("sk-lp-") for _ in range(real)]
-        peppers = peppers_from_file(data / "secrets" / "pepper.json")
+        peppers = Peppers.from_file(data / "secrets" / "pepper.json")
         version = key["pepper_version"]
         rows = [_real_row(key, each, peppers.hmac(each.token.encode(), version)) for each in minted]
         with connection:

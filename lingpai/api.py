@@ -10,6 +10,7 @@ from starlette.requests import Request
 import lingpai
 from lingpai import model_operations
 from lingpai.catalog import routes as catalog_routes
+from lingpai.catalog import target_routes
 from lingpai.catalog.service import Catalog
 from lingpai.domains import Domains
 from lingpai.events import routes as event_routes
@@ -30,6 +31,7 @@ from lingpai.quotas import routes as quota_routes
 from lingpai.quotas.description import describe
 from lingpai.quotas.loader import MeterLoader
 from lingpai.quotas.service import Limits
+from lingpai.secrets import routes as secret_routes
 from lingpai.settings import Settings
 from lingpai.targets import Fleet
 from lingpai.telemetry.metrics import CallMetrics, render
@@ -105,7 +107,9 @@ def _routers(parts: Parts) -> list[Any]:
         request_routes.request_routes(domains.requests, parts.all_recorded, domains.names, time.time),
         journal_routes.journal_routes(domains.database, parts.lag, lambda: parts.journal.healthy),
         event_routes.event_routes(domains.events, domains.webhooks),
+        secret_routes.secret_routes(domains.secrets.service),
         catalog_routes.management_routes(parts.catalog, targets),
+        target_routes.target_routes(targets),
     ]
 
 

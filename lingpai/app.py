@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -286,6 +287,7 @@ class Application:
         self.jobs.every(0.5, "watch time-outs", self.gateway.sweep)
         self.jobs.every(LOOK_EVERY_S, "end calls of revoked callers", self._end_revoked)
         self.domains.learn_key_ids()
+        self.domains.secrets.start(self.jobs, self.domains.keyring)
         self.jobs.every(5.0, "evict idle limits", self._evict_idle_limits)
         self.jobs.every(60.0, "note last uses of keys", self._note_uses)
         self.jobs.every(60.0, "delete expired tokens", self._delete_expired_tokens)
@@ -297,7 +299,9 @@ class Application:
         )
         await self._start_events()
         for target in await asyncio.to_thread(self.domains.targets.all):
-            self.jobs.start("serve a kept target", self.fleet.add_patiently(ModelSettings(target=target)))
+            read_key = partial(self.domains.targets.read_key, target)
+            serving = self.fleet.add_patiently(ModelSettings(target=target), read_key=read_key)
+            self.jobs.start("serve a kept target", serving)
 
     async def _start_events(self) -> None:
         events, webhooks = self.domains.events, self.domains.webhooks
@@ -420,6 +424,7 @@ class Application:
             of_clients = [use for use in uses if use.kind == "client"]
             await asyncio.to_thread(self.domains.keys.touch, of_keys)
             await asyncio.to_thread(self.domains.clients.touch, of_clients)
+        await asyncio.to_thread(self.domains.secrets.rehashes.write)
 
     async def _delete_expired_tokens(self) -> None:
         await asyncio.to_thread(self.domains.delete_expired_tokens)
@@ -444,6 +449,7 @@ class Application:
         self._cross_origin.allow(settings.gateway.cors_origins)
         self.domains.set_default_limits(settings.limits.default)
         self.domains.authorization.reconfigure(settings.oauth)
+        self.domains.secrets.reread()
         self.server.reconfigure(
             keep_alive_s=settings.server.keep_alive_s,
             stop_timeout_s=settings.server.stop_timeout_s,

@@ -27,7 +27,7 @@ from lingpai.identity.oauth.server import AuthorizationServer
 from lingpai.identity.oauth.token_request import NoPasswords, Parts
 from lingpai.identity.oauth.token_store import SqlTokenIds, SqlTokenStore
 from lingpai.identity.oauth.tokens import TokenMint
-from lingpai.identity.peppers import Peppers, peppers_from_file, peppers_from_text
+from lingpai.identity.peppers import Peppers
 from lingpai.identity.projects import Projects
 from lingpai.identity.service import Keys, Users
 from lingpai.identity.store import SqlCredentialStore
@@ -46,6 +46,7 @@ from lingpai.quotas.grammar import canonical_limit
 from lingpai.quotas.interfaces import Subject
 from lingpai.quotas.meter import Meter
 from lingpai.quotas.store import SqlLimitStore
+from lingpai.server_secrets import ServerSecrets
 from lingpai.settings import Settings
 from lingpai.storage.database import Database, sqlite_url
 from lingpai.storage.group_commit import GroupCommit
@@ -58,7 +59,7 @@ class Domains:
     """Opens the database, brings it up to date and builds what stands on it.
 
     `on_identity_change` is told, in any thread, which key, user or project changed, and when that began;
-    `on_limits_change`, on the event loop, whose limits on a model did. Raises what is wrong with the settings of webhooks or with the pepper.
+    `on_limits_change`, on the event loop, whose limits on a model did. Raises what is wrong with the settings of webhooks or with the secrets.
     """
 
     def __init__(
@@ -75,9 +76,10 @@ class Domains:
         self.database = Database(sqlite_url(data / "lingpai.db"))
         self.database.migrate(metadata)
         self.trail: Trail = NoTrail()
-        self.targets = SqlTargetStore(self.database)
         self.names = Names(self.database)
-        self._open_identity(settings, _peppers(data, environment), on_identity_change)
+        self.secrets = ServerSecrets(self.database, data=data, environment=environment, trail=self.trail)
+        self.targets = SqlTargetStore(self.database, self.secrets.sealer)
+        self._open_identity(settings, on_identity_change)
         self._open_limits(catalog, on_limits_change)
         self.usage = SqlUsageStore(self.database)
         self.usage_report = UsageReport(self.usage)
@@ -165,18 +167,18 @@ class Domains:
             data={"waiting_s": ceil(waiting_s), "waiting_records": records, "waiting_bytes": size},
         )
 
-    def _open_identity(
-        self, settings: Settings, peppers: Peppers, on_change: Callable[[str, str, float], None]
-    ) -> None:
+    def _open_identity(self, settings: Settings, on_change: Callable[[str, str, float], None]) -> None:
         shared: dict[str, Any] = {"on_change": on_change, "validate_limit": canonical_limit}
         defaults = settings.limits.default
         self.known_ids = KnownIds()
         self.known_tokens = TokenIds()
+        peppers = self.secrets.peppers
         self.keyring = Keyring(
             SqlCredentialStore(self.database),
             peppers,
             known_ids=self.known_ids,
             known_tokens=self.known_tokens,
+            rehashes=self.secrets.rehashes,
         )
         self.users = Users(self.database, default_limits=defaults, **shared)
         self.keys = Keys(self.database, peppers=peppers, default_limits=defaults, **shared)
@@ -190,7 +192,10 @@ class Domains:
     def _open_authorization(self, settings: Settings, peppers: Peppers) -> None:
         self._commit = GroupCommit(self.database)
         known = KnownClients(
-            SqlClientReader(self.database), peppers, generation=lambda: self.keyring.generation
+            SqlClientReader(self.database),
+            peppers,
+            generation=lambda: self.keyring.generation,
+            rehashes=self.secrets.rehashes,
         )
         self.authorization = AuthorizationServer(
             authenticator=ClientAuthenticator(known, LookUps(), same_network=network_of),
@@ -224,8 +229,3 @@ class Domains:
             book=self.book,
             models=self.models,
         )
-
-
-def _peppers(data: Path, environment: Mapping[str, str]) -> Peppers:
-    text = environment.get("LINGPAI_PEPPER")
-    return peppers_from_text(text) if text else peppers_from_file(data / "secrets" / "pepper.json")

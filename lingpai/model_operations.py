@@ -3,12 +3,13 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
 
-from lingpai.catalog.interfaces import Model
+from lingpai.catalog.interfaces import KeptTarget, Model
 from lingpai.catalog.store import SqlTargetStore
 from lingpai.errors import LingpaiError
 from lingpai.gateway.gateway import Gateway
@@ -40,28 +41,83 @@ _TAKES_TEXT = frozenset({
 
 
 class TargetOperations:
-    """Fulfils the catalog's `Targets`."""
+    """Fulfils the catalog's `Targets` and `TargetKeys`."""
 
     def __init__(self, fleet: Fleet, store: SqlTargetStore, gateway: Gateway) -> None:
         self._fleet = fleet
         self._store = store
         self._gateway = gateway
+        self._changing_key = asyncio.Lock()
 
-    async def add(self, target: str, *, is_local: bool) -> list[Model]:
-        """Serve `target` from now on. Python targets run code, so only the local administrator may name one."""
-        is_origin = target == "ollama" or target.startswith(("http://", "https://"))
+    async def add(self, target: str, *, is_local: bool, api_key: str | None = None) -> list[Model]:
+        """Serve `target` from now on. Python targets run code, so only the local administrator may name one.
+
+        `api_key` is sent to this target and no other; without one, the key that is kept with the target is.
+        """
+        is_address = target.startswith(("http://", "https://"))
+        is_origin = target == "ollama" or is_address
         if not (is_origin or is_local):
             raise LingpaiError(
                 "insufficient_scope",
                 "Python targets can be added on the server's own machine only: `lingpai models add` there.",
                 param="target",
             )
+        if api_key is not None and not is_address:
+            raise LingpaiError(
+                "invalid_request",
+                "A key is sent to targets at an http:// or https:// address only. Leave it out.",
+                param="api_key",
+            )
+        read_key = partial(self._store.read_key, target) if api_key is None else lambda: api_key
         try:
-            models = await self._fleet.add(ModelSettings(target=target))
+            models = await self._fleet.add(ModelSettings(target=target), read_key=read_key)
         except TargetError as error:
             raise LingpaiError("invalid_request", str(error), param="target") from error
-        await asyncio.to_thread(self._store.add, target)
+        try:
+            await asyncio.to_thread(self._store.add, target, api_key)
+        except BaseException:  # whatever it was: what is not kept is not served
+            await self._fleet.remove(target)
+            raise
         return models
+
+    async def kept(self) -> Sequence[tuple[KeptTarget, Sequence[str] | None]]:
+        """Every kept target, and the ids of its models; None instead of them while it is not served."""
+        kept = await asyncio.to_thread(self._store.kept)
+        models = {
+            served.settings.target: [model.id for model in served.models]
+            for served in self._fleet.served()
+            if served.models is not None
+        }
+        return [(each, models.get(each.target)) for each in kept]
+
+    async def put_key(self, target: str, api_key: str | None) -> None:
+        """Use this key, or none, for the calls of a kept target; the provider is asked first whether it takes it."""
+        async with self._changing_key:  # so that the last one in the database is the one that is sent
+            if target not in await asyncio.to_thread(self._store.all):
+                raise LingpaiError(
+                    "not_found",
+                    f"No target `{target[:200]}` was added at run time. `lingpai models targets` lists those that were;"
+                    " those of lingpai.toml have their keys in `api_key_env`.",
+                    param="target",
+                )
+            if api_key is not None:
+                await self._check_key(target, api_key)
+            await asyncio.to_thread(self._store.put_key, target, api_key)
+            backend = self._fleet.use_key(target, api_key)
+            if backend is not None:
+                self._gateway.renew_headers(backend)
+
+    async def _check_key(self, target: str, api_key: str) -> None:
+        if not target.startswith(("http://", "https://")):
+            raise LingpaiError(
+                "invalid_request",
+                "A key is sent to targets at an http:// or https:// address only.",
+                param="target",
+            )
+        try:
+            await self._fleet.check_key(target, api_key)
+        except TargetError as error:
+            raise LingpaiError("invalid_request", str(error), param="api_key") from error
 
     async def remove(self, model: Model) -> None:
         """Stop serving the target that `model` came from, if it was added at run time."""

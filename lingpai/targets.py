@@ -18,6 +18,7 @@ from typing import Final, TypeVar
 from lingpai.backends.openai import (
     BackendAwayError,
     BackendError,
+    BackendRefusesError,
     FoundModel,
     OpenAIBackend,
     ollama_backend,
@@ -31,6 +32,7 @@ from lingpai.metering.counting import FileTokenizer, TokenizerError
 from lingpai.prices import parse_price
 from lingpai.quotas.book import ModelLimits
 from lingpai.settings import ModelSettings
+from lingpai.storage.sealing import SealError
 
 log = logging.getLogger("lingpai.targets")
 
@@ -39,6 +41,8 @@ DEMONSTRATION_NAME: Final = "demonstration"
 REFRESH_S: Final = 60.0
 T = TypeVar("T")
 OnHealth = Callable[[Backend, str | None], None]
+ReadKey = Callable[[], str | None]
+"""Gives the provider's key that is kept with a target; blocks, and may raise SealError."""
 _LATER: Final = {
     "hf:": "Hugging Face models cannot be served by name in this version. Write a few lines around one: examples/minilm.py.",
     "ms:": "ModelScope models cannot be served by name in this version. Write a few lines around one: examples/minilm.py.",
@@ -99,15 +103,18 @@ class Fleet:
         """All targets, in the order they were added."""
         return list(self._served.values())
 
-    async def add(self, settings: ModelSettings, *, is_awaited: bool = True) -> list[Model]:
+    async def add(
+        self, settings: ModelSettings, *, is_awaited: bool = True, read_key: ReadKey | None = None
+    ) -> list[Model]:
         """Serve a target; returns its models once they can be called.
 
-        `is_awaited` says whether the server counts as not ready until then.
-        Raises TargetError, and then nothing of the target stays.
+        `is_awaited` says whether the server counts as not ready until then; `read_key` gives the provider's key where
+        the settings name none. Raises TargetError, and then nothing of the target stays.
         """
+        api_key = await self._api_key(settings, read_key)
         if settings.target in self._served:
             raise TargetError(f"`{settings.target}` is served already.")
-        served = ServedTarget(settings, self._make_backend(settings), is_loading=is_awaited)
+        served = ServedTarget(settings, self._make_backend(settings, api_key), is_loading=is_awaited)
         self._served[settings.target] = served
         try:
             served.tokenizers = await asyncio.to_thread(self._load_tokenizers, settings)
@@ -118,12 +125,12 @@ class Fleet:
         self._publish(served, models)
         return [model for model in self._catalog.models() if model.backend is served.backend]
 
-    async def add_patiently(self, settings: ModelSettings) -> None:
+    async def add_patiently(self, settings: ModelSettings, *, read_key: ReadKey | None = None) -> None:
         """Serve a target that may not be there yet: try until it is. For targets that nobody watches being added."""
         self._given_up.discard(settings.target)
         while settings.target not in self._served and settings.target not in self._given_up:
             try:
-                await self.add(settings, is_awaited=False)
+                await self.add(settings, is_awaited=False, read_key=read_key)
             except TargetError as error:
                 log.warning("target %s: %s Trying again in %g s.", settings.target, error, REFRESH_S / 4)
                 await asyncio.sleep(REFRESH_S / 4)
@@ -131,6 +138,29 @@ class Fleet:
     def give_up(self, target: str) -> None:
         """Do not try any longer to serve a target that is not there."""
         self._given_up.add(target)
+
+    async def check_key(self, target: str, api_key: str) -> None:
+        """Ask the origin of `target`, and nobody else, for its models with this key. Raises TargetError when it refuses.
+
+        One that is away, or answers something else, says nothing about the key.
+        """
+        try:
+            await openai_backend(target, api_key=api_key).discover()
+        except BackendRefusesError as error:
+            raise TargetError(f"{error} Nothing was changed.") from error
+        except BackendError as error:
+            log.info("target %s: the new key could not be tried: %s", target, error)
+
+    def use_key(self, target: str, api_key: str | None) -> Backend | None:
+        """Send this key, or none, to the origin of `target` from now on.
+
+        Returns its backend; None when it is not served, or has its key from the environment, which goes first.
+        """
+        served = self._served.get(target)
+        if served is None or not isinstance(served.backend, OpenAIBackend) or served.settings.api_key_env:
+            return None
+        served.backend.use_key(api_key)
+        return served.backend
 
     async def remove(self, target: str) -> None:
         """Stop serving a target. Raises KeyError when it is not served."""
@@ -165,7 +195,7 @@ class Fleet:
         workers = [served.backend for served in self.served() if isinstance(served.backend, Worker)]
         await asyncio.gather(*(worker.stop() for worker in workers))
 
-    def _make_backend(self, settings: ModelSettings) -> OpenAIBackend | Worker:
+    def _make_backend(self, settings: ModelSettings, api_key: str | None) -> OpenAIBackend | Worker:
         target = settings.target
         for prefix, explanation in _LATER.items():
             if target.startswith(prefix):
@@ -174,8 +204,7 @@ class Fleet:
             if target == "ollama":
                 return self._named_apart(ollama_backend())
             if target.startswith(("http://", "https://")):
-                backend = openai_backend(target, name=settings.name, api_key=self._api_key(settings))
-                return self._named_apart(backend)
+                return self._named_apart(openai_backend(target, name=settings.name, api_key=api_key))
         except BackendError as error:
             raise TargetError(str(error)) from error
         name = settings.name or Path(target.partition(":")[0]).stem.rpartition(".")[2]
@@ -244,15 +273,21 @@ class Fleet:
                     model.backend.name,
                 )
 
-    def _api_key(self, settings: ModelSettings) -> str | None:
+    async def _api_key(self, settings: ModelSettings, read_key: ReadKey | None) -> str | None:
         if settings.api_key_env is None:
-            return None
+            return None if read_key is None else await self._kept_key(read_key)
         key = self._environment.get(settings.api_key_env, "").strip()
         if not key:
             raise TargetError(
                 f"The environment variable {settings.api_key_env} (key of {settings.target}) is not set."
             )
         return key
+
+    async def _kept_key(self, read_key: ReadKey) -> str | None:
+        try:
+            return await asyncio.to_thread(read_key)
+        except SealError as error:
+            raise TargetError(str(error)) from error
 
     def _named_apart(self, backend: OpenAIBackend) -> OpenAIBackend:
         backend.name = self._unused_name(backend.name)  # connections, with prefix and key, are kept by name

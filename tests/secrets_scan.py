@@ -28,7 +28,9 @@ from lingpai.ids import credential_id
 
 # Places that hold a secret on purpose, by the end of their path or the id of their test, and why.
 ALLOWED = {
-    "*/secrets/pepper.json": "the pepper's own place, mode 0600",
+    "*/secrets/pepper.json": "the peppers' own place, mode 0600",
+    "*/secrets/root.json": "the root keys' own place, mode 0600",
+    "*/secrets/*.json.draft": "left by a server that was killed while it made a pepper or root key, mode 0600",
     "*/site-packages/*": "installed packages",
 }
 # The one place where a server shows a key: the first start's output. Only the first such line of a file may.
@@ -71,6 +73,7 @@ _WEBHOOK_SECRET = re.compile(rb"whsec_[0-9A-Za-z+/]{32,}={0,2}")
 _PEPPER = re.compile(rb"[0-9a-f]{64,}")
 _CANARY = re.compile(rb"[\w.-]{0,64}canary[\w.-]{0,64}")
 _SECRET_NAME = re.compile(r"KEY|SECRET|TOKEN|PASSWORD|PEPPER")
+_SECRET_FILES = ("secrets/pepper.json", "secrets/root.json")
 _TO_URL_SAFE = bytes.maketrans(b"+/", b"-_")
 
 
@@ -143,7 +146,7 @@ class Secrets:
                 self.add("webhook secret", secret.removeprefix("whsec_").rstrip("="))
 
     def add_pepper(self, content: bytes) -> None:
-        """Add the peppers of a pepper file."""
+        """Add the peppers of a pepper file, or the root keys of theirs."""
         for digits in _PEPPER.findall(content):
             self.add("pepper", digits)
             self.add("pepper", bytes.fromhex(digits.decode()))
@@ -280,7 +283,7 @@ class SecretsScan:
         """Look for everything everywhere."""
         files = sorted({path for folder in self._folders for path in _files(folder)})
         for path in files:
-            if path.match("secrets/pepper.json"):
+            if any(path.match(name) for name in _SECRET_FILES):
                 self.secrets.add_pepper(path.read_bytes())
         search = Search(self.secrets.needles)
         findings = set(_in_texts(search, self._texts))

@@ -16,7 +16,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "lingpai"
 
-DOMAINS = {"identity", "quotas", "metering", "catalog", "audit", "events"}
+DOMAINS = {"identity", "quotas", "metering", "catalog", "audit", "events", "secrets"}
 
 # From the bottom. A package may import those of lower layers; inside one layer only what WITHIN says.
 LAYERS = [
@@ -31,6 +31,7 @@ LAYERS = [
         "targets",
         "names",
         "limit_subjects",
+        "server_secrets",
         "domains",
         "model_operations",
         "reload",
@@ -49,7 +50,7 @@ WITHIN = {
     "targets": {"settings"},
     "model_operations": {"settings", "targets"},
     "limit_subjects": {"names"},
-    "domains": {"settings", "targets", "names", "limit_subjects"},
+    "domains": {"settings", "targets", "names", "limit_subjects", "server_secrets"},
     "reload": {"settings"},
     "process_setup": {"settings"},
     "api": {"settings", "targets", "domains", "model_operations", "lingpai"},

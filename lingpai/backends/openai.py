@@ -21,6 +21,10 @@ class BackendError(Exception):
     """A backend cannot be used. The message tells the operator why and what to try."""
 
 
+class BackendRefusesError(BackendError):
+    """An origin wants another credential, or one at all."""
+
+
 class BackendAwayError(BackendError):
     """Nothing answers at the backend's address; that may change by itself."""
 
@@ -58,6 +62,10 @@ class OpenAIBackend:
         """Itself: an origin has no replicas that we know of."""
         return self
 
+    def use_key(self, api_key: str | None) -> None:
+        """Send this key, or none, from now on; calls under way go on with what they were sent with."""
+        self.headers = _credential(api_key)
+
     @property
     def origin(self) -> str:
         """Scheme, host and port, as in a URL."""
@@ -82,14 +90,19 @@ class OpenAIBackend:
                     return await self._ask_ollama(client, found) if self.is_ollama else found
                 problems.append(f"{prefix}/models answered {answer.status_code}")
                 if answer.status_code in (401, 403):
-                    raise BackendError(
-                        f"{self.origin} refuses to list its models ({answer.status_code}). "
-                        "Name the environment variable with its key: api_key_env in [[models]] of lingpai.toml."
-                    )
+                    raise BackendRefusesError(self._explain_refusal(answer.status_code))
             raise BackendError(
                 f"{self.origin} does not list models: {', '.join(problems)}. "
                 "Is this the address of an OpenAI-compatible server? It usually ends in /v1."
             )
+
+    def _explain_refusal(self, status: int) -> str:
+        if self.headers:
+            return f"{self.origin} refuses the key that it was sent ({status})."
+        return (
+            f"{self.origin} refuses to list its models without a key ({status}). Give its key: "
+            "`lingpai models add TARGET --api-key-stdin`, or api_key_env in [[models]] of lingpai.toml."
+        )
 
     async def _get(self, client: httpx2.AsyncClient, url: str) -> httpx2.Response:
         try:
@@ -140,7 +153,8 @@ def openai_backend(address: str, *, name: str | None = None, api_key: str | None
         raise BackendError(f"`{address}` is not an http:// or https:// address.")
     if parts.username or parts.password:
         raise BackendError(
-            "An address must not carry a password. Use api_key_env in [[models]] of lingpai.toml."
+            "An address must not carry a password. Give a key with `lingpai models add TARGET --api-key-stdin`, "
+            "or api_key_env in [[models]] of lingpai.toml."
         )
     try:
         port = parts.port or (443 if parts.scheme == "https" else 80)
@@ -153,8 +167,12 @@ def openai_backend(address: str, *, name: str | None = None, api_key: str | None
         port=port,
         is_tls=parts.scheme == "https",
         path_prefix=path or "/v1",
-        headers={"authorization": f"Bearer {api_key}"} if api_key else {},
+        headers=_credential(api_key),
     )
+
+
+def _credential(api_key: str | None) -> dict[str, str]:
+    return {"authorization": f"Bearer {api_key}"} if api_key else {}
 
 
 def ollama_backend() -> OpenAIBackend:

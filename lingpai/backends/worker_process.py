@@ -22,6 +22,8 @@ from lingpai.backends.engines import guardian
 from lingpai.backends.worker_output import WorkerOutput
 
 RUNTIME: Final = "lingpai.backends.engines.python"
+NOT_FOR_MODELS: Final = frozenset({"LINGPAI_PEPPER", "LINGPAI_ROOT_KEY"})
+"""Variables of the server that a model's code is not given: with them, a copy of the database could be read."""
 STOP_AFTER_S: Final = 5.0
 """How long a worker may take to end after SIGTERM before it is killed."""
 
@@ -133,6 +135,7 @@ class WorkerProcess:
             stdout=output,
             stderr=output,
             pass_fds=(status,),
+            env={name: value for name, value in os.environ.items() if name not in NOT_FOR_MODELS},
             start_new_session=True,  # Ctrl-C at the terminal is for the server alone
         )
 

@@ -68,6 +68,23 @@ class Backend(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class KeptKey:
+    """What may be shown of a provider's key: its end, and since when (Unix seconds) it is the one."""
+
+    hint: str
+    set_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class KeptTarget:
+    """A target that was added at run time (at `added_at`, Unix seconds)."""
+
+    target: str
+    added_at: float
+    key: KeptKey | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
     """Something callable by id."""

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Protocol
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
+from pydantic import SecretStr
 
 from lingpai.catalog.interfaces import Model
 from lingpai.catalog.schemas import (
@@ -27,8 +28,11 @@ NO_STORE = {"cache-control": "no-store"}
 class Targets(Protocol):
     """Adding and removing what is served (app.py passes it in)."""
 
-    def add(self, target: str, *, is_local: bool) -> Awaitable[list[Model]]:
-        """Serve `target` now and after the next start. Raises LingpaiError `invalid_request`."""
+    def add(self, target: str, *, is_local: bool, api_key: str | None = None) -> Awaitable[list[Model]]:
+        """Serve `target`, with the provider's key for it, now and after the next start.
+
+        Raises LingpaiError `invalid_request`.
+        """
 
     def remove(self, model: Model) -> Awaitable[None]:
         """Stop serving the target that `model` came from. Raises LingpaiError when it cannot be removed here."""
@@ -72,15 +76,16 @@ def management_routes(catalog: Catalog, targets: Targets) -> APIRouter:
     async def add(
         body: NewTarget, request: Request, caller: Annotated[Principal, require("models:write")]
     ) -> dict[str, Any]:
-        _require_admin(caller)
-        models = await targets.add(body.target, is_local=bool(getattr(request.state, "is_local", False)))
+        require_admin(caller)
+        is_local = bool(getattr(request.state, "is_local", False))
+        models = await targets.add(body.target, is_local=is_local, api_key=plain_key(body.api_key))
         return {"data": [model_page(model) for model in models]}
 
     @router.post("/check", summary="Try a model out")
     async def check(
         body: CheckRequest, caller: Annotated[Principal, require("models:write")]
     ) -> dict[str, Any]:
-        _require_admin(caller)  # it calls the model, past all limits
+        require_admin(caller)  # it calls the model, past all limits
         model = _find(catalog, body.model, caller)
         steps = await targets.check(model)
         return {"model": model.id, "ok": all(step["ok"] for step in steps), "steps": steps}
@@ -91,7 +96,7 @@ def management_routes(catalog: Catalog, targets: Targets) -> APIRouter:
 
     @router.delete("/{id:path}", status_code=204, summary="Stop serving the target that a model came from")
     async def remove(id: str, caller: Annotated[Principal, require("models:write")]) -> None:  # noqa: A002
-        _require_admin(caller)
+        require_admin(caller)
         model = catalog.find(id)
         if model is None and await targets.remove_kept(id):
             return
@@ -116,6 +121,12 @@ def _not_found(catalog: Catalog, name: str, caller: Principal) -> LingpaiError:
     )
 
 
-def _require_admin(caller: Principal) -> None:
+def plain_key(api_key: SecretStr | None) -> str | None:
+    """The key in a body, to be handed on and nowhere else."""
+    return None if api_key is None else api_key.get_secret_value()
+
+
+def require_admin(caller: Principal) -> None:
+    """Refuse everybody else."""
     if not caller.is_admin:
         raise LingpaiError("insufficient_scope", "Only administrators add and remove models. Ask one.")

@@ -1,12 +1,31 @@
 """What the model routes say: OpenAI's list, Anthropic's list, and our own page of a model."""
 
+import re
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Annotated, Any, Final
 
-from pydantic import ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 
-from lingpai.catalog.interfaces import Model
+from lingpai.catalog.interfaces import KeptTarget, Model
 from lingpai.web.schemas import RequestBody
+
+_API_KEY: Final = re.compile(r"[\x21-\x7e]{1,4096}")
+
+
+def _one_line(api_key: SecretStr) -> SecretStr:
+    """The key as it will stand in a header, where a line break would begin another one."""
+    text = api_key.get_secret_value().strip()
+    if not _API_KEY.fullmatch(text):
+        raise ValueError("a key is one word of 1 to 4096 visible ASCII characters")
+    return SecretStr(text)
+
+
+ApiKey = Annotated[
+    SecretStr,
+    AfterValidator(_one_line),
+    Field(description="The provider's key: stored encrypted, sent to this target only, never shown again."),
+]
 
 
 class NewTarget(RequestBody):
@@ -21,6 +40,60 @@ class NewTarget(RequestBody):
         max_length=2000,
         description="An OpenAI-compatible address, `ollama`, or (locally only) a Python file.",
     )
+    api_key: ApiKey | None = None
+
+
+class TargetKey(RequestBody):
+    """The provider's key for a kept target."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [{"target": "https://api.example.com/v1", "api_key": "the-provider-s-key"}]
+        },
+    )
+
+    target: str = Field(min_length=1, max_length=2000, description="The target, as it was added.")
+    api_key: ApiKey | None = Field(description="The new key; null removes the one that is there.")
+
+
+class KeptKeyView(BaseModel):
+    """What may be shown of a provider's key."""
+
+    hint: str = Field(description="Its last four characters.", examples=["…x7Qa"])
+    set_at: datetime = Field(description="Since when it is the one.")
+
+
+class KeptTargetView(BaseModel):
+    """A target that was added at run time."""
+
+    target: str
+    added_at: datetime
+    is_served: bool = Field(description="False while it is not there; it is tried again and again.")
+    models: list[str] = Field(description="The ids of its models.")
+    api_key: KeptKeyView | None
+
+    @classmethod
+    def of(cls, kept: KeptTarget, models: Sequence[str] | None) -> "KeptTargetView":
+        """The view of a target; `models` None when it is not served now."""
+        key = kept.key
+        return cls(
+            target=kept.target,
+            added_at=_moment(kept.added_at),
+            is_served=models is not None,
+            models=list(models or ()),
+            api_key=None if key is None else KeptKeyView(hint=key.hint, set_at=_moment(key.set_at)),
+        )
+
+
+class KeptTargets(BaseModel):
+    """All targets that were added at run time."""
+
+    data: list[KeptTargetView]
+
+
+def _moment(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC).replace(microsecond=0)
 
 
 class CheckRequest(RequestBody):

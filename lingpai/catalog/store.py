@@ -1,32 +1,81 @@
-"""Targets in the database."""
+"""Targets in the database, and the providers' keys for them, sealed."""
 
 import time
+from typing import Final
 
-from sqlalchemy import delete, insert, select
+from sqlalchemy import Connection, delete, insert, select, update
 
-from lingpai.catalog.tables import targets
+from lingpai.catalog.interfaces import KeptKey, KeptTarget
+from lingpai.catalog.tables import SEALED_KEYS, targets
 from lingpai.storage.database import Database
+from lingpai.storage.sealing import Sealer
+
+_SHOWN: Final = 4
+_LEAST_TO_SHOW_SOME: Final = 20
+"""Of a shorter key, four characters would be too large a part."""
 
 
 class SqlTargetStore:
     """The targets that `lingpai models add` keeps. All methods block."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, sealer: Sealer) -> None:
         self._database = database
+        self._sealer = sealer
 
     def all(self) -> list[str]:
         """Every kept target, oldest first."""
-        with self._database.read() as connection:
-            return list(connection.scalars(select(targets.c.target).order_by(targets.c.added_at)))
+        return [kept.target for kept in self.kept()]
 
-    def add(self, target: str) -> None:
-        """Keep a target; nothing happens when it is kept already."""
+    def kept(self) -> list[KeptTarget]:
+        """Every kept target with what may be shown of its key, oldest first."""
+        columns = (targets.c.target, targets.c.added_at, targets.c.key_hint, targets.c.key_set_at)
+        with self._database.read() as connection:
+            rows = connection.execute(select(*columns).order_by(targets.c.added_at)).all()
+        return [
+            KeptTarget(
+                row.target,
+                row.added_at,
+                None if row.key_set_at is None else KeptKey(row.key_hint, row.key_set_at),
+            )
+            for row in rows
+        ]
+
+    def add(self, target: str, api_key: str | None = None) -> None:
+        """Keep a target, with the provider's key for it if one is given. One that is kept stays; a key replaces its key."""
         with self._database.write() as connection:
             known = connection.scalar(select(targets.c.target).where(targets.c.target == target))
             if known is None:
                 connection.execute(insert(targets).values(target=target, added_at=time.time()))
+            if api_key is not None:
+                self._put_key(connection, target, api_key)
+
+    def put_key(self, target: str, api_key: str | None) -> bool:
+        """Replace the key of a kept target, or remove it (None). False when the target is not kept."""
+        with self._database.write() as connection:
+            return self._put_key(connection, target, api_key)
+
+    def read_key(self, target: str) -> str | None:
+        """The key for a target; None when there is none. Raises SealError when it does not open."""
+        with self._database.read() as connection:
+            sealed = connection.scalar(select(targets.c.sealed_key).where(targets.c.target == target))
+        if sealed is None:
+            return None
+        # It was sealed for this very target: a row that was made to name another host opens nothing.
+        return self._sealer.open(SEALED_KEYS.purpose, target, bytes(sealed)).decode()
 
     def remove(self, target: str) -> None:
-        """Forget a target; nothing happens when it is not kept."""
+        """Forget a target and its key; nothing happens when it is not kept."""
         with self._database.write() as connection:
             connection.execute(delete(targets).where(targets.c.target == target))
+
+    def _put_key(self, connection: Connection, target: str, api_key: str | None) -> bool:
+        values: dict[str, object] = {"sealed_key": None, "key_hint": None, "key_set_at": None}
+        if api_key is not None:
+            sealed = self._sealer.seal(SEALED_KEYS.purpose, target, api_key.encode())
+            values = {"sealed_key": sealed, "key_hint": _hint(api_key), "key_set_at": time.time()}
+        outcome = connection.execute(update(targets).where(targets.c.target == target).values(values))
+        return outcome.rowcount == 1
+
+
+def _hint(api_key: str) -> str:
+    return f"…{api_key[-_SHOWN:]}" if len(api_key) >= _LEAST_TO_SHOW_SOME else "…"

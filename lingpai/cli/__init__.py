@@ -116,6 +116,11 @@ app.command(
     name="usage",
     help="Show how much was used, by key, user, project, model or time. Every call that was answered is in it.",
 )
+app.command(
+    "lingpai.cli.secrets:app",
+    name="secrets",
+    help="See and replace the server's own secrets: pepper, root key, signing keys.",
+)
 app.command("lingpai.cli.requests:app", name="requests", help="List, follow and export the calls one by one.")
 app.command("lingpai.cli.events:app", name="events", help="See what happened, and try the webhooks.")
 app.command(

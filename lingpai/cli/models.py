@@ -1,15 +1,19 @@
 """`lingpai models`: what can be called."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Final
 
 from cyclopts import App, Parameter
 
+from lingpai.cli.failures import UsageError
 from lingpai.cli.options import NO_OPTIONS, Options, examples
 from lingpai.cli.output import Cell, listing, mark, print_json, say
+from lingpai.cli.secret_input import read_secret
 from lingpai.cli.server import all_pages, connect, model_path
-from lingpai.cli.tables import drop, drop_empty, print_details, print_table
+from lingpai.cli.tables import drop, drop_empty, print_details, print_table, swap
+from lingpai.cli.times import shown_ago, shown_time
 from lingpai.client import Client, PermissionDeniedError
 
 app = App(
@@ -17,6 +21,8 @@ app = App(
     help="List, add, check and remove models.",
     help_epilogue=examples("lingpai models list", "lingpai models add http://127.0.0.1:11434/v1"),
 )
+
+TARGETS: Final = "/api/v1/targets"
 
 PATH: Final = "/api/v1/models"
 
@@ -55,7 +61,9 @@ def show(model: ModelId, /, *, options: Options = NO_OPTIONS) -> None:
 
 @app.command(
     help_epilogue=examples(
-        "lingpai models add http://127.0.0.1:11434/v1", "lingpai models add https://engine.internal:8000"
+        "lingpai models add http://127.0.0.1:11434/v1",
+        "lingpai models add https://engine.internal:8000",
+        "lingpai models add https://api.example.com/v1 --api-key-stdin < key.txt",
     )
 )
 def add(
@@ -64,11 +72,18 @@ def add(
     ],
     /,
     *,
+    api_key_stdin: Annotated[
+        bool,
+        Parameter(
+            help="Read the provider's key from stdin. It is stored encrypted and sent to this target only."
+        ),
+    ] = False,
     options: Options = NO_OPTIONS,
 ) -> None:
     """Add the models of a target; it stays after a restart."""
+    key = {"api_key": read_secret("provider's key")} if api_key_stdin else {}
     with connect(options) as client:
-        added = client.request("POST", PATH, json={"target": _as_seen_by_server(target)})
+        added = client.request("POST", PATH, json={"target": _as_seen_by_server(target), **key})
     models = added.get("data", [added])
     say(f"Added {listing(model['id'] for model in models)}." if models else f"{target} has no models.")
     if options.as_json:
@@ -102,6 +117,68 @@ def remove(model: ModelId, /, *, options: Options = NO_OPTIONS) -> None:
     say(f"Removed {model}.")
     if options.as_json:
         print_json({"id": model, "removed": True})
+
+
+@app.command(help_epilogue=examples("lingpai models targets", "lingpai models targets --json"))
+def targets(*, options: Options = NO_OPTIONS) -> None:
+    """List the targets that were added, served or not, and the ends of their providers' keys."""
+    with connect(options) as client:
+        kept = client.request("GET", TARGETS)["data"]
+    if options.as_json:
+        print_json(kept)
+        return
+    if not kept:
+        say("No target was added. Add one with `lingpai models add TARGET`.")
+        return
+    now = [_kept_row(each, shown_time) for each in kept]
+    narrower = (
+        swap("key since", [_key_since(each, shown_ago) for each in kept]),
+        swap("added", [shown_ago(each["added_at"]) for each in kept]),
+        drop("added"),
+    )
+    print_table(
+        ("target", "state", "models", "key", "key since", "added"), now, right=("models",), narrower=narrower
+    )
+
+
+@app.command(
+    help_epilogue=examples(
+        "lingpai models key https://api.example.com/v1 --api-key-stdin < key.txt",
+        "lingpai models key https://api.example.com/v1 --remove",
+    )
+)
+def key(
+    target: Annotated[str, Parameter(help="The target, as it was added.")],
+    /,
+    *,
+    api_key_stdin: Annotated[bool, Parameter(help="Read the new key from stdin.")] = False,
+    remove: Annotated[bool, Parameter(help="Remove the key that is there.")] = False,
+    options: Options = NO_OPTIONS,
+) -> None:
+    """Replace or remove the provider's key of a target that was added; calls from now on use the new one."""
+    if api_key_stdin == remove:
+        raise UsageError("Say either --api-key-stdin or --remove.")
+    api_key = None if remove else read_secret("provider's key")
+    with connect(options) as client:
+        client.request("PUT", f"{TARGETS}/key", json={"target": target, "api_key": api_key})
+    say(f"{'Removed' if remove else 'Replaced'} the key of {target}.")
+    if options.as_json:
+        print_json({"target": target, "has_api_key": not remove})
+
+
+def _kept_row(kept: dict[str, Any], shown: Callable[[str | None], str | None]) -> tuple[Cell, ...]:
+    return (
+        kept["target"],
+        "served" if kept["is_served"] else "away",
+        len(kept["models"]),
+        (kept["api_key"] or {}).get("hint"),
+        _key_since(kept, shown),
+        shown(kept["added_at"]),
+    )
+
+
+def _key_since(kept: dict[str, Any], shown: Callable[[str | None], str | None]) -> str | None:
+    return shown((kept["api_key"] or {}).get("set_at"))
 
 
 def _print_models(models: list[dict[str, Any]], options: Options) -> None:

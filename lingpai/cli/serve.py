@@ -20,10 +20,10 @@ from lingpai.app import Application, Started, default_targets
 from lingpai.backends.worker import Worker
 from lingpai.catalog.interfaces import Model
 from lingpai.cli.failures import CommandError
-from lingpai.identity.peppers import PepperError
 from lingpai.process_setup import StartError, tune_garbage_collection
 from lingpai.settings import ModelSettings, Settings, SettingsError, load_settings
 from lingpai.storage.migrate import NewerDatabaseError
+from lingpai.storage.versioned_secrets import SecretError
 from lingpai.targets import DEMONSTRATION_NAME, TargetError
 from lingpai.telemetry.logs import set_up_logging
 
@@ -74,7 +74,7 @@ def serve(
             runner.run(_serve(settings, targets, folder, reload=reload, read_settings=read_settings))
     except asyncio.CancelledError:
         pass  # stopped by a signal before it was ready
-    except (SettingsError, StartError, TargetError, PepperError, NewerDatabaseError) as error:
+    except (SettingsError, StartError, TargetError, SecretError, NewerDatabaseError) as error:
         raise CommandError(str(error)) from error
 
 

@@ -213,6 +213,12 @@ class Gateway:
         if link is not None:
             link.pool.retire()
 
+    def renew_headers(self, backend: Backend) -> None:
+        """The backend's own headers have changed, and its address has not: send the new ones from now on."""
+        link = self._links.get(backend.name)
+        if link is not None:
+            self._links[backend.name] = self._make_link(backend, link.pool)
+
     async def drop(self, backend: Backend) -> None:
         """Forget a backend that is gone; its connections close."""
         for each in (backend, *backend.replicas):
@@ -234,7 +240,12 @@ class Gateway:
             tls=client_context() if backend.is_tls else None,
             socket_path=str(backend.socket_path) if backend.socket_path else None,
         )
-        timeouts = self._timeouts()
+        pool = UpstreamPool(
+            origin, loop=self.loop, timeouts=self._timeouts(), may_retry=backend.kind != "worker"
+        )
+        return self._make_link(backend, pool)
+
+    def _make_link(self, backend: Backend, pool: UpstreamPool) -> Link:
         default_port = 443 if backend.is_tls else 80
         host = f"[{backend.host}]" if ":" in backend.host else backend.host
         headers = {
@@ -246,7 +257,7 @@ class Gateway:
         }
         lines = answer.header_lines(headers)
         return Link(
-            pool=UpstreamPool(origin, loop=self.loop, timeouts=timeouts, may_retry=backend.kind != "worker"),
+            pool=pool,
             head=lines + b"content-type: application/json\r\n",
             untyped_head=lines,
             prefix=backend.path_prefix.encode(),

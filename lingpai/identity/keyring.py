@@ -24,7 +24,7 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import blake2b
-from itertools import count
+from itertools import count, islice
 from typing import Any, Final, Protocol
 
 from sqlalchemy import Row
@@ -33,6 +33,7 @@ from lingpai.identity.interfaces import Use
 from lingpai.identity.known_ids import KnownIds
 from lingpai.identity.peppers import Peppers
 from lingpai.identity.principals import LoadedPrincipal, principal_of_key, principal_of_token
+from lingpai.identity.rehashing import API_KEYS, Rehashes
 from lingpai.ids import ID_LENGTH, credential_id
 from lingpai.principal import Principal
 
@@ -89,12 +90,18 @@ class Keyring:
         *,
         known_ids: KnownIds | None = None,
         known_tokens: IdFilter | None = None,
+        rehashes: Rehashes | None = None,
         capacity: int = 100_000,
         garbage_capacity: int = 10_000,
     ) -> None:
-        """Start empty; remember up to `capacity` principals and `garbage_capacity` credentials that are none."""
+        """Start empty; remember up to `capacity` principals and `garbage_capacity` credentials that are none.
+
+        `rehashes` hears of keys that were made under an older pepper.
+        """
         self._store = store
         self._peppers = peppers
+        self._rehashes = rehashes
+        self._newest_pepper_met = peppers.newest_version
         self._known_ids = known_ids or KnownIds()
         self._known_tokens: IdFilter = known_tokens or KnownIds()
         self._keyed_hash = blake2b(key=secrets.token_bytes(32), digest_size=32)
@@ -154,7 +161,7 @@ class Keyring:
         # One HMAC and one comparison in every case, so that timing does not tell which ids exist.
         is_right = hmac.compare_digest(self._peppers.hmac(token, version), stored)
         if is_right and row is not None:
-            return principal_of_key(row, as_of) if is_key else principal_of_token(row, as_of)
+            return self._principal(row, as_of, token, version=version, is_key=is_key)
         if len(self._stored) >= self._garbage_capacity:
             self._stored.clear()  # rarely: it takes as many ids of real keys
         self._stored[token[_KIND_AND_ID]] = _Stored(as_of, version, stored)
@@ -200,6 +207,23 @@ class Keyring:
     def principals(self) -> Iterable[Principal]:
         """Every principal in memory. The keyring must not change while you look."""
         return self._known.values()
+
+    def let_go_of_old_peppers(self, most: int = 200) -> None:
+        """After a new pepper was made: drop up to `most` principals that were loaded before.
+
+        Their next calls load them again, which moves their keys to the new pepper. Nobody's rights have changed, so what
+        is being loaded meanwhile may be remembered.
+        """
+        newest = self._peppers.newest_version
+        if self._newest_pepper_met == newest:
+            return
+        before = (key for key in self._known.values() if getattr(key, "pepper_version", newest) < newest)
+        dropped = list(islice(before, most))
+        for principal in dropped:
+            self._known.pop(self._entries[str(principal.credential_id)].index)
+            self._let_go(principal)
+        if len(dropped) < most:
+            self._newest_pepper_met = newest
 
     def take_uses(self) -> list[Use]:
         """The last use of every key and client used since this was asked before, for `Keys.touch` and `Clients.touch`."""
@@ -257,6 +281,17 @@ class Keyring:
             self._garbage.popitem(last=False)
         self._garbage[self._index(token)] = None
 
+    def _principal(
+        self, row: Row[Any], as_of: int, token: bytes, *, version: int, is_key: bool
+    ) -> LoadedPrincipal:
+        if not is_key:
+            return principal_of_token(row, as_of)
+        if self._rehashes is not None:
+            self._rehashes.note(API_KEYS, row.id, token, version=version, stored=row.secret_hmac)
+        principal = principal_of_key(row, as_of)
+        principal.pepper_version = self._peppers.newest_version
+        return principal
+
     def _index(self, token: bytes) -> bytes:
         keyed_hash = self._keyed_hash.copy()
         keyed_hash.update(token)
@@ -266,12 +301,16 @@ class Keyring:
         stored = self._stored.get(token[_KIND_AND_ID])
         if stored is None or stored.as_of != self.generation:  # a new secret may have come since
             return False
-        return not hmac.compare_digest(self._peppers.hmac(token, stored.version), stored.hmac)
+        try:
+            presented = self._peppers.hmac(token, stored.version)
+        except KeyError:  # that pepper was retired since
+            return False
+        return not hmac.compare_digest(presented, stored.hmac)
 
     def _stored_hmac(self, row: Row[Any] | None) -> tuple[int, bytes]:
         if row is None or row.secret_hmac is None:
             return self._peppers.newest_version, _NO_HMAC
-        if row.pepper_version not in self._peppers:
+        if not self._peppers.learn(row.pepper_version):
             logger.warning(
                 "key %s was made with pepper version %d, which is missing", row.id, row.pepper_version
             )

@@ -9,6 +9,7 @@ from sqlalchemy import Row
 from lingpai.identity.oauth.interfaces import CLIENT_ID_PREFIX
 from lingpai.identity.scopes import effective_scopes
 from lingpai.principal import Principal
+from lingpai.storage.versioned_secrets import HIGHEST_VERSION
 
 
 @dataclass(slots=True, eq=False)
@@ -17,6 +18,8 @@ class LoadedPrincipal(Principal):
 
     as_of: int = 0
     """The keyring's generation when the database was read."""
+    pepper_version: int = HIGHEST_VERSION
+    """Of a key, the newest one then: one made under an older one is on its way to it. What does not move, stays."""
 
 
 def principal_of_key(row: Row[Any], as_of: int) -> LoadedPrincipal:

@@ -28,6 +28,8 @@ class Scope(StrEnum):
     MODELS_WRITE = "models:write"
     PROJECTS_READ = "projects:read"
     PROJECTS_WRITE = "projects:write"
+    SECRETS_READ = "secrets:read"
+    SECRETS_WRITE = "secrets:write"
     TOKENS_INTROSPECT = "tokens:introspect"
     USAGE_READ = "usage:read"
     USERS_READ = "users:read"
@@ -37,13 +39,16 @@ class Scope(StrEnum):
 ALL_SCOPES: Final = frozenset(scope.value for scope in Scope)
 DEFAULT_SCOPES: Final = (Scope.MODEL_INFERENCE.value,)
 
-# What a member's key can hold: nothing that sends test events, looks into others' tokens, or changes models, projects, users or anybody's limits.
+# What a member's key can hold: nothing that sends test events, looks into others' tokens, shows or changes the server's
+# secrets, or changes models, projects, users or anybody's limits.
 _ADMINS_ONLY: Final = frozenset(
     {
         Scope.EVENTS_WRITE,
         Scope.LIMITS_WRITE,
         Scope.MODELS_WRITE,
         Scope.PROJECTS_WRITE,
+        Scope.SECRETS_READ,
+        Scope.SECRETS_WRITE,
         Scope.TOKENS_INTROSPECT,
         Scope.USERS_WRITE,
     }

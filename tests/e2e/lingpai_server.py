@@ -36,7 +36,7 @@ _SHOWN = {
     "usage.csv": f"/api/v1/usage/export?format=csv&{_BY}",
     "usage.jsonl": f"/api/v1/usage/export?format=jsonl&{_BY}",
     **{f"{name}.json": f"/api/v1/{name}" for name in (
-        "events", "keys", "limits", "models", "projects", "requests", "usage", "users",
+        "events", "keys", "limits", "models", "projects", "requests", "secrets", "targets", "usage", "users",
     )},
 }  # fmt: skip
 
@@ -329,6 +329,8 @@ def _note_for_scan(arguments: Sequence[str], stdin: str, outcome: subprocess.Com
     SCAN.secrets.add_credentials(outcome.stdout)
     if "--password-stdin" in arguments:
         SCAN.secrets.add("password", stdin.strip())
+    if "--api-key-stdin" in arguments:
+        SCAN.secrets.add("provider key", stdin.strip())
     SCAN.note(f"stderr of lingpai {command}", outcome.stderr)
     SCAN.note(f"stdout of lingpai {command}", without_what_is_shown(arguments, stdin, outcome.stdout))
 

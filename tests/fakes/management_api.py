@@ -63,6 +63,8 @@ class FakeApi:
             _model("lingpai/sentiment", "text-classification", []),
         ]
         self.limits: list[dict[str, Any]] = []
+        self.targets: list[dict[str, Any]] = []
+        self.secrets: list[dict[str, Any]] = []
         self.usage: list[dict[str, Any]] = []
         self.stream = sse("Hello", " world")
         self.output: Any = "HI!"
@@ -172,6 +174,21 @@ class FakeApi:
     def remove_model(self, request: Recorded, model: str) -> Answer:
         return Answer(204)
 
+    def list_targets(self, request: Recorded) -> Answer:
+        return Answer(body={"data": self.targets})
+
+    def put_target_key(self, request: Recorded) -> Answer:
+        return Answer(204)
+
+    def list_secrets(self, request: Recorded) -> Answer:
+        return Answer(body={"data": self.secrets})
+
+    def rotate_secret(self, request: Recorded, kind: str) -> Answer:
+        return Answer(201, {"data": [secret_version(kind, "2", "current")]})
+
+    def retire_secret(self, request: Recorded, kind: str, version: str) -> Answer:
+        return Answer(204)
+
     def list_limits(self, request: Recorded) -> Answer:
         return Answer(body={"data": self.limits})
 
@@ -229,6 +246,14 @@ class FakeApi:
         return Answer(body={"status": "ok"}, headers={"x-request-id": "req_0123456789ab00000001"})
 
 
+def secret_version(kind: str, version: str, state: str, **fields: Any) -> dict[str, Any]:
+    """One version of a secret."""
+    return {
+        "kind": kind, "version": version, "state": state, "algorithm": None, "place": f"/data/secrets/{kind}.json",
+        "created_at": NOW, "use_from": None, "verify_until": None, "uses": {}, **fields,
+    }  # fmt: skip
+
+
 @dataclass
 class SlowStream:
     """A body that begins and then sends comments until the caller leaves, which sets `left`."""
@@ -270,6 +295,11 @@ _ROUTES: list[tuple[str, str, Callable[..., Answer]]] = [
     ("POST", "/api/v1/models/(.+)/inference", FakeApi.infer),
     ("GET", "/api/v1/models/(.+)", FakeApi.get_model),
     ("DELETE", "/api/v1/models/(.+)", FakeApi.remove_model),
+    ("GET", "/api/v1/targets", FakeApi.list_targets),
+    ("PUT", "/api/v1/targets/key", FakeApi.put_target_key),
+    ("GET", "/api/v1/secrets", FakeApi.list_secrets),
+    ("POST", "/api/v1/secrets/([^/]+)/rotate", FakeApi.rotate_secret),
+    ("DELETE", "/api/v1/secrets/([^/]+)/([^/]+)", FakeApi.retire_secret),
     ("GET", "/api/v1/limits", FakeApi.list_limits),
     ("PUT", "/api/v1/limits", FakeApi.set_limits),
     ("GET", "/api/v1/usage", FakeApi.report_usage),

@@ -9,6 +9,7 @@ import pytest
 from lingpai import targets as module
 from lingpai.catalog.service import Catalog
 from lingpai.settings import ModelSettings
+from lingpai.storage.sealing import SealError
 from lingpai.targets import CatalogLimits, Fleet, TargetError
 from tests.fakes.scripted_server import scripted_server
 
@@ -169,6 +170,129 @@ def test_missing_key_is_told_by_its_variable(play, environment):
         return await world.refusal("http://127.0.0.1:1/v1", api_key_env="PROVIDER_KEY")
 
     assert "PROVIDER_KEY" in play(test, **environment)
+
+
+# -- keys that are kept
+
+
+def authorization(request):
+    lines = [line for line in request.lower().split(b"\r\n") if line.startswith(b"authorization:")]
+    return lines[0].decode() if lines else None
+
+
+def test_kept_key_is_sent_to_its_origin(play):
+    async def test(world):
+        origin = await world.origin("a")
+        await world.fleet.add(ModelSettings(target=origin.address), read_key=lambda: "sk-kept")
+        backend = world.catalog.find("a").backend
+        return authorization(origin.requests[0]), dict(backend.headers), repr(backend)
+
+    sent, headers, shown = play(test)
+
+    assert sent == "authorization: bearer sk-kept"
+    assert headers == {"authorization": "Bearer sk-kept"}
+    assert "sk-kept" not in shown
+
+
+def test_key_of_the_environment_goes_before_a_kept_one(play):
+    async def test(world):
+        origin = await world.origin("a")
+        settings = ModelSettings(target=origin.address, api_key_env="PROVIDER_KEY")
+        await world.fleet.add(settings, read_key=lambda: "sk-kept")
+        return authorization(origin.requests[0])
+
+    assert play(test, PROVIDER_KEY="sk-env") == "authorization: bearer sk-env"
+
+
+def test_key_of_the_environment_is_not_replaced_by_a_kept_one(play):
+    async def test(world):
+        origin = await world.origin("a")
+        await world.fleet.add(ModelSettings(target=origin.address, api_key_env="PROVIDER_KEY"))
+        used = world.fleet.use_key(origin.address, "sk-kept")
+        await world.fleet.refresh()
+        return used, authorization(origin.requests[-1])
+
+    assert play(test, PROVIDER_KEY="sk-env") == (None, "authorization: bearer sk-env")
+
+
+def test_kept_key_that_does_not_open_is_told_and_the_origin_is_not_asked(play):
+    def read_key():
+        raise SealError("The provider-key of X was sealed under root key 1, which this server does not have.")
+
+    async def test(world):
+        origin = await world.origin("a")
+        with pytest.raises(TargetError) as caught:
+            await world.fleet.add(ModelSettings(target=origin.address), read_key=read_key)
+        return str(caught.value), origin.requests, world.fleet.served()
+
+    message, requests, served = play(test)
+
+    assert "root key 1" in message
+    assert (requests, served) == ([], [])
+
+
+def test_kept_key_is_read_anew_with_every_try(play, monkeypatch):
+    """It may have been replaced because the origin refused it."""
+    monkeypatch.setattr(module, "REFRESH_S", 0.01)
+    keys = iter(["sk-1", "sk-2", "sk-3"])
+
+    async def test(world):
+        origin = await world.origin("a")
+        origin.status = b"401 Unauthorized"
+        adding = asyncio.create_task(
+            world.fleet.add_patiently(ModelSettings(target=origin.address), read_key=lambda: next(keys))
+        )
+        while len(origin.requests) < 2:
+            await asyncio.sleep(0.001)
+        origin.status = b"200 OK"
+        await adding
+        return [authorization(request) for request in origin.requests]
+
+    assert play(test) == [f"authorization: bearer sk-{number}" for number in (1, 2, 3)]
+
+
+def test_new_key_is_tried_on_its_own_origin_first(play):
+    async def test(world):
+        origin = await world.origin("a")
+        await world.fleet.add(ModelSettings(target=origin.address), read_key=lambda: "sk-old")
+        origin.status = b"403 Forbidden"
+        with pytest.raises(TargetError) as caught:
+            await world.fleet.check_key(origin.address, "sk-new")
+        headers = dict(world.catalog.find("a").backend.headers)
+        return str(caught.value), authorization(origin.requests[-1]), headers
+
+    message, sent, headers = play(test)
+
+    assert "refuses the key that it was sent (403). Nothing was changed." in message
+    assert "sk-new" not in message
+    assert sent == "authorization: bearer sk-new"
+    assert headers == {"authorization": "Bearer sk-old"}
+
+
+def test_origin_that_is_away_says_nothing_about_a_key(play):
+    async def test(world):
+        await world.fleet.check_key("http://127.0.0.1:1/v1", "sk-new")
+        return True
+
+    assert play(test)
+
+
+def test_used_key_is_sent_from_now_on_and_so_is_none(play):
+    async def test(world):
+        origin = await world.origin("a")
+        await world.fleet.add(ModelSettings(target=origin.address), read_key=lambda: "sk-old")
+        world.fleet.use_key(origin.address, "sk-new")
+        await world.fleet.refresh()
+        backend = world.fleet.use_key(origin.address, None)
+        await world.fleet.refresh()
+        sent = [authorization(request) for request in origin.requests]
+        return sent, backend is world.catalog.find("a").backend, world.fleet.use_key("http://other", "x")
+
+    sent, is_same, unknown = play(test)
+
+    assert sent == ["authorization: bearer sk-old", "authorization: bearer sk-new", None]
+    assert is_same
+    assert unknown is None
 
 
 # -- names

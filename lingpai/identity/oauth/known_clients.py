@@ -13,6 +13,7 @@ from sqlalchemy import Row
 from lingpai.identity.oauth.client_store import client_of
 from lingpai.identity.oauth.interfaces import Client
 from lingpai.identity.peppers import Peppers
+from lingpai.identity.rehashing import CLIENT_SECRETS, OLD_CLIENT_SECRETS, Rehashes
 from lingpai.principal import Network, Role
 
 _NO_HMAC: Final = bytes(32)  # what no secret has
@@ -46,19 +47,27 @@ class KnownClients:
         peppers: Peppers,
         *,
         generation: Callable[[], int],
+        rehashes: Rehashes | None = None,
         capacity: int = 10_000,
     ) -> None:
-        """`generation` grows with every change: what was read under another one may be stale."""
+        """`generation` grows with every change: what was read under another one may be stale.
+
+        `rehashes` hears of secrets that were made under an older pepper.
+        """
         self._reader = reader
         self._peppers = peppers
         self._generation = generation
+        self._rehashes = rehashes
         self._capacity = capacity
         self._known: OrderedDict[str, tuple[int, KnownClient]] = OrderedDict()
 
     def find(self, id_: str) -> KnownClient | None:
         """The client in memory with this id (what follows `cl-lp-`), or None."""
         found = self._known.get(id_)
-        return found[1] if found is not None and found[0] == self._generation() else None
+        if found is None or found[0] != self._generation():
+            return None
+        # A secret may have moved to another pepper since, and this one been retired.
+        return found[1] if all(version in self._peppers for version, _, _ in found[1].secrets) else None
 
     async def load(self, id_: str) -> KnownClient | None:
         """The client in the database with this id, or None."""
@@ -81,6 +90,9 @@ class KnownClients:
                 continue
             is_same = hmac.compare_digest(self._peppers.hmac(secret, version), stored)
             is_right |= is_same and (ends_at is None or now < ends_at)
+            if is_same and known is not None and self._rehashes is not None:
+                place = CLIENT_SECRETS if ends_at is None else OLD_CLIENT_SECRETS
+                self._rehashes.note(place, known.client.id, secret, version=version, stored=stored)
         return is_right and bool(secrets)
 
 

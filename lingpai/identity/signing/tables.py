@@ -5,6 +5,7 @@ from typing import Final
 from sqlalchemy import CheckConstraint, Column, Double, ForeignKey, Index, LargeBinary, String, Table
 
 from lingpai.storage.metadata import metadata
+from lingpai.storage.sealed_columns import SealedColumn
 
 signing_keys: Final = Table(
     "signing_keys",
@@ -32,4 +33,12 @@ signing_keys: Final = Table(
     ),
     Index("ix_signing_keys_key_id", "key_id"),
     Index("ix_signing_keys_client_id", "client_id"),
+)
+
+SEALED_SECRETS: Final = SealedColumn(
+    table=signing_keys,
+    id_column="id",
+    column="sealed_secret",
+    purpose="signing key",
+    what="secrets of signing keys",
 )

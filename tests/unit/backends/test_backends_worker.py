@@ -38,6 +38,8 @@ def predict(command):
         case "child": return subprocess.Popen(["sleep", "60"]).pid
         case "sleep": print("asleep"); time.sleep(30)
         case "read": return sys.stdin.read()
+        case "variables": return [os.environ.get(name) for name in
+                                  ("LINGPAI_PEPPER", "LINGPAI_ROOT_KEY", "OF_THE_MODEL")]
     return os.getpid()
 """
 
@@ -369,6 +371,19 @@ def test_a_models_standard_input_is_empty(make_worker, app):
             assert await tell(worker, "read") == ""
 
     asyncio.run(story())
+
+
+def test_a_model_gets_the_environment_without_the_servers_secrets(make_worker, app, monkeypatch):
+    """With them and a copy of the database, a model's code could make keys and read providers' keys."""
+    monkeypatch.setenv("LINGPAI_PEPPER", "ab" * 32)
+    monkeypatch.setenv("LINGPAI_ROOT_KEY", "cd" * 32)
+    monkeypatch.setenv("OF_THE_MODEL", "its own")
+
+    async def test():
+        async with started(make_worker(app)) as worker:
+            return await tell(worker, "variables")
+
+    assert asyncio.run(test()) == [None, None, "its own"]
 
 
 def test_a_worker_dies_with_its_supervisor(app, short_dir):

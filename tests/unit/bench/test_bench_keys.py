@@ -6,7 +6,7 @@ import pytest
 
 from bench.key_rows import insert_history, insert_keys
 from lingpai.identity.keyring import Keyring
-from lingpai.identity.peppers import peppers_from_file
+from lingpai.identity.peppers import Peppers
 from lingpai.identity.schemas import KeyCreate
 from lingpai.identity.service import Keys, Users
 from lingpai.identity.store import SqlCredentialStore
@@ -23,7 +23,7 @@ def data(tmp_path: Path) -> Path:
     """The data directory of a stopped server with one key."""
     database = Database(sqlite_url(tmp_path / "lingpai.db"))
     database.migrate()
-    peppers = peppers_from_file(tmp_path / "secrets" / "pepper.json")
+    peppers = Peppers.from_file(tmp_path / "secrets" / "pepper.json")
     users = Users(database, **SHARED)
     users.ensure_admin()
     keys = Keys(database, peppers=peppers, **SHARED)
@@ -36,7 +36,7 @@ def test_real_keys_are_recognised_and_filler_keys_are_there(data: Path) -> None:
     tokens = insert_keys(data, "template", real=3, filler=5000)
 
     database = Database(sqlite_url(data / "lingpai.db"))
-    keyring = Keyring(SqlCredentialStore(database), peppers_from_file(data / "secrets" / "pepper.json"))
+    keyring = Keyring(SqlCredentialStore(database), Peppers.from_file(data / "secrets" / "pepper.json"))
     principals = [keyring.load(token.encode()) for token in tokens]
     with database.read() as connection:
         count = connection.exec_driver_sql("SELECT count(*) FROM api_keys").scalar_one()

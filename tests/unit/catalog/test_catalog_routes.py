@@ -27,8 +27,8 @@ class Targets:
     def __init__(self):
         self.asked = []
 
-    async def add(self, target, *, is_local):
-        self.asked.append(("add", target, is_local))
+    async def add(self, target, *, is_local, api_key=None):
+        self.asked.append(("add", target, is_local, *([] if api_key is None else [api_key])))
         return [model("new")]
 
     async def remove(self, model):

@@ -1,28 +1,41 @@
-"""Targets in a real database."""
+"""Targets in the database, and the providers' keys for them."""
+
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from sqlalchemy import select, update
 
 from lingpai.catalog.store import SqlTargetStore
+from lingpai.catalog.tables import targets
 from lingpai.storage.database import Database, sqlite_url
+from lingpai.storage.sealing import RootKeys, Sealer, SealError
+
+TARGET = "https://api.example.com/v1"
+KEY = "canary-provider-key-x7Qa"
 
 
 @pytest.fixture
-def database(tmp_path):
+def database(tmp_path: Path) -> Iterator[Database]:
     database = Database(sqlite_url(tmp_path / "lingpai.db"))
     database.migrate()
     yield database
     database.close()
 
 
-def test_targets_are_kept_in_the_order_they_were_added(database):
+@pytest.fixture
+def store(database: Database) -> SqlTargetStore:
+    return SqlTargetStore(database, Sealer(RootKeys({1: b"r" * 32})))
+
+
+def test_targets_are_kept_in_the_order_they_were_added(store: SqlTargetStore) -> None:
     for target in ("b", "c", "a"):
-        SqlTargetStore(database).add(target)
+        store.add(target)
 
-    assert SqlTargetStore(database).all() == ["b", "c", "a"]
+    assert store.all() == ["b", "c", "a"]
 
 
-def test_adding_twice_and_removing_what_is_not_there_change_nothing(database):
-    store = SqlTargetStore(database)
+def test_adding_twice_and_removing_what_is_not_there_change_nothing(store: SqlTargetStore) -> None:
     store.add("a")
 
     store.add("a")
@@ -31,11 +44,110 @@ def test_adding_twice_and_removing_what_is_not_there_change_nothing(database):
     assert store.all() == ["a"]
 
 
-def test_removed_target_is_gone(database):
-    store = SqlTargetStore(database)
+def test_removed_target_is_gone(store: SqlTargetStore) -> None:
     store.add("a")
     store.add("it's; DROP TABLE targets")
 
     store.remove("a")
 
     assert store.all() == ["it's; DROP TABLE targets"]
+
+
+# -- keys
+
+
+def test_key_is_kept_with_its_target_and_shown_by_its_end(store: SqlTargetStore) -> None:
+    store.add(TARGET, KEY)
+    store.add("https://without")
+
+    with_key, without = store.kept()
+
+    assert store.read_key(TARGET) == KEY
+    assert with_key.key is not None
+    assert with_key.key.hint == "…x7Qa"
+    assert with_key.key.set_at >= with_key.added_at - 1
+    assert (without.key, store.read_key("https://without"), store.read_key("https://unknown")) == (
+        None, None, None,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("key", ["x", "x" * 19])
+def test_short_key_shows_nothing(store: SqlTargetStore, key: str) -> None:
+    store.add(TARGET, key)
+
+    (kept,) = store.kept()
+
+    assert kept.key is not None
+    assert kept.key.hint == "…"
+
+
+def test_key_is_replaced_and_removed(store: SqlTargetStore) -> None:
+    store.add(TARGET, KEY)
+
+    assert store.put_key(TARGET, "another-provider-key-9Zzz")
+    assert store.read_key(TARGET) == "another-provider-key-9Zzz"
+    assert store.kept()[0].key.hint == "…9Zzz"  # type: ignore[union-attr]
+    assert store.put_key(TARGET, None)
+    assert store.read_key(TARGET) is None
+    assert store.kept()[0].key is None
+
+
+def test_adding_a_kept_target_again_keeps_its_key_or_takes_the_new_one(store: SqlTargetStore) -> None:
+    store.add(TARGET, KEY)
+    store.add(TARGET)
+    assert store.read_key(TARGET) == KEY
+
+    store.add(TARGET, "new")
+
+    assert store.read_key(TARGET) == "new"
+    assert store.all() == [TARGET]
+
+
+def test_target_that_is_not_kept_gets_no_key(store: SqlTargetStore) -> None:
+    assert not store.put_key(TARGET, KEY)
+    assert store.all() == []
+
+
+def test_removed_target_takes_its_key_along(store: SqlTargetStore) -> None:
+    store.add(TARGET, KEY)
+    store.remove(TARGET)
+    store.add(TARGET)
+
+    assert store.read_key(TARGET) is None
+
+
+@pytest.mark.parametrize("other", ["https://attacker.example/v1", TARGET + "/", TARGET.upper()])
+def test_key_does_not_go_along_when_a_row_names_another_target(
+    database: Database, store: SqlTargetStore, other: str
+) -> None:
+    """Who may write into the database must not be able to send a key to a host of their own."""
+    store.add(TARGET, KEY)
+    with database.write() as connection:
+        connection.execute(update(targets).values(target=other))
+
+    with pytest.raises(SealError) as caught:
+        store.read_key(other)
+
+    assert "canary" not in str(caught.value)
+
+
+def test_key_of_one_target_does_not_open_for_another(database: Database, store: SqlTargetStore) -> None:
+    store.add(TARGET, KEY)
+    store.add("https://attacker.example/v1", "attackers-own-key-1234")
+    with database.write() as connection:
+        sealed = connection.scalar(select(targets.c.sealed_key).where(targets.c.target == TARGET))
+        connection.execute(update(targets).values(sealed_key=sealed))
+
+    with pytest.raises(SealError):
+        store.read_key("https://attacker.example/v1")
+
+
+def test_database_alone_has_no_key_in_it(database: Database, store: SqlTargetStore, tmp_path: Path) -> None:
+    store.add(TARGET, KEY)
+    store.put_key(TARGET, "another-canary-provider-key")
+    store.remove(TARGET)
+
+    content = b"".join(file.read_bytes() for file in tmp_path.glob("lingpai.db*"))
+
+    assert TARGET.encode() in content
+    assert b"canary" not in content

@@ -9,7 +9,8 @@ PAGES = [
     (), ("serve",), ("keys",), ("keys", "create"), ("keys", "list"), ("keys", "delete"), ("users",),
     ("users", "create"), ("models",), ("models", "add"), ("models", "check"), ("limits",), ("limits", "set"),
     ("limits", "list"), ("limits", "explain"), ("usage",), ("usage", "rebuild"), ("requests",), ("requests", "list"),
-    ("requests", "export"), ("projects",), ("projects", "create"), ("events",), ("events", "list"), ("run",), ("chat",), ("doctor",),
+    ("requests", "export"), ("projects",), ("projects", "create"), ("events",), ("events", "list"), ("secrets",), ("secrets", "list"),
+    ("secrets", "rotate"), ("secrets", "retire"), ("models", "targets"), ("models", "key"), ("run",), ("chat",), ("doctor",),
 ]  # fmt: skip
 
 ON_A_TERMINAL = """

@@ -22,6 +22,8 @@ def test_member_holds_nothing_that_changes_what_is_not_theirs() -> None:
         "limits:write",
         "models:write",
         "projects:write",
+        "secrets:read",
+        "secrets:write",
         "tokens:introspect",
         "users:write",
     }

@@ -30,6 +30,7 @@ DOMAINS = (
     "identity.signing",
     "metering",
     "quotas",
+    "secrets",
 )
 
 
