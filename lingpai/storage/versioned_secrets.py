@@ -93,7 +93,8 @@ class VersionedSecrets:
     def from_text(cls, text: str) -> Self:
         """Those of an environment variable: 64 or more hex digits, or several as ``1:HEX,2:HEX``.
 
-        ``*1:HEX,2:HEX`` knows version 2 but goes on using version 1. Raises SecretError when the text is anything else; the message does not repeat it.
+        ``*1:HEX,2:HEX`` knows version 2 but goes on using version 1. Raises SecretError when the text is anything else;
+        the message does not repeat it.
         """
         by_version: dict[int, bytes] = {}
         marked: list[int] = []

@@ -8,14 +8,15 @@ import pytest
 
 from lingpai.cli import app, execute, explain_missing_package
 
-NOUNS = ["keys", "users", "models", "limits"]
+NOUNS = ["keys", "users", "models", "limits", "secrets"]
 VERBS = ["usage", "run", "chat", "doctor"]
 PAGES = [
     [],
     *([noun] for noun in NOUNS + VERBS),
     *(["keys", verb] for verb in ("create", "list", "show", "disable", "enable", "delete")),
     *(["users", verb] for verb in ("create", "list", "disable", "enable")),
-    *(["models", verb] for verb in ("list", "show", "add", "check", "remove")),
+    *(["models", verb] for verb in ("list", "show", "add", "check", "remove", "targets", "key")),
+    *(["secrets", verb] for verb in ("list", "rotate", "retire")),
     *(["limits", verb] for verb in ("set", "list")),
 ]
 
@@ -42,10 +43,10 @@ def test_every_command_offers_json(capsys, page):
 
 
 def test_no_command_takes_a_key_as_an_argument(capsys):
-    """An argument would be in the process list."""
+    """An argument would be in the process list. `--api-key-stdin` takes none."""
     for page in PAGES:
         execute([*page, "--help"])
-    assert "--api-key" not in capsys.readouterr().out
+    assert "--api-key" not in capsys.readouterr().out.replace("--api-key-stdin", "")
 
 
 def test_help_and_commands_load_no_server_code(surroundings, tmp_path):
