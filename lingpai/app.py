@@ -19,7 +19,8 @@ from lingpai.catalog.interfaces import Backend
 from lingpai.catalog.service import Catalog
 from lingpai.domains import Domains
 from lingpai.events.endpoints import WebhookSettingsError
-from lingpai.gateway.answer import EXPOSED_HEADERS
+from lingpai.exposure import STRICT_TRANSPORT, check_exposure, declared_proxies, server_tls, tls_files
+from lingpai.gateway.answer import EXPOSED_HEADERS, DateLine
 from lingpai.gateway.authenticate import Account, Authenticator
 from lingpai.gateway.call_limits import CallLimits
 from lingpai.gateway.endpoints import is_for_browsers
@@ -48,12 +49,14 @@ from lingpai.telemetry.logs import set_up_logging
 from lingpai.telemetry.metrics import CallMetrics
 from lingpai.web.cross_origin import CrossOriginCalls
 from lingpai.web.paths import UsualPaths
+from lingpai.web.strict_transport import StrictTransport
 
 log = logging.getLogger("lingpai.app")
 
 FIRST_KEY_NAME: Final = "first"
 INGEST_TIMEOUT_S: Final = 600.0
 _FIRST_CLEANING_S: Final = 2.0
+_TLS_LOOK_S: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +88,7 @@ class Application:
         self._is_running = False
         self._exits = AsyncExitStack()
         self._exits.callback(os.close, lock_data(data))
+        self.tls = server_tls(settings.server)
         self.jobs = JobRunner()
         self.metrics = CallMetrics()
         self.catalog = Catalog(default_model=settings.server.default_model)
@@ -140,6 +144,7 @@ class Application:
         loop = self._loop = asyncio.get_running_loop()
         listener = bind(self.settings.server.host, self.settings.server.port)
         self._exits.callback(listener.close)
+        check_exposure(listener, self.settings.server)
         self._exits.push_async_callback(self.fleet.stop)
         serving = asyncio.gather(
             *(self.fleet.add(model) for model in named),
@@ -159,7 +164,8 @@ class Application:
         await self._start_jobs()
         host, port = listener.getsockname()[:2]
         first_key = await asyncio.to_thread(self._make_first_key)
-        return Started(f"http://{f'[{host}]' if ':' in host else host}:{port}", first_key)
+        scheme = "http" if self.tls is None else "https"
+        return Started(f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}", first_key)
 
     async def _serve_configured(self, model: ModelSettings) -> None:
         """Serve a target of lingpai.toml. An origin may come later: after a power failure it need not be up first."""
@@ -220,6 +226,7 @@ class Application:
             jobs=self.jobs,
             call_log=CallLog() if self.settings.server.log_calls else None,
             on_unreachable=self.health.suspect,
+            date_line=DateLine() if self.tls is None else DateLine(strict_transport=STRICT_TRANSPORT),
         )
         self._exits.push_async_callback(self.gateway.close)
         self._exits.push_async_callback(self.jobs.stop)
@@ -268,6 +275,8 @@ class Application:
             keep_alive_s=settings.keep_alive_s,
             stop_timeout_s=settings.stop_timeout_s,
             bounds=bounds(settings),
+            proxies=declared_proxies(settings),
+            tls=self.tls,
         )
         admin_socket = self.data / "admin.sock"
         # One that is there was left by a process that was killed: the lock says that it is gone.
@@ -282,6 +291,10 @@ class Application:
 
     async def _start_jobs(self) -> None:
         self.jobs.every(0.5, "watch time-outs", self.gateway.sweep)
+        if self.tls is not None:
+            self.jobs.every(
+                _TLS_LOOK_S, "watch the TLS certificate", self._look_at_certificate, first_after=0.0
+            )
         self.domains.learn_key_ids()
         self.jobs.every(5.0, "evict idle limits", self._evict_idle_limits)
         self.jobs.every(60.0, "note last uses of keys", self._note_uses)
@@ -311,6 +324,10 @@ class Application:
         for courier in webhooks.couriers:
             self.jobs.every(1.0, f"send events to {courier.endpoint.name}", courier.deliver_due)
 
+    async def _look_at_certificate(self) -> None:
+        if self.tls is not None:
+            await asyncio.to_thread(self.tls.look, time.time())
+
     async def _look_at_backends(self) -> None:
         due = self.health.due()
         if due:
@@ -329,7 +346,7 @@ class Application:
         self._cross_origin = CrossOriginCalls(
             build_api(self), is_call=is_for_browsers, origins=origins, exposed=EXPOSED_HEADERS
         )
-        return UsualPaths(self._cross_origin)
+        return StrictTransport(UsualPaths(self._cross_origin), STRICT_TRANSPORT)
 
     def not_ready_because(self) -> str | None:
         """Why calls cannot be answered now; None when they can."""
@@ -423,6 +440,10 @@ class Application:
         self.gateway.call_log = CallLog() if settings.server.log_calls else None
         self._cross_origin.allow(settings.gateway.cors_origins)
         self.domains.set_default_limits(settings.limits.default)
+        if self.tls is not None:
+            self.tls.reload(
+                tls_files(settings.server)
+            )  # also if the paths are the same: renewing replaces the files
         self.server.reconfigure(
             keep_alive_s=settings.server.keep_alive_s,
             stop_timeout_s=settings.server.stop_timeout_s,

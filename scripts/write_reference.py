@@ -37,6 +37,8 @@ and is named, with the nearest known name.
 ```toml
 [server]
 host = "0.0.0.0"
+tls_cert = "fullchain.pem"
+tls_key = "privkey.pem"
 
 [limits]
 default = ["500/day@Europe/Berlin", "10/1s"]

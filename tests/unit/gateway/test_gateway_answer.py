@@ -69,7 +69,7 @@ def test_pages_of_allowed_origins_may_read_an_answer(origins, origin, allowed):
     ],
 )
 def test_answer_to_what_is_no_http_is_an_error_like_any_other(status, code):
-    head, _, body = malformed(status, "Send less.").partition(b"\r\n\r\n")
+    head, _, body = malformed(status, "Send less.", DateLine()).partition(b"\r\n\r\n")
 
     error = json.loads(body)["error"]
     assert head.startswith(STATUS_LINE[status].strip())
