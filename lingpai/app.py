@@ -19,7 +19,14 @@ from lingpai.catalog.interfaces import Backend
 from lingpai.catalog.service import Catalog
 from lingpai.domains import Domains
 from lingpai.events.endpoints import WebhookSettingsError
-from lingpai.exposure import STRICT_TRANSPORT, check_exposure, declared_proxies, server_tls, tls_files
+from lingpai.exposure import (
+    STRICT_TRANSPORT,
+    check_exposure,
+    declared_proxies,
+    measure_tls,
+    server_tls,
+    tls_files,
+)
 from lingpai.gateway.answer import EXPOSED_HEADERS, DateLine
 from lingpai.gateway.authenticate import Account, Authenticator
 from lingpai.gateway.call_limits import CallLimits
@@ -278,6 +285,8 @@ class Application:
             proxies=declared_proxies(settings),
             tls=self.tls,
         )
+        if self.tls is not None:
+            measure_tls(self.metrics, self.tls, lambda: self.server.arrivals)
         admin_socket = self.data / "admin.sock"
         # One that is there was left by a process that was killed: the lock says that it is gone.
         admin_socket.unlink(missing_ok=True)

@@ -2,13 +2,16 @@
 
 import ipaddress
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from lingpai.lane.arrivals import Arrivals
 from lingpai.lane.forwarded import Proxies
 from lingpai.lane.tls import ServerTls, TlsError, TlsFiles
 from lingpai.process_setup import StartError
 from lingpai.settings import ServerSettings
+from lingpai.telemetry.metrics import CallMetrics
 
 STRICT_TRANSPORT: Final = "max-age=63072000"
 """Two years, as Mozilla's profile has it: browsers do not go back to clear text (RFC 6797)."""
@@ -46,6 +49,23 @@ def server_tls(settings: ServerSettings) -> ServerTls | None:
         return None if files is None else ServerTls(files)
     except TlsError as error:
         raise StartError(str(error)) from error
+
+
+def measure_tls(metrics: CallMetrics, tls: ServerTls, arrivals: Callable[[], Arrivals]) -> None:
+    """The figures of /metrics about TLS."""
+    metrics.gauge(
+        "lingpai_tls_certificate_expiry_timestamp_seconds",
+        "Until when the certificate in use is valid, in seconds since 1970.",
+        lambda: tls.validity.ends_at,
+    )
+    metrics.gauge(
+        "lingpai_tls_handshakes", "Connections whose TLS handshake is not done.", lambda: len(arrivals())
+    )
+    metrics.counter(
+        "lingpai_tls_handshakes_failed",
+        "TLS handshakes since the start that came to nothing.",
+        lambda: arrivals().failed,
+    )
 
 
 def declared_proxies(settings: ServerSettings) -> Proxies:

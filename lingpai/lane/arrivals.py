@@ -29,8 +29,8 @@ LEAST_SHARE: Final = 8
 """What of the bound on connections may wait: one in so many; and half as many be in a handshake."""
 HURRY_S: Final = 2.0
 """How long a handshake may take while others wait for its place."""
-SHUTDOWN_S: Final = 30.0
-"""How long a closed connection may take over what is still to be sent, and the client's own end (`close_notify`)."""
+SHUTDOWN_S: Final = 5.0
+"""How long a client may take over its own end of a closed connection (`close_notify`). All was sent by then."""
 ACCEPT_AT_ONCE: Final = 64
 ACCEPT_PAUSE_S: Final = 0.5
 SWEEP_S: Final = 0.5
@@ -92,6 +92,8 @@ class Arrivals:
         self._ready: deque[Arrival] = deque()
         """For a place to make their handshake in."""
         self._in_handshake: OrderedDict[Arrival, None] = OrderedDict()
+        self._lingering: set[Arrival] = set()
+        """Who were told that this is no way to talk to us, and may read it."""
         self._sweeper: asyncio.TimerHandle | None = None
         listener.setblocking(False)
         listener.listen(backlog)
@@ -113,6 +115,8 @@ class Arrivals:
         for arrival in [*self._waiting, *self._ready]:
             self._drop(arrival)
         self._ready.clear()
+        for arrival in [*self._lingering]:
+            self._stop_lingering(arrival)
         for arrival in self._in_handshake:
             if arrival.task is not None:
                 arrival.task.cancel()
@@ -201,6 +205,7 @@ class Arrivals:
         self._loop.remove_reader(arrival.socket)
         del self._waiting[arrival]
         self._doorman.lingering += 1
+        self._lingering.add(arrival)
         self._loop.call_later(LINGER_S, self._stop_lingering, arrival)
         with contextlib.suppress(OSError):
             arrival.socket.send(_NOT_TLS)
@@ -215,9 +220,11 @@ class Arrivals:
         self._loop.remove_reader(arrival.socket)
 
     def _stop_lingering(self, arrival: Arrival) -> None:
-        self._doorman.lingering -= 1
-        self._loop.remove_reader(arrival.socket)
-        self._close(arrival)
+        if arrival in self._lingering:
+            self._lingering.discard(arrival)
+            self._doorman.lingering -= 1
+            self._loop.remove_reader(arrival.socket)
+            self._close(arrival)
 
     # -- handshakes
 

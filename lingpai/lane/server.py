@@ -53,8 +53,8 @@ class LaneServer:
         self._keep_alive_s = keep_alive_s
         self._tls = tls
         self.doorman = Doorman(bounds or Bounds(), proxies)
-        self.arrivals: Arrivals | None = None
-        """Those whose TLS handshake is not done; None where there is no TLS, and before the start."""
+        self.arrivals: Arrivals
+        """Those whose TLS handshake is not done; there from the start on, where there is TLS."""
         asks = None if tls is None else tls.files.client_certificates
         protocol = front_protocol(calls, doorman=self.doorman, client_certificates=asks)
         self._server = uvicorn.Server(self._config(protocol, stop_timeout_s))
