@@ -9,7 +9,7 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.x509.oid import NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
@@ -26,6 +26,8 @@ class Authority:
         certificate = (
             self._builder(self._name, self._key.public_key(), days=90)
             .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+            .add_extension(_key_usage(is_authority=True), critical=True)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(self._key.public_key()), critical=False)
             .sign(self._key, hashes.SHA256())
         )
         self.path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
@@ -43,7 +45,17 @@ class Authority:
         """A certificate and its key, written to `name`.pem and `name`.key in place of what is there."""
         key = key or ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
-        builder = self._builder(subject, key.public_key(), days=days, began_days_ago=began_days_ago)
+        builder = (
+            self._builder(subject, key.public_key(), days=days, began_days_ago=began_days_ago)
+            .add_extension(_key_usage(is_authority=False), critical=True)
+            .add_extension(
+                x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]),
+                critical=False,
+            )
+            .add_extension(
+                x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False
+            )
+        )
         if names:
             builder = builder.add_extension(
                 x509.SubjectAlternativeName(list(map(_general_name, names))), critical=False
@@ -82,6 +94,14 @@ def private_pem(key: PrivateKey, password: bytes | None = None) -> bytes:
     if password is not None:
         encryption = serialization.BestAvailableEncryption(password)
     return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption)
+
+
+def _key_usage(*, is_authority: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=not is_authority, key_cert_sign=is_authority, crl_sign=is_authority,
+        content_commitment=False, key_encipherment=False, data_encipherment=False, key_agreement=False,
+        encipher_only=False, decipher_only=False,
+    )  # fmt: skip
 
 
 def _general_name(name: str) -> x509.GeneralName:

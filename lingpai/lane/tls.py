@@ -65,7 +65,9 @@ class ServerTls:
         self._use(files)
 
     def _use(self, files: TlsFiles) -> None:
-        self.context, self.validity = _load(files)
+        context, text = _load(files)
+        found = _validity(files.certificate, text)
+        self.context, self.validity, self._text = context, found, text
         self._made_at = time.time()
 
     def look(self, now: float) -> None:
@@ -85,7 +87,7 @@ class ServerTls:
         """Read the files again, or others. What cannot be used changes nothing, and is said in the log; blocks."""
         files = files or self.files
         self._tried = files.signature()
-        ends_at = self.validity.ends_at
+        text = self._text
         try:
             self._use(files)
         except TlsError as error:
@@ -93,7 +95,7 @@ class ServerTls:
             log.error("the TLS certificate was not reloaded, the old one stays: %s", error)  # noqa: TRY400  the message says it all
             return False
         self.files = files
-        if self.validity.ends_at != ends_at:
+        if self._text != text:
             self._warned_at = 0.0
             log.info("a new TLS certificate is in use, valid until %s", _day(self.validity.ends_at))
         return True
@@ -116,8 +118,8 @@ class ServerTls:
             )
 
 
-def _load(files: TlsFiles) -> tuple[ssl.SSLContext, Validity]:
-    """Raises TlsError."""
+def _load(files: TlsFiles) -> tuple[ssl.SSLContext, str]:
+    """A context, and what is in the certificate's file. Raises TlsError."""
     try:
         text = files.certificate.read_text(encoding="ascii", errors="replace")
     except OSError as error:
@@ -129,10 +131,14 @@ def _load(files: TlsFiles) -> tuple[ssl.SSLContext, Validity]:
     _load_pair(context, files)
     if files.client_ca is not None and files.client_certificates != "off":
         _ask_for_client_certificates(context, files.client_ca)
+    return context, text
+
+
+def _validity(certificate: Path, text: str) -> Validity:
     try:
-        return context, validity(text)
+        return validity(text)
     except ValueError as error:
-        raise TlsError(f"The certificate {files.certificate} cannot be read: {error}.") from error
+        raise TlsError(f"The certificate {certificate} cannot be read: {error}.") from error
 
 
 def _profile() -> ssl.SSLContext:

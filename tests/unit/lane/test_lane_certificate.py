@@ -5,9 +5,8 @@ import ssl
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lingpai.lane.certificate import validity
@@ -48,12 +47,15 @@ def test_what_is_no_certificate_is_said_so(text):
         validity(text)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.fixture(scope="module")
+def certificate(authority):
+    return ssl.PEM_cert_to_DER_cert(authority.issue("damaged")[0].read_text())
+
+
+@settings(deadline=None)
 @given(cut=st.integers(0, 500), place=st.integers(0, 200), byte=st.integers(0, 255))
-def test_damaged_certificate_is_a_value_error_or_has_other_times(authority, cut, place, byte):
-    path, _ = authority.issue("damaged")
-    certificate = x509.load_pem_x509_certificate(path.read_bytes())
-    der = bytearray(certificate.public_bytes(serialization.Encoding.DER))
+def test_damaged_certificate_is_a_value_error_or_has_other_times(certificate, cut, place, byte):
+    der = bytearray(certificate)
     der[place] = byte
     for damaged in (der, der[:cut]):
         try:

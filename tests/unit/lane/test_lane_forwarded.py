@@ -3,7 +3,7 @@
 import ipaddress
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lingpai.lane.forwarded import MAX_HOPS, Caller, Proxies, node_address
@@ -55,6 +55,7 @@ def test_what_is_no_address_is_none(node):
     assert node_address(node.encode()) == ""
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=60))
 def test_whatever_stands_there_is_an_address_or_nothing(node):
     found = node_address(node)
@@ -62,6 +63,7 @@ def test_whatever_stands_there_is_an_address_or_nothing(node):
     assert found == "" or str(ipaddress.ip_address(found)) == found
 
 
+@settings(deadline=None)
 @given(st.ip_addresses(), st.integers(0, 65535) | st.none())
 def test_every_address_is_understood(address, port):
     text = f"[{address}]" if address.version == 6 and port is not None else str(address)
@@ -148,6 +150,7 @@ def test_only_so_many_hops_are_read():
     assert found == f"10.0.{(20_000 - MAX_HOPS) // 250}.{(20_000 - MAX_HOPS) % 250}"
 
 
+@settings(deadline=None)
 @given(st.lists(st.text(max_size=30), max_size=6), st.ip_addresses().filter(lambda each: not each.is_private))
 def test_nothing_a_caller_writes_changes_what_the_proxy_has_seen(written, address):
     """Property: left of the proxy's own entry, anything may stand."""
@@ -195,6 +198,7 @@ def test_rfc7239_s4_caller_is_the_right_most_that_is_no_proxy(values, caller):
     assert Proxies(DECLARED, header="forwarded").caller(PROXY, forwarded(*values)) == caller
 
 
+@settings(deadline=None)
 @given(st.lists(st.text(max_size=40), max_size=5))
 def test_rfc7239_s8_1_nothing_a_caller_writes_changes_what_the_proxy_has_seen(written):
     values = [text.encode("utf-8", "replace") for text in written]
