@@ -26,6 +26,7 @@ from lingpai.exposure import (
     measure_tls,
     server_tls,
     tls_files,
+    watch_tls,
 )
 from lingpai.gateway.answer import EXPOSED_HEADERS, DateLine
 from lingpai.gateway.authenticate import Account, Authenticator
@@ -63,7 +64,6 @@ log = logging.getLogger("lingpai.app")
 FIRST_KEY_NAME: Final = "first"
 INGEST_TIMEOUT_S: Final = 600.0
 _FIRST_CLEANING_S: Final = 2.0
-_TLS_LOOK_S: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,9 +301,7 @@ class Application:
     async def _start_jobs(self) -> None:
         self.jobs.every(0.5, "watch time-outs", self.gateway.sweep)
         if self.tls is not None:
-            self.jobs.every(
-                _TLS_LOOK_S, "watch the TLS certificate", self._look_at_certificate, first_after=0.0
-            )
+            watch_tls(self.jobs, self.tls)
         self.domains.learn_key_ids()
         self.jobs.every(5.0, "evict idle limits", self._evict_idle_limits)
         self.jobs.every(60.0, "note last uses of keys", self._note_uses)
@@ -332,10 +330,6 @@ class Application:
         await webhooks.give_up_removed()
         for courier in webhooks.couriers:
             self.jobs.every(1.0, f"send events to {courier.endpoint.name}", courier.deliver_due)
-
-    async def _look_at_certificate(self) -> None:
-        if self.tls is not None:
-            await asyncio.to_thread(self.tls.look, time.time())
 
     async def _look_at_backends(self) -> None:
         due = self.health.due()

@@ -1,11 +1,14 @@
 """How callers reach the server: over TLS, through declared proxies, or in clear text where nobody else listens."""
 
+import asyncio
 import ipaddress
 import socket
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from lingpai.jobs.runner import JobRunner
 from lingpai.lane.arrivals import Arrivals
 from lingpai.lane.forwarded import Proxies
 from lingpai.lane.tls import ServerTls, TlsError, TlsFiles
@@ -15,6 +18,9 @@ from lingpai.telemetry.metrics import CallMetrics
 
 STRICT_TRANSPORT: Final = "max-age=63072000"
 """Two years, as Mozilla's profile has it: browsers do not go back to clear text (RFC 6797)."""
+
+LOOK_S: Final = 2.0
+"""How often the certificate's files are looked at."""
 
 
 def tls_files(settings: ServerSettings) -> TlsFiles | None:
@@ -66,6 +72,15 @@ def measure_tls(metrics: CallMetrics, tls: ServerTls, arrivals: Callable[[], Arr
         "TLS handshakes since the start that came to nothing.",
         lambda: arrivals().failed,
     )
+
+
+def watch_tls(jobs: JobRunner, tls: ServerTls) -> None:
+    """Look after the certificate's files from now on."""
+
+    async def look() -> None:
+        await asyncio.to_thread(tls.look, time.time())
+
+    jobs.every(LOOK_S, "watch the TLS certificate", look, first_after=0.0)
 
 
 def declared_proxies(settings: ServerSettings) -> Proxies:
