@@ -57,7 +57,7 @@ from lingpai.telemetry.logs import set_up_logging
 from lingpai.telemetry.metrics import CallMetrics
 from lingpai.web.cross_origin import CrossOriginCalls
 from lingpai.web.paths import UsualPaths
-from lingpai.web.strict_transport import StrictTransport
+from lingpai.web.security_headers import SecurityHeaders
 
 log = logging.getLogger("lingpai.app")
 
@@ -233,7 +233,7 @@ class Application:
             jobs=self.jobs,
             call_log=CallLog() if self.settings.server.log_calls else None,
             on_unreachable=self.health.suspect,
-            date_line=DateLine() if self.tls is None else DateLine(strict_transport=STRICT_TRANSPORT),
+            date_line=DateLine(strict_transport=None if self.tls is None else STRICT_TRANSPORT),
         )
         self._exits.push_async_callback(self.gateway.close)
         self._exits.push_async_callback(self.jobs.stop)
@@ -349,7 +349,7 @@ class Application:
         self._cross_origin = CrossOriginCalls(
             build_api(self), is_call=is_for_browsers, origins=origins, exposed=EXPOSED_HEADERS
         )
-        return StrictTransport(UsualPaths(self._cross_origin), STRICT_TRANSPORT)
+        return SecurityHeaders(UsualPaths(self._cross_origin), strict_transport=STRICT_TRANSPORT)
 
     def not_ready_because(self) -> str | None:
         """Why calls cannot be answered now; None when they can."""

@@ -27,13 +27,14 @@ EXPOSED_HEADERS: Final = (
 class DateLine:
     """The `date` header line, made anew when the second changes (RFC 9110, section 6.6.1).
 
-    With TLS, `strict_transport` is the value of a second line, which so costs a call nothing (RFC 6797, section 7.1). The
-    administration socket then has it, too; there are no browsers on it.
+    With it come lines that every answer has, which so cost a call nothing: what a model says is not to be taken for
+    another type than it has, and, with TLS, the policy `strict_transport` (RFC 6797, section 7.1; the administration socket
+    then has it, too, but there are no browsers on it).
     """
 
     def __init__(self, *, strict_transport: str | None = None) -> None:
         policy = strict_transport and f"strict-transport-security: {strict_transport}\r\n"
-        self._also = (policy or "").encode()
+        self._also = f"x-content-type-options: nosniff\r\n{policy or ''}".encode()
         self._second = 0
         self._line = b""
 

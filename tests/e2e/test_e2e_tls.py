@@ -115,6 +115,18 @@ def test_good_call_over_tls_has_the_policy_too(secure, authority):
         assert (answer.status, "strict-transport-security" in answer.headers) == (200, True)
 
 
+@pytest.mark.parametrize("path", ["/healthz", "/v1/models", "/openapi.json", "/nowhere", CHAT])
+def test_asvs_3_4_no_answer_is_taken_for_a_page(relay, path):
+    request = post_bytes(path, chat()) if path == CHAT else get_bytes(path)
+
+    headers = exchange(relay.port, request).headers
+
+    assert headers["x-content-type-options"] == "nosniff"
+    if path != CHAT:  # which nobody can open in a browser
+        assert "frame-ancestors 'none'" in headers["content-security-policy"]
+        assert headers["referrer-policy"] == "no-referrer"
+
+
 def test_rfc6797_s7_2_answers_in_clear_text_have_no_policy(relay, relay_key):
     answers = [
         exchange(relay.port, request)

@@ -31,7 +31,9 @@ def test_date_line_is_the_date_and_made_anew_each_second():
 
     first = line.at(1_795_000_000.1)
 
-    assert parsedate_to_datetime(first.decode()[6:].strip()).timestamp() == 1_795_000_000
+    date, *more = first.decode().strip().split("\r\n")
+    assert parsedate_to_datetime(date[6:]).timestamp() == 1_795_000_000
+    assert more == ["x-content-type-options: nosniff"]
     assert line.at(1_795_000_000.9) is first
     assert line.at(1_795_000_001.0) != first
 
