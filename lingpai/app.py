@@ -20,7 +20,16 @@ from lingpai.catalog.interfaces import Backend
 from lingpai.catalog.service import Catalog
 from lingpai.domains import Domains
 from lingpai.events.endpoints import WebhookSettingsError
-from lingpai.gateway.answer import EXPOSED_HEADERS
+from lingpai.exposure import (
+    STRICT_TRANSPORT,
+    check_exposure,
+    declared_proxies,
+    measure_tls,
+    server_tls,
+    tls_files,
+    watch_tls,
+)
+from lingpai.gateway.answer import EXPOSED_HEADERS, DateLine
 from lingpai.gateway.authenticate import Account, Authenticator
 from lingpai.gateway.call_limits import CallLimits
 from lingpai.gateway.endpoints import is_for_browsers
@@ -50,6 +59,7 @@ from lingpai.telemetry.logs import set_up_logging
 from lingpai.telemetry.metrics import CallMetrics
 from lingpai.web.cross_origin import CrossOriginCalls
 from lingpai.web.paths import UsualPaths
+from lingpai.web.security_headers import SecurityHeaders
 
 log = logging.getLogger("lingpai.app")
 
@@ -87,6 +97,7 @@ class Application:
         self._is_running = False
         self._exits = AsyncExitStack()
         self._exits.callback(os.close, lock_data(data))
+        self.tls = server_tls(settings.server)
         self.jobs = JobRunner()
         self.metrics = CallMetrics()
         self.catalog = Catalog(default_model=settings.server.default_model)
@@ -142,8 +153,10 @@ class Application:
         loop = self._loop = asyncio.get_running_loop()
         listener = bind(self.settings.server.host, self.settings.server.port)
         host, port = listener.getsockname()[:2]
-        self.domains.authorization.address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        scheme = "http" if self.tls is None else "https"
+        self.domains.authorization.address = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
         self._exits.callback(listener.close)
+        check_exposure(listener, self.settings.server)
         self._exits.push_async_callback(self.fleet.stop)
         serving = asyncio.gather(
             *(self.fleet.add(model) for model in named),
@@ -223,6 +236,7 @@ class Application:
             jobs=self.jobs,
             call_log=CallLog() if self.settings.server.log_calls else None,
             on_unreachable=self.health.suspect,
+            date_line=DateLine(strict_transport=None if self.tls is None else STRICT_TRANSPORT),
         )
         self._exits.push_async_callback(self.gateway.close)
         self._exits.push_async_callback(self.jobs.stop)
@@ -271,7 +285,11 @@ class Application:
             keep_alive_s=settings.keep_alive_s,
             stop_timeout_s=settings.stop_timeout_s,
             bounds=bounds(settings),
+            proxies=declared_proxies(settings),
+            tls=self.tls,
         )
+        if self.tls is not None:
+            measure_tls(self.metrics, self.tls, lambda: self.server.arrivals)
         admin_socket = self.data / "admin.sock"
         # One that is there was left by a process that was killed: the lock says that it is gone.
         admin_socket.unlink(missing_ok=True)
@@ -286,6 +304,8 @@ class Application:
     async def _start_jobs(self) -> None:
         self.jobs.every(0.5, "watch time-outs", self.gateway.sweep)
         self.jobs.every(LOOK_EVERY_S, "end calls of revoked callers", self._end_revoked)
+        if self.tls is not None:
+            watch_tls(self.jobs, self.tls)
         self.domains.learn_key_ids()
         self.domains.secrets.start(self.jobs, self.domains.keyring)
         self.jobs.every(5.0, "evict idle limits", self._evict_idle_limits)
@@ -338,7 +358,7 @@ class Application:
         self._cross_origin = CrossOriginCalls(
             build_api(self), is_call=is_for_browsers, origins=origins, exposed=EXPOSED_HEADERS
         )
-        return UsualPaths(self._cross_origin)
+        return SecurityHeaders(UsualPaths(self._cross_origin), strict_transport=STRICT_TRANSPORT)
 
     def not_ready_because(self) -> str | None:
         """Why calls cannot be answered now; None when they can."""
@@ -450,6 +470,10 @@ class Application:
         self.domains.set_default_limits(settings.limits.default)
         self.domains.authorization.reconfigure(settings.oauth)
         self.domains.secrets.reread()
+        if self.tls is not None:
+            self.tls.reload(
+                tls_files(settings.server)
+            )  # also if the paths are the same: renewing replaces the files
         self.server.reconfigure(
             keep_alive_s=settings.server.keep_alive_s,
             stop_timeout_s=settings.server.stop_timeout_s,

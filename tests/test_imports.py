@@ -36,6 +36,7 @@ LAYERS = [
         "model_operations",
         "reload",
         "process_setup",
+        "exposure",
         "api",
         "app",
         "cli",
@@ -53,8 +54,9 @@ WITHIN = {
     "domains": {"settings", "targets", "names", "limit_subjects", "server_secrets"},
     "reload": {"settings"},
     "process_setup": {"settings"},
-    "api": {"settings", "targets", "domains", "model_operations", "lingpai"},
-    "app": {"settings", "targets", "domains", "reload", "process_setup", "api"},
+    "exposure": {"settings", "process_setup"},
+    "api": {"settings", "targets", "domains", "model_operations", "exposure", "lingpai"},
+    "app": {"settings", "targets", "domains", "reload", "process_setup", "exposure", "api"},
     "cli": {"app", "process_setup", "settings", "targets", "lingpai"},
 }
 # Tighter than the layers: all that these may import.

@@ -42,6 +42,13 @@ def serve(
     ] = None,
     host: Annotated[str | None, Parameter(help="Address to listen on (else 127.0.0.1).")] = None,
     port: Annotated[int | None, Parameter(help="Port to listen on (else 8741; 0: a free one).")] = None,
+    tls_cert: Annotated[
+        Path | None, Parameter(help="Certificate with its chain, a PEM file: speak TLS.")
+    ] = None,
+    tls_key: Annotated[Path | None, Parameter(help="The certificate's private key, a PEM file.")] = None,
+    insecure: Annotated[
+        bool, Parameter(negative=(), help="Listen in clear text where others can read along.")
+    ] = False,
     reload: Annotated[
         bool,
         Parameter(
@@ -64,7 +71,17 @@ def serve(
         load_settings,
         config=config,
         environment=os.environ,
-        flags={"server": {"host": host, "port": port, "log_level": log_level, "log_format": log_format}},
+        flags={
+            "server": {
+                "host": host,
+                "port": port,
+                "tls_cert": None if tls_cert is None else str(tls_cert),
+                "tls_key": None if tls_key is None else str(tls_key),
+                "insecure": insecure or None,
+                "log_level": log_level,
+                "log_format": log_format,
+            }
+        },
     )
     try:
         settings = read_settings()

@@ -5,6 +5,7 @@ with LINGPAI_API_KEY. What goes wrong becomes a `CommandError` with the exit cod
 """
 
 import os
+import ssl
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -151,6 +152,8 @@ def _reference(error: ClientError) -> str:
 def explain_unreachable(error: BaseException, place: Place) -> str:
     """Why there is no answer, and what to do."""
     cause = system_error(error)
+    if isinstance(cause, ssl.SSLError):
+        return str(error)
     if place.socket is None:
         return f"{error} Start it with `lingpai serve`, or check LINGPAI_SERVER; `lingpai doctor` finds out more."
     if isinstance(cause, PermissionError):

@@ -27,8 +27,10 @@ from lingpai.client._errors import (
     ServerUnreachableError,
     UnexpectedAnswerError,
 )
+from lingpai.client._tls import CA_VARIABLE, trusting_context
 
 __all__ = [
+    "CA_VARIABLE",
     "DEFAULT_SERVER",
     "APIError",
     "AddressError",
@@ -47,4 +49,5 @@ __all__ = [
     "UnexpectedAnswerError",
     "is_local",
     "normalize_server",
+    "trusting_context",
 ]

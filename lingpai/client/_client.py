@@ -20,6 +20,7 @@ from lingpai.client._calls import (
 )
 from lingpai.client._errors import error_from_transport
 from lingpai.client._settings import read_settings
+from lingpai.client._tls import verification
 
 # Models think for minutes; connecting takes seconds or does not happen.
 DEFAULT_TIMEOUT = httpx2.Timeout(600.0, connect=5.0)
@@ -76,6 +77,7 @@ class Client(_Addressed):
             timeout=timeout,
             transport=transport,
             mounts=self._direct(),
+            verify=verification(self.server) if transport is None else True,
         )
 
     def run(self, model: str, input: Any, **parameters: Any) -> Result:  # noqa: A002  the API's own word
@@ -178,6 +180,7 @@ class AsyncClient(_Addressed):
             timeout=timeout,
             transport=transport,
             mounts=self._direct(),
+            verify=verification(self.server) if transport is None else True,
         )
 
     async def run(self, model: str, input: Any, **parameters: Any) -> Result:  # noqa: A002  the API's own word

@@ -25,10 +25,15 @@ How to catch them::
         print(error)                     # says what is wrong and what to do next
 """
 
+import ssl
 from collections.abc import Mapping
 from typing import Any
 
 import httpx2
+
+_WRONG_NAME = (62, 64)
+_HAS_EXPIRED = 10
+# X509_V_ERR_HOSTNAME_MISMATCH, X509_V_ERR_IP_ADDRESS_MISMATCH and X509_V_ERR_CERT_HAS_EXPIRED of OpenSSL
 
 
 class ClientError(Exception):
@@ -111,6 +116,10 @@ def error_from_response(response: httpx2.Response) -> ClientError:
     An answer without OpenAI's error object is not Lingpai's and gives an `UnexpectedAnswerError`.
     """
     error = _error_object(response)
+    if error is None and "speaks TLS" in response.text[:100]:
+        return UnexpectedAnswerError(
+            f"{response.request.url.host} speaks TLS there: use https://, not http://."
+        )
     if error is None:
         return UnexpectedAnswerError(
             f"{response.request.url} answered {response.status_code} {response.reason_phrase}"
@@ -132,9 +141,28 @@ def error_from_transport(error: httpx2.HTTPError, *, server: str) -> ServerUnrea
         return ServerUnreachableError(f"{server} did not accept the connection in time.")
     if isinstance(error, httpx2.TimeoutException):
         return ServerUnreachableError(f"{server} did not answer in time.")
+    if (tls := _tls_error(error)) is not None:
+        return ServerUnreachableError(_explain_tls(tls, server))
     if isinstance(error, httpx2.ConnectError):
         return ServerUnreachableError(f"Cannot connect to {server}: {error}.")
     return ServerUnreachableError(f"The connection to {server} broke: {error or type(error).__name__}.")
+
+
+def _tls_error(error: BaseException | None) -> ssl.SSLError | None:
+    while error is not None and not isinstance(error, ssl.SSLError):
+        error = error.__cause__ or error.__context__
+    return error
+
+
+def _explain_tls(error: ssl.SSLError, server: str) -> str:
+    if not isinstance(error, ssl.SSLCertVerificationError):
+        return f"There is no TLS to be had at {server}: {error.reason or error}. Does it speak http:// on this port?"
+    problem = f"The certificate of {server} is not trusted: {error.verify_message.rstrip('.')}."
+    if error.verify_code in _WRONG_NAME:
+        return f"{problem} Use the name that stands in the certificate."
+    if error.verify_code == _HAS_EXPIRED:
+        return f"{problem} Whoever runs the server has to renew it."
+    return f"{problem} If an authority of your own has signed it, name that one's certificate in LINGPAI_CA_FILE."
 
 
 def _error_object(response: httpx2.Response) -> dict[str, Any] | None:

@@ -25,9 +25,16 @@ EXPOSED_HEADERS: Final = (
 
 
 class DateLine:
-    """The `date` header line, made anew when the second changes (RFC 9110, section 6.6.1)."""
+    """The `date` header line, made anew when the second changes (RFC 9110, section 6.6.1).
 
-    def __init__(self) -> None:
+    With it come lines that every answer has, which so cost a call nothing: what a model says is not to be taken for
+    another type than it has, and, with TLS, the policy `strict_transport` (RFC 6797, section 7.1; the administration socket
+    then has it, too, but there are no browsers on it).
+    """
+
+    def __init__(self, *, strict_transport: str | None = None) -> None:
+        policy = strict_transport and f"strict-transport-security: {strict_transport}\r\n"
+        self._also = f"x-content-type-options: nosniff\r\n{policy or ''}".encode()
         self._second = 0
         self._line = b""
 
@@ -35,7 +42,7 @@ class DateLine:
         second = int(now)
         if second != self._second:
             self._second = second
-            self._line = b"date: %b\r\n" % formatdate(second, usegmt=True).encode()
+            self._line = b"date: %b\r\n%b" % (formatdate(second, usegmt=True).encode(), self._also)
         return self._line
 
 
@@ -74,7 +81,7 @@ _CODES: Final = {
 }
 
 
-def malformed(status: int, message: str) -> bytes:
+def malformed(status: int, message: str, date_line: DateLine) -> bytes:
     """A whole answer to something that is not proper HTTP, or too much; the connection closes after it."""
     code = _CODES.get(status, "invalid_request")
     body = msgspec.json.encode(LingpaiError(code, message).body())
@@ -84,5 +91,5 @@ def malformed(status: int, message: str) -> bytes:
         b"x-request-id: %b\r\nrequest-id: %b\r\n%bconnection: close\r\n\r\n"
     )
     retry = b"retry-after: 1\r\n" if status in (429, 503) else b""
-    date = DateLine().at(time.time())
+    date = date_line.at(time.time())
     return head % (STATUS_LINE[status], date, len(body), request_id, request_id, retry) + body

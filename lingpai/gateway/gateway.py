@@ -185,7 +185,7 @@ class Gateway:
         return {call for call in calls if isinstance(call, Exchange)} | self.counting
 
     def malformed(self, status: int, message: str) -> bytes:
-        return answer.malformed(status, message)
+        return answer.malformed(status, message, self.date_line)
 
     # -- backends
 

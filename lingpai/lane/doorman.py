@@ -1,8 +1,8 @@
 """The doorman: how many connections there may be, how many of them from one address, and who has to wait.
 
 Nobody's work is ever ended to make room: when the house is full, the connections that have been idle for longest go,
-and when none is idle the newcomer is turned away. Callers on this machine have no share: a proxy here speaks for
-everybody who comes through it.
+and when none is idle the newcomer is turned away. Callers on this machine have no share, nor have declared proxies: they
+speak for everybody who comes through them. Where a proxy says who calls, calls and offences count for that caller.
 
 An address is whatever one customer of a provider has to themselves: a whole IPv4 address, but the first 64 bits of an
 IPv6 one, for who has one of those has all that begin alike (RFC 6177, section 2).
@@ -14,6 +14,8 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar, Final, Protocol
+
+from lingpai.lane.forwarded import Proxies
 
 FREE_OFFENCES: Final = 500
 OFFENCES_PER_S: Final = 100.0
@@ -38,7 +40,10 @@ class Bounds:
 class Guest(Protocol):
     """A connection, as the doorman sees it."""
 
-    caller_address: str
+    peer_address: str
+    """Who holds the connection; for a proxy, that is the proxy."""
+    has_share: bool
+    """Whether it was counted already, when it came and its TLS handshake was still to be made."""
     is_local: ClassVar[bool]
 
     def idle_time(self) -> float | None:
@@ -51,8 +56,9 @@ class Guest(Protocol):
 class Doorman:
     """One for all listeners of a process. Everything happens on the event loop."""
 
-    def __init__(self, bounds: Bounds) -> None:
+    def __init__(self, bounds: Bounds, proxies: Proxies | None = None) -> None:
         self.bounds = bounds
+        self.proxies = proxies or Proxies()
         self.lingering = 0
         self.seen = self.turned_away = 0
         """How many came since the start, and how many of them were refused."""
@@ -70,19 +76,37 @@ class Doorman:
         most = self.bounds.connections
         if most and count > most and not guest.is_local and not self._has_room(guest, guests, now):
             self.turned_away += 1
+            if guest.has_share:
+                self.give_share_back(guest.peer_address)
             return 503, "The server has as many connections as it can hold. Try again shortly."
-        address = network_of(guest.caller_address)
-        if not is_shared(address):
-            share, held = self.bounds.connections_per_address, self._connections.get(address, 0)
-            if share and held >= share:
-                self.turned_away += 1
-                return 429, f"Your address has {held} connections open, which is its share. Use those."
-            self._connections[address] = held + 1
-        return None
+        if guest.has_share or self.take_share(guest.peer_address):
+            return None
+        held = self._connections[network_of(guest.peer_address)]
+        return 429, f"Your address has {held} connections open, which is its share. Use those."
 
     def leave(self, guest: Guest) -> None:
         """A connection that was admitted is gone."""
-        _count_down(self._connections, network_of(guest.caller_address))
+        self.give_share_back(guest.peer_address)
+
+    def take_share(self, address: str) -> bool:
+        """Count a connection from `address`; False, and one more turned away, if it has its share already."""
+        if self.is_shared(address):
+            return True
+        address = network_of(address)
+        share, held = self.bounds.connections_per_address, self._connections.get(address, 0)
+        if share and held >= share:
+            self.turned_away += 1
+            return False
+        self._connections[address] = held + 1
+        return True
+
+    def give_share_back(self, address: str) -> None:
+        """The connection is gone, or will not be."""
+        _count_down(self._connections, network_of(address))
+
+    def is_shared(self, address: str) -> bool:
+        """Whether whoever comes from `address` speaks for others: this machine, or a declared proxy."""
+        return is_shared(address) or (bool(self.proxies) and address in self.proxies)
 
     def _has_room(self, newcomer: Guest, guests: Iterable[Guest], now: float) -> bool:
         if not self._room and now >= self._full_until:
@@ -104,9 +128,9 @@ class Doorman:
 
     def begin_call(self, address: str) -> bool:
         """Count a call, unless the address has its share under way."""
-        address = network_of(address)
-        if is_shared(address):
+        if self.is_shared(address):
             return True
+        address = network_of(address)
         share, under_way = self.bounds.calls_per_address, self._calls.get(address, 0)
         if share and under_way >= share:
             return False
@@ -121,8 +145,8 @@ class Doorman:
 
     def forgives(self, address: str, now: float) -> bool:
         """Whether an address that has sent something worthless goes unpunished this time (a leaky bucket)."""
+        per_s = SHARED_OFFENCES_PER_S if self.is_shared(address) else OFFENCES_PER_S
         address = network_of(address)
-        per_s = SHARED_OFFENCES_PER_S if is_shared(address) else OFFENCES_PER_S
         offences = self._offences
         free_at = max(offences.get(address, 0.0), now)
         if (free_at - now) * per_s > FREE_OFFENCES - 0.5:

@@ -23,7 +23,7 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from lingpai.lane.calls import Call, Calls, Headers
-from lingpai.lane.doorman import MOST_LINGERING, Bounds, Doorman, is_shared
+from lingpai.lane.doorman import MOST_LINGERING, Bounds, Doorman
 from lingpai.lane.heads import MAX_HEAD_BYTES, MAX_HEADERS, has_path, problem_with_head, without_upgrade
 from lingpai.lane.kernel import unacknowledged_bytes
 from lingpai.lane.known_head import KnownHead
@@ -61,6 +61,8 @@ class Front(HttpToolsProtocol):
     doorman: ClassVar[Doorman] = Doorman(Bounds())
     is_local: ClassVar[bool] = False
     """Whether the connection came over the administration socket."""
+    certificate_names: tuple[str, ...] = ()
+    """The names in the client's certificate, where one was asked for, shown and verified."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -75,8 +77,11 @@ class Front(HttpToolsProtocol):
         """Of the last request, if its head is known."""
         self.has_been_active = True
         self.idle_since = 0.0
-        self.caller_address = ""
-        """The peer's IP address; empty on the administration socket."""
+        self.peer_address = self.caller_address = ""
+        """Who holds the connection and who sent the request that is being served, by IP address: the same but behind a
+        declared proxy. Empty on the administration socket."""
+        self.has_share = False
+        """Whether the doorman has counted the connection when it came (`lane/arrivals.py`)."""
         self._is_admitted = False
         self._is_held = False
         """Whether the caller must take answers, or wait, before another request is served."""
@@ -104,7 +109,7 @@ class Front(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(transport)
-        self.caller_address = self.client[0] if self.client else ""
+        self.peer_address = self.caller_address = self.client[0] if self.client else ""
         connections: Any = self.connections
         refusal = self.doorman.admit(self, connections, len(connections), self.loop.time())
         if refusal is None:
@@ -330,10 +335,11 @@ class Front(HttpToolsProtocol):
         """The caller has sent something that is worth nothing, such as a key that is none.
 
         Whoever does so again and again is listened to less often, which costs us nothing: what they send waits in
-        their kernel. Others are not touched, nor a proxy on this machine, which carries the good calls of others, too.
+        their kernel. Others are not touched, nor a proxy, which carries the good calls of others, too.
         """
         self._offences += 1
-        if self._finished >= self._offences and is_shared(self.caller_address):
+        is_shared = self.doorman.is_shared(self.peer_address)
+        if self._finished >= self._offences and is_shared:
             return
         now = self.loop.time()
         is_forgiven = self.doorman.forgives(self.caller_address, now)
@@ -343,7 +349,7 @@ class Front(HttpToolsProtocol):
         elif not self._is_held and not self.transport.is_closing():
             self._is_held = True
             self.flow.pause_reading()
-            is_short = is_forgiven or is_shared(self.caller_address)
+            is_short = is_forgiven or is_shared
             self.loop.call_later(OFFENCE_PAUSE_S if is_short else LONG_OFFENCE_PAUSE_S, self._listen_again)
 
     def is_http_1_0(self) -> bool:

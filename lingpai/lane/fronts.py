@@ -6,6 +6,9 @@ from typing import Any, Final
 from lingpai.lane.calls import Calls
 from lingpai.lane.doorman import Bounds, Doorman
 from lingpai.lane.front import Front
+from lingpai.lane.proxied_front import ProxiedFront
+from lingpai.lane.tls import ClientCertificates
+from lingpai.lane.tls_front import TlsFront
 
 MAX_UNSENT_BYTES: Final = 512 * 1024 * 1024
 """How much may wait to be sent on all connections together before those who hold most of it are dropped."""
@@ -52,12 +55,28 @@ class CountingFront(Front):
             self.doorman.end_call(self.caller_address)
 
 
-def front_protocol(calls: Calls, *, doorman: Doorman | None = None, is_local: bool = False) -> type[Front]:
-    """A protocol class for uvicorn whose connections hand model calls to `calls`, past `doorman`."""
+def front_protocol(
+    calls: Calls,
+    *,
+    doorman: Doorman | None = None,
+    is_local: bool = False,
+    client_certificates: ClientCertificates | None = None,
+) -> type[Front]:
+    """A protocol class for uvicorn whose connections hand model calls to `calls`, past `doorman`.
+
+    `client_certificates` says what is asked of those over TLS; None: the connections are in clear text.
+    """
     doorman = doorman or Doorman(Bounds())
-    is_counting = doorman.bounds.calls_per_address and not is_local
-    base = CountingFront if is_counting else Front
-    return type("BoundFront", (base,), {"calls": calls, "doorman": doorman, "is_local": is_local})
+    bases: list[type[Front]] = []
+    if doorman.proxies and not is_local:
+        bases.append(ProxiedFront)  # before the one that counts for the caller it finds
+    if doorman.bounds.calls_per_address and not is_local:
+        bases.append(CountingFront)
+    bound: dict[str, Any] = {"calls": calls, "doorman": doorman, "is_local": is_local}
+    if client_certificates is not None:
+        bases.append(TlsFront)
+        bound["requires_certificate"] = client_certificates == "required"
+    return type("BoundFront", tuple(bases) or (Front,), bound)
 
 
 async def watch_fronts(connections: set[asyncio.Protocol], *, idle_s: float, every_s: float = 2.5) -> None:

@@ -15,10 +15,13 @@ from typing import Any, Final
 import uvicorn
 from uvicorn._types import ASGI3Application
 
+from lingpai.lane.arrivals import Arrivals
 from lingpai.lane.calls import Call, Calls
 from lingpai.lane.doorman import Bounds, Doorman
+from lingpai.lane.forwarded import Proxies
 from lingpai.lane.front import Front
 from lingpai.lane.fronts import front_protocol, watch_fronts
+from lingpai.lane.tls import ServerTls
 
 log = logging.getLogger("lingpai.lane")
 
@@ -42,12 +45,18 @@ class LaneServer:
         keep_alive_s: float,
         stop_timeout_s: float,
         bounds: Bounds | None = None,
+        proxies: Proxies | None = None,
+        tls: ServerTls | None = None,
     ) -> None:
         self._app = app
         self._calls = calls
         self._keep_alive_s = keep_alive_s
-        self.doorman = Doorman(bounds or Bounds())
-        protocol = front_protocol(calls, doorman=self.doorman)
+        self._tls = tls
+        self.doorman = Doorman(bounds or Bounds(), proxies)
+        self.arrivals: Arrivals
+        """Those whose TLS handshake is not done; there from the start on, where there is TLS."""
+        asks = None if tls is None else tls.files.client_certificates
+        protocol = front_protocol(calls, doorman=self.doorman, client_certificates=asks)
         self._server = uvicorn.Server(self._config(protocol, stop_timeout_s))
         self._local_server: asyncio.Server | None = None
         self._watcher: asyncio.Task[None] | None = None
@@ -59,14 +68,32 @@ class LaneServer:
         return [connection for connection in connections if isinstance(connection, Front)]
 
     async def start(self, listener: socket.socket, admin_socket: str) -> None:
-        """Accept callers on `listener` (bound already) and on `admin_socket`, a path that only this user can open."""
+        """Accept callers on `listener` (bound already) and on `admin_socket`, a path that only this user can open.
+
+        With TLS on the listener where there is a certificate; never on the socket.
+        """
         config = self._server.config
         config.load()
         _notice_vanished_callers(listener)
         self._server.lifespan = config.lifespan_class(config)
-        await self._server.startup(sockets=[listener])
+        await self._server.startup(sockets=[listener] if self._tls is None else [])
+        if self._tls is not None:
+            self._accept_tls(listener, self._tls)
         await self._listen_locally(admin_socket)
         self._watch()
+
+    def _accept_tls(self, listener: socket.socket, tls: ServerTls) -> None:
+        server = self._server
+        protocol: Any = server.config.http_protocol_class
+        self.arrivals = Arrivals(
+            listener,
+            backlog=BACKLOG,
+            doorman=self.doorman,
+            make_front=lambda: protocol(config=server.config, server_state=server.server_state, app_state={}),
+            context=lambda: tls.context,
+        )
+        servers: list[Any] = server.servers
+        servers.append(self.arrivals)  # uvicorn closes it with its own
 
     def reconfigure(self, *, keep_alive_s: float, stop_timeout_s: float, bounds: Bounds) -> None:
         """Change these while running. A bound on calls per address holds only if there was one at the start."""

@@ -1,6 +1,7 @@
 """One line per model call in the log, for those who ask for it (`server.log_calls`). Never prompts, answers or keys."""
 
 import logging
+from collections.abc import Sequence
 from typing import Final, Protocol
 
 _log: Final = logging.getLogger("lingpai.calls")
@@ -40,8 +41,9 @@ class CallLog:
     def __init__(self) -> None:
         _log.setLevel(logging.INFO)  # asked for explicitly, so `log_level` does not hide them
 
-    def write(self, call: LoggedCall) -> None:
-        """A call whose caller is known."""
+    def write(self, call: LoggedCall, certificate_names: Sequence[str] = ()) -> None:
+        """A call whose caller is known; `certificate_names` are those of the client's certificate, if it has one."""
+        certificate = {"certificate": " ".join(certificate_names)} if certificate_names else {}
         self._write(
             call.request_id,
             status=call.status,
@@ -54,6 +56,7 @@ class CallLog:
             prompt_tokens=call.prompt_tokens,
             completion_tokens=call.completion_tokens,
             address=call.client_address,
+            **certificate,
         )
 
     def write_refused(

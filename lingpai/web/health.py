@@ -15,9 +15,16 @@ PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 
 
 def health_routes(
-    *, not_ready_because: Callable[[], str | None], metrics: Callable[[], bytes], metrics_token: str | None
+    *,
+    not_ready_because: Callable[[], str | None],
+    metrics: Callable[[], bytes],
+    metrics_token: str | None,
+    is_proxy: Callable[[str], bool] = lambda _: False,
 ) -> APIRouter:
-    """`/healthz`, `/readyz`, `/metrics`. `not_ready_because` returns None once models can be called."""
+    """`/healthz`, `/readyz`, `/metrics`. `not_ready_because` returns None once models can be called.
+
+    `is_proxy` tells the addresses of declared proxies.
+    """
     router = APIRouter(tags=["health"], responses=ERROR_RESPONSES)
 
     @router.get("/healthz", summary="Is the server alive?")
@@ -38,7 +45,7 @@ def health_routes(
     @router.get("/metrics", summary="Figures for Prometheus", response_class=PlainTextResponse)
     @open_route("checks its own token or the loopback address: scrapers are no users")
     async def show_metrics(request: Request) -> Response:
-        if not _may_read(request, metrics_token):
+        if not _may_read(request, metrics_token, is_proxy):
             raise LingpaiError(
                 "metrics_not_allowed",
                 "Metrics are for this machine only. Set `server.metrics_token` and send it as a bearer token.",
@@ -48,7 +55,7 @@ def health_routes(
     return router
 
 
-def _may_read(request: Request, token: str | None) -> bool:
+def _may_read(request: Request, token: str | None, is_proxy: Callable[[str], bool]) -> bool:
     if token:
         scheme, _, given = request.headers.get("authorization", "").partition(" ")
         return scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), token.encode())
@@ -58,7 +65,9 @@ def _may_read(request: Request, token: str | None) -> bool:
     if any(name in request.headers for name in ("origin", "forwarded", "x-forwarded-for", "via")):
         return False
     host = request.headers.get("host", "").rpartition(":")[0] or request.headers.get("host", "")
-    return _is_loopback(host.strip("[]")) and request.client is not None and _is_loopback(request.client.host)
+    address = request.client.host if request.client is not None else ""
+    # A proxy that does not say who calls could be speaking for anybody.
+    return _is_loopback(host.strip("[]")) and _is_loopback(address) and not is_proxy(address)
 
 
 def _is_loopback(host: str) -> bool:

@@ -23,7 +23,7 @@ from tests.e2e.stock_clients import async_openai_client, openai_client
 from tests.secrets_scan import ERROR_ANSWERS, SCAN, without_what_is_shown
 
 ROOT = Path(__file__).parents[2]
-_READY = re.compile(r"Address\s+(http://\S+)/v1\s")
+_READY = re.compile(r"Address\s+(https?://\S+)/v1\s")
 _FIRST_KEY = re.compile(r"sk-lp-\w+")
 METRICS_TOKEN = "LINGPAI__SERVER__METRICS_TOKEN"
 """The variable for a server whose metrics need a token."""

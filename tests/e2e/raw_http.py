@@ -2,6 +2,7 @@
 
 import json
 import socket
+import ssl
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -43,12 +44,21 @@ class RawAnswer:
 class RawConnection:
     """One connection; use it in a `with` block."""
 
-    def __init__(self, port: int, *, timeout: float = 10, receive_buffer: int | None = None) -> None:
+    def __init__(
+        self,
+        port: int,
+        *,
+        timeout: float = 10,
+        receive_buffer: int | None = None,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         self._socket = socket.socket()
         if receive_buffer is not None:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self._socket.settimeout(timeout)
         self._socket.connect(("127.0.0.1", port))
+        if tls is not None:
+            self._socket = tls.wrap_socket(self._socket, server_hostname="localhost")
         self._rest = b""
 
     def __enter__(self) -> "RawConnection":
@@ -69,6 +79,11 @@ class RawConnection:
             return self._socket.recv(size)
         except ConnectionResetError:
             return b""
+
+    @property
+    def certificate(self) -> bytes | None:
+        """What the server has shown, in DER; None without TLS."""
+        return self._socket.getpeercert(binary_form=True) if isinstance(self._socket, ssl.SSLSocket) else None
 
     def reset(self) -> None:
         """Close with a reset, as a crashed program's kernel does."""
@@ -179,9 +194,11 @@ def post_bytes(
     return "\r\n".join([*lines, *headers, "", ""]).encode("latin-1") + data
 
 
-def exchange(port: int, request: bytes, *, timeout: float = 10) -> RawAnswer:
+def exchange(
+    port: int, request: bytes, *, timeout: float = 10, tls: ssl.SSLContext | None = None
+) -> RawAnswer:
     """Send `request` on a connection of its own and read one answer."""
-    with RawConnection(port, timeout=timeout) as connection:
+    with RawConnection(port, timeout=timeout, tls=tls) as connection:
         connection.send(request)
         return connection.read_answer()
 

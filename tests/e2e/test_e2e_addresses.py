@@ -40,7 +40,7 @@ def serve(make_server: MakeServer, folder: Path, setting: str) -> LingpaiServer:
     (folder / "slow.py").write_text(SLOW)
     config = f"[server]\n{setting}\n"
     return make_server(
-        str(folder / "slow.py"), config=config, arguments=("--host", "0.0.0.0"), under=APART
+        str(folder / "slow.py"), config=config, arguments=("--host", "0.0.0.0", "--insecure"), under=APART
     ).start()
 
 

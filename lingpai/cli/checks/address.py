@@ -6,10 +6,8 @@ import urllib.request
 from collections.abc import Iterator
 from urllib.parse import SplitResult, urlsplit
 
-import httpx2
-
 from lingpai.cli.checks.step import Step, failed, ok, skipped, warning
-from lingpai.client import is_local
+from lingpai.client import CA_VARIABLE, ServerUnreachableError, is_local, trusting_context
 
 TIMEOUT_S = 5.0
 
@@ -74,12 +72,14 @@ def _tls(parts: SplitResult) -> Step | None:
     try:
         with (
             socket.create_connection((host, _port(parts)), TIMEOUT_S) as plain,
-            httpx2.create_ssl_context().wrap_socket(plain, server_hostname=host) as secure,
+            trusting_context().wrap_socket(plain, server_hostname=host) as secure,
         ):
             return ok("TLS", f"{secure.version()}, the certificate is trusted")
     except ssl.SSLCertVerificationError as exc:
-        todo = "Correct the certificate, or make its authority known with SSL_CERT_FILE."
+        todo = f"Correct the certificate, or name the authority that has signed it in {CA_VARIABLE}."
         return failed("TLS", f"the certificate is not trusted: {exc.verify_message}", todo)
+    except ServerUnreachableError as exc:
+        return failed("TLS", str(exc), f"Correct {CA_VARIABLE}.")
     except ssl.SSLError as exc:
         return failed(
             "TLS", f"no TLS there: {exc.reason or exc}", "Does the server speak http:// on this port?"

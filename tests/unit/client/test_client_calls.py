@@ -292,7 +292,9 @@ def test_both_clients_offer_the_same():
 def test_public_names():
     """Adding or removing one is a decision, not an accident."""
     assert lingpai.client.__all__ == [
+        "CA_VARIABLE",
         "DEFAULT_SERVER", "APIError", "AddressError", "AsyncClient", "AuthenticationError", "Client", "ClientError",
         "CredentialError", "InvalidRequestError", "NotFoundError", "PermissionDeniedError", "RateLimitError", "Result",
         "ServerError", "ServerUnreachableError", "UnexpectedAnswerError", "is_local", "normalize_server",
+        "trusting_context",
     ]  # fmt: skip

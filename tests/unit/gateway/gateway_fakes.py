@@ -18,7 +18,7 @@ class FakeFront:
         self.call = None
         self.ended = []
         self.is_local = is_local
-        self.caller_address = caller_address
+        self.caller_address, self.certificate_names = caller_address, ()
         self.transport = self
         self.parser = SimpleNamespace(should_keep_alive=lambda: keep_alive)
         self._version = version

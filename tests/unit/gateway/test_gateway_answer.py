@@ -31,7 +31,9 @@ def test_date_line_is_the_date_and_made_anew_each_second():
 
     first = line.at(1_795_000_000.1)
 
-    assert parsedate_to_datetime(first.decode()[6:].strip()).timestamp() == 1_795_000_000
+    date, *more = first.decode().strip().split("\r\n")
+    assert parsedate_to_datetime(date[6:]).timestamp() == 1_795_000_000
+    assert more == ["x-content-type-options: nosniff"]
     assert line.at(1_795_000_000.9) is first
     assert line.at(1_795_000_001.0) != first
 
@@ -69,7 +71,7 @@ def test_pages_of_allowed_origins_may_read_an_answer(origins, origin, allowed):
     ],
 )
 def test_answer_to_what_is_no_http_is_an_error_like_any_other(status, code):
-    head, _, body = malformed(status, "Send less.").partition(b"\r\n\r\n")
+    head, _, body = malformed(status, "Send less.", DateLine()).partition(b"\r\n\r\n")
 
     error = json.loads(body)["error"]
     assert head.startswith(STATUS_LINE[status].strip())

@@ -33,9 +33,9 @@ def run() -> Callable[[Coroutine[Any, Any, Any]], Any]:
 @pytest.fixture
 def lane(tmp_path):
     @contextlib.asynccontextmanager
-    async def lane(*, admin_socket=None, keep_alive_s=600.0, bounds=None):
+    async def lane(*, admin_socket=None, keep_alive_s=600.0, bounds=None, **more):
         calls, app = Calls(), App()
-        server = LaneServer(app, calls, keep_alive_s=keep_alive_s, stop_timeout_s=1, bounds=bounds)
+        server = LaneServer(app, calls, keep_alive_s=keep_alive_s, stop_timeout_s=1, bounds=bounds, **more)
         listener = socket.create_server(("127.0.0.1", 0))
         path = admin_socket or tmp_path / "admin.sock"
         running = Lane(server, calls, app, listener.getsockname()[1], path)

@@ -145,8 +145,9 @@ class Lane:
         )
         self._callers = []
 
-    async def caller(self):
-        caller = Caller(*await asyncio.open_connection("127.0.0.1", self.port))
+    async def caller(self, tls=None):
+        options = {} if tls is None else {"ssl": tls, "server_hostname": "localhost"}
+        caller = Caller(*await asyncio.open_connection("127.0.0.1", self.port, **options))
         self._callers.append(caller)
         return caller
 

@@ -21,7 +21,7 @@ class Guest:
     """A connection that is idle since some time, or busy (None)."""
 
     def __init__(self, address=HERE, *, idle_since=None, is_local=False):
-        self.caller_address, self.is_local = address, is_local
+        self.peer_address, self.is_local, self.has_share = address, is_local, False
         self.idle_since = idle_since
         self.is_closed = False
 
@@ -127,10 +127,10 @@ def test_counts_are_forgotten_when_they_reach_zero():
     guests = [Guest(f"203.0.113.{number}") for number in range(200)]
     for guest in guests:
         doorman.admit(guest, [], 1, 0.0)
-        doorman.begin_call(guest.caller_address)
+        doorman.begin_call(guest.peer_address)
 
     for guest in guests:
-        doorman.end_call(guest.caller_address)
+        doorman.end_call(guest.peer_address)
         doorman.leave(guest)
 
     assert (doorman._connections, doorman._calls) == ({}, {})
@@ -334,7 +334,9 @@ def test_offender_is_not_listened_to_for_a_while_and_then_is(run, lane):
             await caller.send(post())
             await caller.answer()
             front = running.calls.opened[0].front
-            front.caller_address = HERE  # over this connection others might call, were it this machine
+            front.peer_address = front.caller_address = (
+                HERE  # over this connection others might call, were it this machine
+            )
             for _ in range(front_module.FREE_OFFENCES + 1):
                 front.slow_down()
             await caller.send(post())
@@ -537,14 +539,14 @@ def test_addresses_of_one_ipv6_network_share_their_bounds():
     guests = [Guest(f"2001:db8:0:1::{number}") for number in range(3)]
 
     refusals = [doorman.admit(guest, guests, 1, 0.0) for guest in guests]
-    calls = [doorman.begin_call(guest.caller_address) for guest in guests[:2]]
+    calls = [doorman.begin_call(guest.peer_address) for guest in guests[:2]]
     doorman.leave(guests[0])
-    doorman.end_call(guests[1].caller_address)
+    doorman.end_call(guests[1].peer_address)
 
     assert [refusal and refusal[0] for refusal in refusals] == [None, None, 429]
     assert calls == [True, False]
     assert doorman.admit(guests[2], guests, 1, 0.0) is None
-    assert doorman.begin_call(guests[2].caller_address)
+    assert doorman.begin_call(guests[2].peer_address)
 
 
 def test_connection_of_a_proxy_is_not_held_up_for_one_of_its_callers(run, lane):
