@@ -2,6 +2,7 @@
 
 import asyncio
 import ipaddress
+import logging
 import socket
 import time
 from collections.abc import Callable
@@ -15,6 +16,8 @@ from lingpai.lane.tls import ServerTls, TlsError, TlsFiles
 from lingpai.process_setup import StartError
 from lingpai.settings import ServerSettings
 from lingpai.telemetry.metrics import CallMetrics
+
+log = logging.getLogger("lingpai.app")
 
 STRICT_TRANSPORT: Final = "max-age=63072000"
 """Two years, as Mozilla's profile has it: browsers do not go back to clear text (RFC 6797)."""
@@ -94,7 +97,10 @@ def check_exposure(listener: socket.socket, settings: ServerSettings) -> None:
     RFC 6749, section 3.2 wants TLS for tokens; behind a proxy, the proxy speaks it.
     """
     address = ipaddress.ip_address(str(listener.getsockname()[0]).partition("%")[0])
-    if address.is_loopback or settings.tls_cert is not None or settings.insecure:
+    if address.is_loopback or settings.tls_cert is not None:
+        return
+    if settings.insecure:
+        log.warning("listening on %s in clear text: keys and prompts can be read on their way", settings.host)
         return
     proxies = declared_proxies(settings).networks
     if any(not network.is_loopback for network in proxies):

@@ -53,6 +53,7 @@ def test_clear_text_on_a_public_address_can_be_wanted(make_server, config, argum
     server = make_server(config=config, arguments=("--host", "0.0.0.0", *arguments)).start()
 
     assert server.base.startswith("http://0.0.0.0:")
+    assert ("in clear text: keys and prompts can be read" in server.stderr) == ("proxies" not in config)
     assert server.stop() == 0
 
 
