@@ -18,10 +18,13 @@ from lingpai.events.store import SqlEventStore
 from lingpai.events.webhooks import Webhooks
 from lingpai.identity.keyring import Keyring
 from lingpai.identity.known_ids import KnownIds, SqlIds, fill_in_background
+from lingpai.identity.people import People
 from lingpai.identity.peppers import Peppers, peppers_from_file, peppers_from_text
 from lingpai.identity.projects import Projects
 from lingpai.identity.service import Keys, Users
+from lingpai.identity.sessions.ending import SessionEnder
 from lingpai.identity.store import SqlCredentialStore
+from lingpai.lane.doorman import is_shared, network_of
 from lingpai.limit_subjects import ServedModels, Subjects
 from lingpai.metering.requests import SqlRequestStore
 from lingpai.metering.retention import Retention
@@ -38,6 +41,7 @@ from lingpai.quotas.store import SqlLimitStore
 from lingpai.settings import Settings
 from lingpai.storage.database import Database, sqlite_url
 from lingpai.storage.metadata import metadata
+from lingpai.storage.trail import NoTrail, Trail
 from lingpai.targets import CatalogLimits
 
 
@@ -63,6 +67,7 @@ class Domains:
         self.database.migrate(metadata)
         self.targets = SqlTargetStore(self.database)
         self.names = Names(self.database)
+        self.trail: Trail = NoTrail()
         self._open_identity(settings, _peppers(data, environment), on_identity_change)
         self._open_limits(catalog, on_limits_change)
         self.usage = SqlUsageStore(self.database)
@@ -88,7 +93,8 @@ class Domains:
         self.keys.set_default_limits(limits)
 
     def close(self) -> None:
-        """Close the database."""
+        """Close the database, after those who use it."""
+        self.people.close()
         self.database.close()
 
     def note_threshold(self, meter: Meter, percent: int, now: float) -> None:
@@ -143,10 +149,24 @@ class Domains:
         defaults = settings.limits.default
         self.known_ids = KnownIds()
         self.keyring = Keyring(SqlCredentialStore(self.database), peppers, known_ids=self.known_ids)
-        self.users = Users(self.database, default_limits=defaults, **shared)
+        self.users = Users(
+            self.database,
+            default_limits=defaults,
+            end_sessions=SessionEnder(self.trail).end_of_user,
+            **shared,
+        )
         self.keys = Keys(self.database, peppers=peppers, default_limits=defaults, **shared)
         self.projects = Projects(self.database, **shared)
         self.users.ensure_admin()
+        self.people = People(
+            self.database,
+            settings=settings.identity,
+            peppers=peppers,
+            network_of=_network_of,
+            generation=lambda: self.keyring.generation,
+            on_change=on_change,
+            trail=self.trail,
+        )
 
     def _open_limits(self, catalog: Catalog, on_change: Callable[[Subject], None]) -> None:
         self.models = ServedModels(catalog)
@@ -162,6 +182,12 @@ class Domains:
             book=self.book,
             models=self.models,
         )
+
+
+def _network_of(address: str) -> str | None:
+    """The network that stands for who calls from `address`; None for this machine, whose proxy anybody may be behind."""
+    network = network_of(address)
+    return None if is_shared(network) else network
 
 
 def _peppers(data: Path, environment: Mapping[str, str]) -> Peppers:

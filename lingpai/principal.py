@@ -10,10 +10,12 @@ Role = Literal["admin", "member"]
 
 @dataclass(slots=True, eq=False)
 class Principal:
-    """A key (or the local administrator), its owner and its project, with everything that restricts a call.
+    """A key (or a session, or the local administrator), its owner and its project, with everything that restricts a call.
 
     Restrictions are the strings the operator wrote (limits in the grammar of docs/concepts.md); an empty `models`,
-    `allowed_ips` or limit tuple does not restrict. `client_id` is None unless the call comes from a registered client.
+    `allowed_ips` or limit tuple does not restrict. `client_id` is None unless the call comes from a registered client,
+    `session_id` unless it comes from a browser in which the user is signed in. `is_local` is whoever calls through the
+    admin socket without a credential.
     """
 
     user_id: str
@@ -32,6 +34,8 @@ class Principal:
     client_id: str | None = None
     client_name: str | None = None
     client_limits: tuple[str, ...] = ()
+    session_id: str | None = None
+    is_local: bool = False
     expires_at: float | None = None
     created_at: float = 0.0
     disabled: bool = False

@@ -18,6 +18,7 @@ from lingpai.authoring import canonical_task
 from lingpai.errors import did_you_mean
 from lingpai.events.settings import EventsSettings
 from lingpai.gateway.settings import GatewaySettings, MaxTokens, Seconds
+from lingpai.identity.settings import IdentitySettings
 from lingpai.metering.settings import MeteringSettings
 from lingpai.prices import parse_price
 from lingpai.quotas.grammar import canonical_limit
@@ -159,6 +160,7 @@ class Settings:
 
     server: ServerSettings = field(default_factory=ServerSettings)
     gateway: GatewaySettings = field(default_factory=GatewaySettings)
+    identity: IdentitySettings = field(default_factory=IdentitySettings)
     limits: LimitsSettings = field(default_factory=LimitsSettings)
     metering: MeteringSettings = field(default_factory=MeteringSettings)
     events: EventsSettings = field(default_factory=EventsSettings)
@@ -168,6 +170,7 @@ class Settings:
 SECTIONS: Final[Mapping[str, type[Any]]] = {
     "server": ServerSettings,
     "gateway": GatewaySettings,
+    "identity": IdentitySettings,
     "limits": LimitsSettings,
     "metering": MeteringSettings,
     "events": EventsSettings,

@@ -39,6 +39,7 @@ _SHOWN_BY = {
     ("keys", "rotate"): b"sk-lp-",
     ("clients", "create"): b"cs-lp-",
     ("token",): b"at-lp-",
+    ("users", "invite"): b"in-lp-",
 }
 # Commands that show what a model answered, which may be the prompt that the command was given.
 _ANSWERED_BY = {("run",), ("chat",)}

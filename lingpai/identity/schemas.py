@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field
 
 from lingpai.identity.interfaces import ApiKey, CreatedKey, Project, User
+from lingpai.identity.passwords.schemas import Password
 from lingpai.web.schemas import RequestBody
 
 Scopes = Annotated[
@@ -112,6 +113,10 @@ class UserCreate(RequestBody):
         Limits | None,
         Field(description="Shared by all keys of the user; the server's default when left out."),
     ] = None
+    password: Annotated[
+        Password | None,
+        Field(description="From the operator on the admin socket alone; everybody else invites the user."),
+    ] = None
 
 
 class UserUpdate(RequestBody):
@@ -188,6 +193,7 @@ class UserView(BaseModel):
     role: Literal["admin", "member"]
     limits: list[str] = Field(description="Shared by all keys of the user.")
     disabled: bool
+    has_password: bool = Field(description="Whether the user can sign in; else an invitation lets them.")
     created_at: str
 
     @classmethod
@@ -199,6 +205,7 @@ class UserView(BaseModel):
             role=user.role,
             limits=list(user.limits),
             disabled=user.disabled_at is not None,
+            has_password=user.password_changed_at is not None,
             created_at=utc_text(user.created_at),
         )
 

@@ -26,6 +26,8 @@ class Scope(StrEnum):
     MODELS_WRITE = "models:write"
     PROJECTS_READ = "projects:read"
     PROJECTS_WRITE = "projects:write"
+    SESSIONS_READ = "sessions:read"
+    SESSIONS_WRITE = "sessions:write"
     USAGE_READ = "usage:read"
     USERS_READ = "users:read"
     USERS_WRITE = "users:write"
