@@ -65,7 +65,7 @@ class FailureCounts:
         index = self._index(who)
         count = self._counts.pop(index, None)
         failures = 1.0 if count is None else self._remaining(count, now) + 1
-        beyond = int(failures) - self._free
+        beyond = ceil(failures) - self._free
         wait = min(self._longest_s, 2.0 ** min(beyond, _MOST_DOUBLINGS)) if beyond >= 0 else 0.0
         self._counts[index] = _Count(failures, now, now + wait)
         if len(self._counts) > self._most:

@@ -114,7 +114,7 @@ def _set(request: Request, response: Response, names: dict[str, str], value: str
 
 def _cookies(request: Request, name: str | None) -> list[str]:
     pairs = (pair.partition("=") for each in request.headers.getlist("cookie") for pair in each.split(";"))
-    return [value.strip() for key, _, value in pairs if key.strip() == name]
+    return [found for key, _, value in pairs if key.strip() == name and (found := value.strip())]
 
 
 def _is_same_origin(request: Request, *, needs_proof: bool) -> bool:

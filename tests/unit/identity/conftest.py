@@ -105,7 +105,8 @@ def identity_settings() -> IdentitySettings:
 
 
 @pytest.fixture
-def people(  # noqa: PLR0917  fixtures
+def people(
+    *,
     database: Database,
     changes: Changes,
     clock: Clock,
