@@ -36,7 +36,7 @@ _SHOWN = {
     "usage.csv": f"/api/v1/usage/export?format=csv&{_BY}",
     "usage.jsonl": f"/api/v1/usage/export?format=jsonl&{_BY}",
     **{f"{name}.json": f"/api/v1/{name}" for name in (
-        "events", "keys", "limits", "models", "projects", "requests", "usage", "users",
+        "events", "keys", "limits", "models", "projects", "requests", "sessions", "usage", "users",
     )},
 }  # fmt: skip
 

@@ -4,6 +4,7 @@ At most `password_threads` × `password_memory_kib` are in use at a time, 38 MiB
 system after each password.
 """
 
+import ctypes
 import secrets
 import threading
 from base64 import b64encode
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_M_MMAP_THRESHOLD: Final = -3  # mallopt(3)
+_LARGE_BLOCK_BYTES: Final = 8 * 1024 * 1024
 _SALT_BYTES: Final = 16
 _TAG_BYTES: Final = 32
 
@@ -78,6 +81,7 @@ class HashingPool:
         from argon2 import PasswordHasher  # noqa: PLC0415
 
         if self._made is None:
+            _give_large_blocks_back()
             self._made = PasswordHasher(
                 time_cost=self._settings.password_passes,
                 memory_cost=self._settings.password_memory_kib,
@@ -95,3 +99,13 @@ class HashingPool:
             b64encode(secrets.token_bytes(size)).decode().rstrip("=") for size in (_SALT_BYTES, _TAG_BYTES)
         )
         return f"$argon2id$v=19${cost}${salt}${tag}"
+
+
+def _give_large_blocks_back() -> None:
+    """Tell glibc to map blocks of this size one by one, and to unmap them when they are freed.
+
+    By itself it learns from the first such block to keep the next ones: 38 MiB for ever, after a handful of sign-ins.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:  # other C libraries have none
+        mallopt(_M_MMAP_THRESHOLD, _LARGE_BLOCK_BYTES)

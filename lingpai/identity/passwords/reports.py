@@ -19,7 +19,9 @@ class ThrottleReports:
     """One record a minute for each account, thirty a minute for all; the next one says how many were left out."""
 
     def __init__(self) -> None:
-        self._told: OrderedDict[str, float] = OrderedDict()
+        self._told: OrderedDict[int, float] = (
+            OrderedDict()
+        )  # by hash: names may be passwords in the wrong field
         self._round_began = float("-inf")
         self._in_round = 0
         self._left_out = 0
@@ -28,7 +30,7 @@ class ThrottleReports:
         """The reason that the record of this refusal gives; None when it gets no record of its own."""
         if now - self._round_began >= EVERY_S:
             self._round_began, self._in_round = now, 0
-        is_told = now - self._told.get(account, float("-inf")) < EVERY_S
+        is_told = now - self._told.get(hash(account), float("-inf")) < EVERY_S
         if is_told or self._in_round >= MOST_PER_ROUND:
             self._left_out += 1
             return None
@@ -39,7 +41,7 @@ class ThrottleReports:
 
     def _note(self, account: str, now: float) -> None:
         self._in_round += 1
-        self._told[account] = now
-        self._told.move_to_end(account)
+        self._told[hash(account)] = now
+        self._told.move_to_end(hash(account))
         if len(self._told) > _MOST_ACCOUNTS:
             self._told.popitem(last=False)

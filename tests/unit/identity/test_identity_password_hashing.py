@@ -96,6 +96,24 @@ def test_full_pool_refuses_at_once_and_takes_again_when_there_is_room() -> None:
     pool.close()
 
 
+def test_memory_of_a_password_is_given_back_and_the_sum_is_bounded() -> None:
+    """Forty passwords, two at a time, leave hardly anything behind; 38 MiB are in use while they are hashed."""
+    code = (
+        "from lingpai.identity.passwords.hashing import HashingPool;"
+        "from lingpai.identity.settings import IdentitySettings;"
+        "read = lambda name: int(open('/proc/self/status').read().partition(name + ':')[2].split()[0]);"
+        "pool = HashingPool(IdentitySettings()); pool.hash(b'x').result(); before = read('VmRSS');"
+        "[each.result() for each in [pool.hash(b'x') for _ in range(40)]];"
+        "print(read('VmRSS') - before, read('VmHWM') - before)"
+    )
+
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+
+    left, most = map(int, said.split())
+    assert left < 10_000
+    assert most < 2 * 19_456 + 10_000
+
+
 def test_argon2_is_not_loaded_before_there_is_a_password() -> None:
     """It brings cffi along: memory that a server without sign-ins should not spend."""
     code = (
