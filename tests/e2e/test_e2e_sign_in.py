@@ -317,6 +317,27 @@ def test_asvs_6_3_8_one_answer_for_unknown_disabled_and_passwordless_users(
     assert {(answer.status_code, answer.text) for answer in answers} == {(401, answers[0].text)}
 
 
+def test_asvs_6_3_8_time_of_the_answer_does_not_tell_who_exists(make_server: MakeServer) -> None:
+    """Compares ranks, in turn, so that a busy machine does no harm. A missing argon2 would give 0 or 1."""
+    without_waits = "[identity]\nsign_in_failures_per_account = 1000\nsign_in_failures_per_s = 1000\n"
+    server = make_server(config=without_waits).start()
+    known, without = make_user(server), f"person-{next(_names)}"
+    server.admin("POST", "/api/v1/users", {"name": without})
+    times: dict[str, list[float]] = {name: [] for name in (known, without, "nobody-at-all")}
+
+    with Browser(server) as browser:
+        for _ in range(40):
+            for name, seen in times.items():
+                began = time.perf_counter()
+                assert browser.sign_in(name, OTHER).status_code == 401
+                seen.append(time.perf_counter() - began)
+
+    for name in (without, "nobody-at-all"):
+        pairs = itertools.product(times[name], times[known])
+        share = sum(this < that for this, that in pairs) / 1600
+        assert 0.2 < share < 0.8, f"{name} is told from a wrong password by time: {share:.2f}"
+
+
 def test_while_somebody_guesses_keys_sessions_and_known_devices_go_on(
     demo: LingpaiServer, user: str, browser: Browser
 ) -> None:

@@ -15,7 +15,7 @@ MAX_BYTES: Final = 1024
 
 _PRODUCT: Final = "lingpai"
 _ENDS: Final = "0123456789!?.,;:-_+*#@$%&/()= "
-"""What people put around a word to make it a password."""
+"""What people put around a word to make a password of it, and programs that guess do as well."""
 
 
 def normalised(password: str) -> bytes:
@@ -35,27 +35,33 @@ def check_new_password(password: str, *, user_name: str, least: int, param: str 
     """
     encoded = normalised(password)
     text = encoded.decode()
+    _check_form(text, len(encoded), least, param)
+    core = folded(text).strip(_ENDS)
+    names = {folded(name).strip(_ENDS) for name in (user_name, user_name.partition("@")[0], _PRODUCT)}
+    if core and core in names:
+        _refuse(param, "The password is the user's name, or that of this product, with little around it.")
+    if not core and len(set(text)) <= 2:
+        _refuse(param, "The password repeats one or two characters. Choose another one.")
+    if is_common(text) or is_common(core):
+        _refuse(
+            param,
+            "This password is among the most common ones, or one of them with little around it: what attackers try"
+            " first. Choose another one.",
+        )
+
+
+def _check_form(text: str, size: int, least: int, param: str) -> None:
     if len(text) < least:
         _refuse(
             param,
             f"The password has {len(text)} characters; {least} are the fewest, and {RECOMMENDED_LENGTH} or more are"
             " recommended. A few words that do not belong together are easy to remember.",
         )
-    if len(encoded) > MAX_BYTES:
-        _refuse(param, f"The password has {len(encoded)} bytes; {MAX_BYTES} are the most.")
+    if size > MAX_BYTES:
+        _refuse(param, f"The password has {size} bytes; {MAX_BYTES} are the most.")
     if any(unicodedata.category(character) in {"Cc", "Cs", "Cn"} for character in text):
         # RFC 8265, section 4.2.1 (FreeformClass): what no keyboard sends alike everywhere
         _refuse(param, "The password holds control characters. Use visible ones and blanks.")
-    core = folded(text).strip(_ENDS)
-    if core in {folded(user_name), _PRODUCT} or folded(text) == folded(user_name):
-        _refuse(param, "The password is the user's name, or that of this product, with little around it.")
-    if not core and len(set(text)) <= 2:
-        _refuse(param, "The password repeats one or two characters. Choose another one.")
-    if is_common(text):
-        _refuse(
-            param,
-            "This password is among the most common ones, which attackers try first. Choose another one.",
-        )
 
 
 def _refuse(param: str, message: str) -> NoReturn:

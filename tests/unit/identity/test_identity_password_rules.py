@@ -71,6 +71,15 @@ def test_asvs_6_2_4_common_passwords_are_refused(password: str) -> None:
     assert "most common" in refusal(password) or "repeats" in refusal(password)
 
 
+@pytest.mark.parametrize("password", ["password2026!", "!!Sunshine!!", "123iloveyou456"])
+def test_common_words_with_little_around_them_are_refused(password: str) -> None:
+    assert "with little around it" in refusal(password)
+
+
+def test_common_words_in_longer_phrases_are_allowed() -> None:
+    check("sunshine password iloveyou")
+
+
 def test_asvs_6_2_4_and_6_2_12_list_holds_far_more_than_three_thousand_that_could_be_chosen() -> None:
     import lzma
 
@@ -90,6 +99,15 @@ def test_list_is_not_fooled_by_line_breaks() -> None:
 )
 def test_asvs_6_2_11_name_of_the_user_is_refused(password: str) -> None:
     assert "the user's name" in refusal(password, user_name="alice.baker")
+
+
+@pytest.mark.parametrize("password", ["alice.baker1", "Alice.Baker@Example.com", "1alice.baker@example.com!"])
+def test_name_before_the_at_sign_is_a_name_too(password: str) -> None:
+    assert "the user's name" in refusal(password, user_name="alice.baker@example.com")
+
+
+def test_digits_as_a_name_do_not_forbid_digits() -> None:
+    check("93847561", user_name="4711")
 
 
 @pytest.mark.parametrize("password", ["lingpai1", "Lingpai123", "LINGPAI!!"])
