@@ -273,6 +273,59 @@ def test_owasp_api3_unknown_fields_are_refused(user: str, browser: Browser) -> N
     assert (*code_of(answer), answer.json()["error"]["param"]) == (400, "invalid_request", "role")
 
 
+_ODD: list[Any] = [
+    "",
+    "\x00",
+    "a\x00b",
+    "é",
+    "\u202e",
+    "x" * 65,
+    "x" * 1025,
+    "🐎" * 300,
+    "' OR 1=1 --",
+    "%",
+    None,
+    1,
+    True,
+    [],
+    {"a": 1},
+]
+
+
+@pytest.mark.parametrize("odd", _ODD, ids=lambda odd: repr(odd)[:20])
+def test_whatever_is_sent_in_the_open_the_answer_is_a_refusal(browser: Browser, odd: Any) -> None:
+    bodies = {
+        "/api/v1/sessions": [{"name": odd, "password": PASSWORD}, {"name": "nobody", "password": odd}],
+        "/api/v1/invitations/look-up": [{"invitation": odd}],
+        "/api/v1/invitations/accept": [
+            {"invitation": odd, "password": PASSWORD},
+            {"invitation": "in-lp-x", "password": odd},
+        ],
+    }
+
+    for path, sent in bodies.items():
+        for body in sent:
+            answer = browser.send("POST", path, body)
+            assert answer.status_code in (400, 401, 429), (path, answer.text)
+            assert answer.json()["error"]["code"] != "internal_error"
+
+
+@pytest.mark.parametrize(
+    "cookie",
+    [
+        "lingpai-session=x; lingpai-session=y",
+        "lingpai-session=ss-lp-gone",
+        'lingpai-session="',
+        "lingpai-device=1.2.3",
+        "=;=;",
+    ],
+)
+def test_no_cookie_keeps_anybody_from_signing_in(user: str, browser: Browser, cookie: str) -> None:
+    body = {"name": user, "password": PASSWORD}
+
+    assert browser.send("POST", "/api/v1/sessions", body, cookie=cookie).status_code == 201
+
+
 def test_narrow_key_sees_no_sessions(demo: LingpaiServer, user: str, browser: Browser) -> None:
     browser.sign_in(user)
     key = demo.make_key("narrow", user=user)

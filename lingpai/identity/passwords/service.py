@@ -32,7 +32,7 @@ NetworkOf = Callable[[str], str | None]
 """Which network stands for an address; None where nobody in particular comes from there, such as this machine."""
 
 MOST_CHECKS_PER_ACCOUNT: Final = 4
-"""Passwords of one account that are checked at a time: nobody fills the queue of all with their own."""
+"""Passwords of one account (apart: from one familiar place) that are checked at a time: nobody fills the queue alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +68,11 @@ class _Attempt:
     origin: Origin
     account: PasswordAccount | None
     network: str | None
+
+    @property
+    def lane(self) -> str:
+        """Attempts in one lane make each other wait: those of strangers none of the owner's from where they are known."""
+        return self.origin.familiar or f"account {self.name}"
 
     @property
     def refused_because(self) -> str:
@@ -170,20 +175,20 @@ class Passwords:
         return Origin(name, network)
 
     def _begin(self, attempt: _Attempt) -> Wait | None:
-        if self._under_way.get(attempt.name, 0) >= MOST_CHECKS_PER_ACCOUNT:
+        if self._under_way.get(attempt.lane, 0) >= MOST_CHECKS_PER_ACCOUNT:
             return Wait(1, "account")
         return self._throttle.begin(attempt.origin, self._monotonic())
 
     async def _is_right(self, attempt: _Attempt) -> bool:
         account = attempt.account
-        self._under_way[attempt.name] = self._under_way.get(attempt.name, 0) + 1
+        self._under_way[attempt.lane] = self._under_way.get(attempt.lane, 0) + 1
         try:
             stored = None if account is None else account.hash
             is_right = await asyncio.wrap_future(self._pool.is_right(stored, attempt.password))
         finally:
-            self._under_way[attempt.name] -= 1
-            if not self._under_way[attempt.name]:
-                del self._under_way[attempt.name]
+            self._under_way[attempt.lane] -= 1
+            if not self._under_way[attempt.lane]:
+                del self._under_way[attempt.lane]
         return is_right and account is not None and account.user.disabled_at is None
 
     async def _keep(self, attempt: _Attempt, account: PasswordAccount) -> None:

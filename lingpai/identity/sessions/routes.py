@@ -149,9 +149,15 @@ async def _verified(people: People, body: SignIn, request: Request) -> User:
 
 
 async def _earlier(people: People, request: Request) -> Principal | None:
-    """The session that this browser had until now (OWASP ASVS 5.0, 7.2.4: it ends)."""
-    token = session_cookie(request)
-    return None if token is None else await people.sessions.caller_of(token, address_of(request))
+    """The session that this browser had until now (OWASP ASVS 5.0, 7.2.4: it ends).
+
+    None as well when its cookie cannot be used: whatever another page has put there must not keep anybody from signing in.
+    """
+    try:
+        token = session_cookie(request)
+        return None if token is None else await people.sessions.caller_of(token, address_of(request))
+    except LingpaiError:
+        return None
 
 
 def _no_current() -> LingpaiError:

@@ -1,6 +1,7 @@
 """Checking passwords: one answer for all who cannot sign in, after the same time, and never without bounds."""
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable
 from itertools import product
@@ -235,6 +236,32 @@ def test_one_account_cannot_fill_the_queue_of_all(people: People, make_user: Mak
 
     assert sum(isinstance(each, User) for each in found) >= MOST_CHECKS_PER_ACCOUNT
     assert Refusal("throttled", 1) in found
+
+
+def test_strangers_whose_passwords_are_being_checked_do_not_make_the_owner_wait(
+    people: People, make_user: MakeUser
+) -> None:
+    make_user("alice")
+    device, gate = people.devices.issue("alice"), threading.Event()
+
+    async def at_once() -> tuple[Any, ...]:
+        held = [people._pool._run(gate.wait) for _ in range(IdentitySettings().password_threads)]
+        guesses = [
+            asyncio.ensure_future(people.passwords.verify("alice", "wrong", f"203.0.113.{n}"))
+            for n in range(8)
+        ]
+        await asyncio.sleep(0.2)
+        owner = asyncio.ensure_future(people.passwords.verify("alice", PASSWORD, HOME, device=device))
+        await asyncio.sleep(0.2)
+        gate.set()
+        for each in held:
+            each.result(timeout=10)
+        return await owner, await asyncio.gather(*guesses)
+
+    owner, guesses = asyncio.run(at_once())
+
+    assert isinstance(owner, User)
+    assert guesses.count(Refusal("throttled", 1)) == 8 - MOST_CHECKS_PER_ACCOUNT
 
 
 def test_event_loop_goes_on_while_passwords_are_checked(people: People, make_user: MakeUser) -> None:
