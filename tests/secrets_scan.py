@@ -58,6 +58,7 @@ KINDS = {
     "list of keys": ("*-keys.json",),
     "list of events": ("*-events.json",),
     "list of requests": ("*-requests.json",),
+    "list of sessions": ("*-sessions.json",),
 }
 
 SHORTEST = 12  # a shorter text would be found by chance
