@@ -8,6 +8,7 @@ from lingpai.identity.interfaces import OnChange, RevokesTokens
 from lingpai.identity.invitations.service import Invitations
 from lingpai.identity.passwords.changing import PasswordChanges
 from lingpai.identity.passwords.devices import Devices
+from lingpai.identity.passwords.dummies import Dummies
 from lingpai.identity.passwords.hashing import HashingPool
 from lingpai.identity.passwords.revocation import SqlTokenRevoker
 from lingpai.identity.passwords.service import NetworkOf, Passwords
@@ -50,6 +51,7 @@ class People:
             settings=settings,
             pool=self._pool,
             devices=self.devices,
+            dummies=Dummies(settings, peppers),
             network_of=network_of,
             trail=trail,
             clock=clock,

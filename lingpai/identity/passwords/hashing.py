@@ -5,9 +5,7 @@ system after each password.
 """
 
 import ctypes
-import secrets
 import threading
-from base64 import b64encode
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -22,8 +20,8 @@ T = TypeVar("T")
 
 _M_MMAP_THRESHOLD: Final = -3  # mallopt(3)
 _LARGE_BLOCK_BYTES: Final = 8 * 1024 * 1024
-_SALT_BYTES: Final = 16
-_TAG_BYTES: Final = 32
+SALT_BYTES: Final = 16
+TAG_BYTES: Final = 32
 
 
 class HashingPool:
@@ -34,17 +32,13 @@ class HashingPool:
         self._threads = ThreadPoolExecutor(settings.password_threads, thread_name_prefix="lingpai-passwords")
         self._room = threading.Semaphore(settings.password_threads + settings.password_queue)
         self._made: PasswordHasher | None = None
-        self._dummy = self._unknown_password()
 
     def hash(self, password: bytes) -> "Future[str]":
         """The hash of `password` in PHC form, salted. Raises LingpaiError (server_busy) when too many wait already."""
         return self._run(lambda: self._hasher().hash(password))
 
-    def is_right(self, stored: str | None, password: bytes) -> "Future[bool]":
-        """Whether `password` is the one that was hashed to `stored`; never with None, which takes as long.
-
-        Raises LingpaiError (server_busy) when too many wait already.
-        """
+    def is_right(self, stored: str, password: bytes) -> "Future[bool]":
+        """Whether `password` is the one that was hashed to `stored`. Raises LingpaiError (server_busy)."""
         return self._run(lambda: self._matches(stored, password))
 
     def is_outdated(self, stored: str) -> bool:
@@ -66,15 +60,13 @@ class HashingPool:
         future.add_done_callback(lambda _: self._room.release())
         return future
 
-    def _matches(self, stored: str | None, password: bytes) -> bool:
+    def _matches(self, stored: str, password: bytes) -> bool:
         from argon2.exceptions import InvalidHashError, VerificationError  # noqa: PLC0415  see `_hasher`
 
         try:
-            # Who has no password is compared with one that nobody knows, so that both take the same time.
-            is_right = self._hasher().verify(stored or self._dummy, password)
+            return self._hasher().verify(stored, password)
         except (VerificationError, InvalidHashError):
             return False
-        return is_right and stored is not None
 
     def _hasher(self) -> "PasswordHasher":
         # Late: argon2 brings cffi along, and most servers run for days before anybody types a password.
@@ -86,19 +78,10 @@ class HashingPool:
                 time_cost=self._settings.password_passes,
                 memory_cost=self._settings.password_memory_kib,
                 parallelism=self._settings.password_lanes,
-                hash_len=_TAG_BYTES,
-                salt_len=_SALT_BYTES,
+                hash_len=TAG_BYTES,
+                salt_len=SALT_BYTES,
             )
         return self._made
-
-    def _unknown_password(self) -> str:
-        """A hash with the parameters of the settings, of a password that does not exist."""
-        settings = self._settings
-        cost = f"m={settings.password_memory_kib},t={settings.password_passes},p={settings.password_lanes}"
-        salt, tag = (
-            b64encode(secrets.token_bytes(size)).decode().rstrip("=") for size in (_SALT_BYTES, _TAG_BYTES)
-        )
-        return f"$argon2id$v=19${cost}${salt}${tag}"
 
 
 def _give_large_blocks_back() -> None:

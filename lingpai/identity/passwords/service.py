@@ -1,8 +1,7 @@
 """Is this the password of that user? Asked by whoever signs people in: sessions, and the password grant of OAuth.
 
 Who is unknown, disabled or without a password, and who sends a wrong one, get the same answer after the same work: one
-query, one argon2id, one record (OWASP ASVS 5.0, 6.3.8). Where parameters have grown, those who have not signed in since are
-checked with the smaller ones; that difference ends with their next sign-in.
+query, one argon2id, one record (OWASP ASVS 5.0, 6.3.8).
 """
 
 import asyncio
@@ -17,6 +16,7 @@ from sqlalchemy import Connection
 from lingpai.errors import LingpaiError
 from lingpai.identity.interfaces import User
 from lingpai.identity.passwords.devices import Devices
+from lingpai.identity.passwords.dummies import Dummies
 from lingpai.identity.passwords.hashing import HashingPool
 from lingpai.identity.passwords.reports import ThrottleReports
 from lingpai.identity.passwords.rules import check_new_password, normalised
@@ -31,6 +31,9 @@ logger = logging.getLogger("lingpai.identity")
 NetworkOf = Callable[[str], str | None]
 """Which network stands for an address; None where nobody in particular comes from there, such as this machine."""
 
+LEARN_EVERY_S: Final = 3600.0
+MOST_LEARNED: Final = 10_000
+"""How many hashes are looked at, once an hour, to learn which parameters users have."""
 MOST_CHECKS_PER_ACCOUNT: Final = 4
 """Passwords of one account (apart: from one familiar place) that are checked at a time: nobody fills the queue alone."""
 
@@ -94,6 +97,7 @@ class Passwords:
         settings: IdentitySettings,
         pool: HashingPool,
         devices: Devices,
+        dummies: Dummies,
         network_of: NetworkOf,
         trail: Trail,
         clock: Callable[[], float] = time.time,
@@ -104,6 +108,8 @@ class Passwords:
         self._settings = settings
         self._pool = pool
         self._devices = devices
+        self._dummies = dummies
+        self._learned_at = float("-inf")
         self.network_of = network_of
         self._trail = trail
         self._clock = clock
@@ -162,6 +168,9 @@ class Passwords:
 
     def _find(self, name: str, network: str | None) -> PasswordAccount | None:
         with self._database.read() as connection:
+            if self._monotonic() - self._learned_at >= LEARN_EVERY_S:
+                self._learned_at = self._monotonic()
+                self._dummies.learn(self._store.hashes(connection, MOST_LEARNED))
             return self._store.find(connection, name, network)
 
     def _origin(
@@ -183,13 +192,15 @@ class Passwords:
         account = attempt.account
         self._under_way[attempt.lane] = self._under_way.get(attempt.lane, 0) + 1
         try:
-            stored = None if account is None else account.hash
-            is_right = await asyncio.wrap_future(self._pool.is_right(stored, attempt.password))
+            stored = account.hash if account is not None else None
+            # Who has no password is compared with one that nobody knows, so that both take the same time.
+            compared = stored or self._dummies.hash_for(attempt.name)
+            is_right = await asyncio.wrap_future(self._pool.is_right(compared, attempt.password))
         finally:
             self._under_way[attempt.lane] -= 1
             if not self._under_way[attempt.lane]:
                 del self._under_way[attempt.lane]
-        return is_right and account is not None and account.user.disabled_at is None
+        return is_right and stored is not None and account is not None and account.user.disabled_at is None
 
     async def _keep(self, attempt: _Attempt, account: PasswordAccount) -> None:
         """Note from where the user signed in, and hash the password anew when the parameters have grown."""

@@ -40,6 +40,11 @@ class SqlPasswordStore:
             None if row is None else PasswordAccount(user_of(row), row.password_hash, row.place is not None)
         )
 
+    def hashes(self, connection: Connection, most: int) -> list[str]:
+        """The hashes of up to `most` users."""
+        query = select(users.c.password_hash).where(users.c.password_hash.is_not(None)).limit(most)
+        return list(connection.execute(query).scalars())
+
     def set_hash(self, connection: Connection, user_id: str, hash_: str, now: float) -> None:
         """Give the user a new password."""
         values = {"password_hash": hash_, "password_changed_at": now}

@@ -213,6 +213,27 @@ def test_password_is_hashed_anew_at_sign_in_when_the_parameters_have_grown(
     assert isinstance(verify(people, "alice"), User)
 
 
+def test_asvs_6_3_8_unknown_users_cost_what_users_cost_whose_hashes_are_old(
+    people: People, make_user: MakeUser, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_user("alice")
+    old = _hash_of(people, IdentitySettings(password_passes=3, password_memory_kib=12_288))
+    with database.write() as connection:
+        connection.execute(update(users_table).where(users_table.c.name == "alice").values(password_hash=old))
+    compared: list[str] = []
+    real = people._pool.is_right
+
+    def is_right(stored: str, password: bytes) -> Any:
+        compared.append(stored)
+        return real(stored, password)
+
+    monkeypatch.setattr(people._pool, "is_right", is_right)
+    verify(people, "alice", "wrong password")
+    verify(people, "nobody", "wrong password")
+
+    assert len({hash_.rsplit("$", 2)[0] for hash_ in compared}) == 1, compared
+
+
 def test_wrong_password_changes_no_hash(people: People, make_user: MakeUser, database: Database) -> None:
     user = make_user("alice")
     old = _hash_of(people, IdentitySettings(password_passes=3, password_memory_kib=12_288))
