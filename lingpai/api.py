@@ -17,12 +17,16 @@ from lingpai.events import routes as event_routes
 from lingpai.exposure import declared_proxies
 from lingpai.gateway import authenticate
 from lingpai.gateway import routes as gateway_routes
-from lingpai.gateway.authenticate import has_doubled_credential, read_credential
+from lingpai.gateway.authenticate import Account, has_doubled_credential, read_credential
 from lingpai.gateway.compatible_keys import compatible_key_routes
 from lingpai.gateway.gateway import Gateway
 from lingpai.identity import routes as identity_routes
+from lingpai.identity.invitations.routes import invitation_routes
 from lingpai.identity.oauth.client_routes import client_routes
 from lingpai.identity.oauth.routes import oauth_routes
+from lingpai.identity.passwords.routes import password_routes
+from lingpai.identity.sessions.authentication import signed_in
+from lingpai.identity.sessions.routes import session_routes
 from lingpai.metering import journal_routes, request_routes
 from lingpai.metering import routes as metering_routes
 from lingpai.metering.journal import Journal
@@ -102,7 +106,10 @@ def _routers(parts: Parts) -> list[Any]:
         compatible_key_routes(describe, time.time),
         identity_routes.key_routes(domains.keys),
         client_routes(domains.clients),
-        identity_routes.user_routes(domains.users),
+        identity_routes.user_routes(domains.users, domains.people),
+        password_routes(domains.people),
+        invitation_routes(domains.people),
+        session_routes(domains.people),
         identity_routes.project_routes(domains.projects),
         quota_routes.limit_routes(limits),
         metering_routes.usage_routes(domains.usage_report, parts.all_recorded, domains.names),
@@ -122,6 +129,10 @@ def _authenticator(parts: Parts) -> Callable[[Request], Any]:
         if has_doubled_credential(headers):
             raise authenticate.doubled_credential()
         token = read_credential(dict(headers))
+        caller = await signed_in(request, parts.domains.people.sessions, has_credential=token is not None)
+        if caller is not None:
+            caller.account = caller.account or Account(caller, ())  # it manages; it does not call models
+            return caller
         if token is None:
             if getattr(request.state, "is_local", False):
                 return parts.local_administrator

@@ -35,6 +35,7 @@ from lingpai.gateway.call_limits import CallLimits
 from lingpai.gateway.endpoints import is_for_browsers
 from lingpai.gateway.gateway import Gateway
 from lingpai.gateway.revoked import LOOK_EVERY_S
+from lingpai.identity.people import CLEAN_EVERY_S
 from lingpai.identity.schemas import KeyCreate
 from lingpai.jobs.runner import JobRunner
 from lingpai.lane.server import LaneServer
@@ -313,6 +314,12 @@ class Application:
         self.jobs.every(60.0, "delete expired tokens", self._delete_expired_tokens)
         self.jobs.every(1800.0, "renew the ids of tokens", self.domains.renew_token_ids)
         self.jobs.every(60.0, "refresh model lists", self.fleet.refresh)
+        self.jobs.every(
+            CLEAN_EVERY_S,
+            "remove sessions and invitations that are over",
+            self._remove_over,
+            first_after=_FIRST_CLEANING_S,
+        )
         # Soon after the start, too: some servers are started anew more often than once an hour.
         self.jobs.every(
             3600.0, "delete old usage records", self.domains.retention.expire, first_after=_FIRST_CLEANING_S
@@ -344,6 +351,9 @@ class Application:
         due = self.health.due()
         if due:
             await self.fleet.refresh(due)
+
+    async def _remove_over(self) -> None:
+        await asyncio.to_thread(self.domains.people.remove_expired)
 
     def _note_delay(self, waiting_s: float) -> None:
         self.domains.note_delay(waiting_s, self.lag.records(), self.lag.bytes())

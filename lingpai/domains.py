@@ -23,16 +23,19 @@ from lingpai.identity.oauth.client_authentication import ClientAuthenticator
 from lingpai.identity.oauth.client_store import SqlClientReader
 from lingpai.identity.oauth.clients import Clients
 from lingpai.identity.oauth.known_clients import KnownClients
+from lingpai.identity.oauth.passwords import CheckedPasswords
 from lingpai.identity.oauth.server import AuthorizationServer
-from lingpai.identity.oauth.token_request import NoPasswords, Parts
+from lingpai.identity.oauth.token_request import Parts
 from lingpai.identity.oauth.token_store import SqlTokenIds, SqlTokenStore
 from lingpai.identity.oauth.tokens import TokenMint
+from lingpai.identity.people import People
 from lingpai.identity.peppers import Peppers
 from lingpai.identity.projects import Projects
 from lingpai.identity.service import Keys, Users
+from lingpai.identity.sessions.ending import SessionEnder
 from lingpai.identity.store import SqlCredentialStore
 from lingpai.identity.token_ids import TokenIds
-from lingpai.lane.doorman import network_of
+from lingpai.lane.doorman import is_shared, network_of
 from lingpai.limit_subjects import ServedModels, Subjects
 from lingpai.metering.requests import SqlRequestStore
 from lingpai.metering.retention import Retention
@@ -118,8 +121,9 @@ class Domains:
         self.keys.set_default_limits(limits)
 
     def close(self) -> None:
-        """Close the database."""
+        """Close the database, after those who use it."""
         self._commit.close()
+        self.people.close()
         self.database.close()
 
     def note_threshold(self, meter: Meter, percent: int, now: float) -> None:
@@ -180,13 +184,27 @@ class Domains:
             known_tokens=self.known_tokens,
             rehashes=self.secrets.rehashes,
         )
-        self.users = Users(self.database, default_limits=defaults, **shared)
+        self.users = Users(
+            self.database,
+            default_limits=defaults,
+            end_sessions=SessionEnder(self.trail).end_of_user,
+            **shared,
+        )
         self.keys = Keys(self.database, peppers=peppers, default_limits=defaults, **shared)
         self.clients = Clients(
             self.database, peppers=peppers, default_limits=defaults, trail=self.trail, **shared
         )
         self.projects = Projects(self.database, **shared)
         self.users.ensure_admin()
+        self.people = People(
+            self.database,
+            settings=settings.identity,
+            peppers=peppers,
+            network_of=_network_of,
+            generation=lambda: self.keyring.generation,
+            on_change=on_change,
+            trail=self.trail,
+        )
         self._open_authorization(settings, peppers)
 
     def _open_authorization(self, settings: Settings, peppers: Peppers) -> None:
@@ -203,7 +221,7 @@ class Domains:
                 mint=TokenMint(peppers, settings.oauth),
                 commit=self._commit.run,
                 trail=self.trail,
-                passwords=NoPasswords(),
+                passwords=CheckedPasswords(self.people.passwords),
                 on_revoked=self._forget_tokens,
             ),
             database=self.database,
@@ -229,3 +247,9 @@ class Domains:
             book=self.book,
             models=self.models,
         )
+
+
+def _network_of(address: str) -> str | None:
+    """The network that stands for who calls from `address`; None for this machine, whose proxy anybody may be behind."""
+    network = network_of(address)
+    return None if is_shared(network) else network

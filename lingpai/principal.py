@@ -11,11 +11,12 @@ Role = Literal["admin", "member"]
 
 @dataclass(slots=True, eq=False)
 class Principal:
-    """A key or access token (or the local administrator), its owner and project, with everything that restricts a call.
+    """A key, access token or session (or the local administrator), its owner and project, with all that restricts a call.
 
     Restrictions are the strings the operator wrote (limits in the grammar of docs/concepts.md); an empty `models`,
-    `allowed_ips` or limit tuple does not restrict. Either `key_id` or `token_id` is set, or neither; `client_id` is,
-    unless the token was given to a user without a registered client.
+    `allowed_ips` or limit tuple does not restrict. One of `key_id`, `token_id` and `session_id` is set, or none;
+    `client_id` is, unless the token was given to a user without a registered client. `is_local` is whoever calls through
+    the admin socket without a credential.
     """
 
     user_id: str
@@ -35,6 +36,8 @@ class Principal:
     client_id: str | None = None
     client_name: str | None = None
     client_limits: tuple[str, ...] = ()
+    session_id: str | None = None
+    is_local: bool = False
     expires_at: float | None = None
     created_at: float = 0.0
     disabled: bool = False

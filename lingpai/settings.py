@@ -19,6 +19,7 @@ from lingpai.errors import did_you_mean
 from lingpai.events.settings import EventsSettings
 from lingpai.gateway.settings import GatewaySettings, MaxTokens, Seconds
 from lingpai.identity.oauth.settings import OAuthSettings
+from lingpai.identity.settings import IdentitySettings
 from lingpai.lane.forwarded import ForwardedHeader, Proxies
 from lingpai.lane.tls import ClientCertificates
 from lingpai.metering.settings import MeteringSettings
@@ -192,6 +193,7 @@ class Settings:
 
     server: ServerSettings = field(default_factory=ServerSettings)
     gateway: GatewaySettings = field(default_factory=GatewaySettings)
+    identity: IdentitySettings = field(default_factory=IdentitySettings)
     oauth: OAuthSettings = field(default_factory=OAuthSettings)
     limits: LimitsSettings = field(default_factory=LimitsSettings)
     metering: MeteringSettings = field(default_factory=MeteringSettings)
@@ -202,6 +204,7 @@ class Settings:
 SECTIONS: Final[Mapping[str, type[Any]]] = {
     "server": ServerSettings,
     "gateway": GatewaySettings,
+    "identity": IdentitySettings,
     "oauth": OAuthSettings,
     "limits": LimitsSettings,
     "metering": MeteringSettings,

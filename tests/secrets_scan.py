@@ -41,6 +41,7 @@ _SHOWN_BY = {
     ("keys", "rotate"): b"sk-lp-",
     ("clients", "create"): b"cs-lp-",
     ("token",): b"at-lp-",
+    ("users", "invite"): b"in-lp-",
 }
 # Commands that show what a model answered, which may be the prompt that the command was given.
 _ANSWERED_BY = {("run",), ("chat",)}
@@ -59,6 +60,7 @@ KINDS = {
     "list of keys": ("*-keys.json",),
     "list of events": ("*-events.json",),
     "list of requests": ("*-requests.json",),
+    "list of sessions": ("*-sessions.json",),
 }
 
 SHORTEST = 12  # a shorter text would be found by chance

@@ -2,9 +2,11 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol
 
-from lingpai.principal import Role
+from sqlalchemy import Connection
+
+from lingpai.principal import Principal, Role
 
 ChangeKind = Literal["client", "key", "project", "token", "user"]
 OnChange = Callable[[ChangeKind, str, float], None]
@@ -12,6 +14,9 @@ OnChange = Callable[[ChangeKind, str, float], None]
 
 Between that time and this call somebody may have read the change already.
 """
+
+EndSessions = Callable[[Connection, Principal, str, str], object]
+"""Ends all sessions of a user in the transaction of what ends them: the caller, the user's id, and why."""
 
 ValidateLimit = Callable[[str], str]
 """Gives the canonical form of a limit, or raises ValueError with a sentence that helps."""
@@ -27,6 +32,8 @@ class User:
     limits: tuple[str, ...]
     created_at: float
     disabled_at: float | None = None
+    password_changed_at: float | None = None
+    """None: the user has no password yet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,3 +92,13 @@ class Use(NamedTuple):
     id: str
     time: float
     address: str | None
+
+
+class RevokesTokens(Protocol):
+    """Ends what a user has handed out by signing in."""
+
+    def revoke_of_user(self, connection: Connection, user_id: str, because: str) -> None:
+        """Revoke every token family of the user, and the access tokens that came out of them, in this transaction.
+
+        Tokens that clients have got on their own behalf stay.
+        """

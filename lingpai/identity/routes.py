@@ -6,6 +6,7 @@ from typing import Annotated, TypeVar
 from fastapi import APIRouter, Query, Response
 
 from lingpai.identity.interfaces import ApiKey, Project, User
+from lingpai.identity.people import People
 from lingpai.identity.projects import Projects
 from lingpai.identity.schemas import (
     CreatedKeyView,
@@ -136,14 +137,16 @@ def project_routes(projects: Projects) -> APIRouter:
     return router
 
 
-def user_routes(users: Users) -> APIRouter:
+def user_routes(users: Users, people: People) -> APIRouter:
     """The routes of users. Wherever an id stands, the name will do."""
     router = APIRouter(prefix="/api/v1/users", tags=["users"], responses=ERROR_RESPONSES)
 
     @router.post("", status_code=201)
     def create_user(body: UserCreate, caller: Annotated[Principal, require(Scope.USERS_WRITE)]) -> UserView:
-        """Make a user."""
-        return UserView.of(users.create(caller, body))
+        """Make a user. Invite them, and they choose their password."""
+        password = body.password.get_secret_value() if body.password else None
+        hash_ = people.password_changes.hash_for_new_user(caller, body.name, password)
+        return UserView.of(users.create(caller, body, password_hash=hash_))
 
     @router.get("")
     def list_users(
@@ -167,8 +170,16 @@ def user_routes(users: Users) -> APIRouter:
         body: UserUpdate,
         caller: Annotated[Principal, require(Scope.USERS_WRITE)],
     ) -> UserView:
-        """Change a user. Disabling one disables all their keys at once."""
+        """Change a user. Disabling one disables all their keys at once, and ends their sessions."""
         return UserView.of(users.update(caller, id, body))
+
+    @router.delete("/{id}", status_code=204)
+    def delete_user(
+        id: str,  # noqa: A002  the name on the wire
+        caller: Annotated[Principal, require(Scope.USERS_WRITE)],
+    ) -> None:
+        """Delete a user for good, with all keys, clients, tokens and sessions. Usage reports go on showing them."""
+        people.removal.remove(caller, id)
 
     return router
 

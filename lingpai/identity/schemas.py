@@ -6,6 +6,7 @@ from typing import Annotated, Any, Final, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field
 
 from lingpai.identity.interfaces import ApiKey, CreatedKey, Project, User
+from lingpai.identity.passwords.schemas import Password
 from lingpai.web.formats import formatted
 from lingpai.web.schemas import RequestBody
 
@@ -143,6 +144,10 @@ class UserCreate(RequestBody):
         Limits | None,
         Field(description="Shared by all keys of the user; the server's default when left out."),
     ] = None
+    password: Annotated[
+        Password | None,
+        Field(description="From the operator on the admin socket alone; everybody else invites the user."),
+    ] = None
 
 
 class UserUpdate(RequestBody):
@@ -219,6 +224,7 @@ class UserView(BaseModel):
     role: Literal["admin", "member"]
     limits: list[str] = Field(description="Shared by all keys of the user.")
     disabled: bool
+    has_password: bool = Field(description="Whether the user can sign in; else an invitation lets them.")
     created_at: str
 
     @classmethod
@@ -230,6 +236,7 @@ class UserView(BaseModel):
             role=user.role,
             limits=list(user.limits),
             disabled=user.disabled_at is not None,
+            has_password=user.password_changed_at is not None,
             created_at=utc_text(user.created_at),
         )
 

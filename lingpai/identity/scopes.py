@@ -30,6 +30,8 @@ class Scope(StrEnum):
     PROJECTS_WRITE = "projects:write"
     SECRETS_READ = "secrets:read"
     SECRETS_WRITE = "secrets:write"
+    SESSIONS_READ = "sessions:read"
+    SESSIONS_WRITE = "sessions:write"
     TOKENS_INTROSPECT = "tokens:introspect"
     USAGE_READ = "usage:read"
     USERS_READ = "users:read"

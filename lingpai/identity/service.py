@@ -14,6 +14,7 @@ from lingpai.identity.finding import find_project, find_user
 from lingpai.identity.interfaces import (
     ApiKey,
     CreatedKey,
+    EndSessions,
     OnChange,
     Project,
     Use,
@@ -51,13 +52,15 @@ class Users:
         on_change: OnChange,
         validate_limit: ValidateLimit,
         default_limits: Sequence[str],
+        end_sessions: EndSessions | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`default_limits` are those of a new user for whom none are given."""
+        """`default_limits` are those of a new user for whom none are given; `end_sessions` ends those of a disabled one."""
         self._database = database
         self._on_change = on_change
         self._validate_limit = validate_limit
         self._default_limits = restrictions.checked_limits(default_limits, validate_limit)
+        self._end_sessions = end_sessions
         self._clock = clock
         self._store = SqlUserStore()
 
@@ -96,17 +99,20 @@ class Users:
             project_name=project.name,
             project_limits=project.limits,
             created_at=user.created_at,
+            is_local=True,
         )
 
-    def create(self, caller: Principal, body: UserCreate) -> User:
-        """Make a user, and their personal project."""
+    def create(self, caller: Principal, body: UserCreate, *, password_hash: str | None = None) -> User:
+        """Make a user, and their personal project. Without a password an invitation lets them choose one."""
         check_is_admin(caller, "make users")
         name = restrictions.checked_user_name(body.name)
         limits = self._checked(body.limits) if body.limits else self._default_limits
         began = time.monotonic()
         with self._database.write() as connection:
             try:
-                user = self._insert(connection, name=name, role=body.role, limits=limits)
+                user = self._insert(
+                    connection, name=name, role=body.role, limits=limits, password_hash=password_hash
+                )
             except IntegrityError as exc:
                 raise already_exists("user", name) from exc
         self._on_change("user", user.id, began)
@@ -133,13 +139,25 @@ class Users:
                 self._check_not_last_admin(connection, user)
             if values:
                 self._store.update(connection, user.id, values)
+            if values.get("disabled_at") is not None and self._end_sessions is not None:
+                self._end_sessions(connection, caller, user.id, "the user was disabled")
             user = find_user(connection, user.id, only=None)
         self._on_change("user", user.id, began)
         return user
 
-    def _insert(self, connection: Connection, *, name: str, role: str, limits: tuple[str, ...]) -> User:
-        user_id = new_id("usr")
-        row = {"id": user_id, "name": name, "role": role, "limits": limits, "created_at": self._clock()}
+    def _insert(
+        self,
+        connection: Connection,
+        *,
+        name: str,
+        role: str,
+        limits: tuple[str, ...],
+        password_hash: str | None = None,
+    ) -> User:
+        user_id, now = new_id("usr"), self._clock()
+        row = {"id": user_id, "name": name, "role": role, "limits": limits, "created_at": now}
+        if password_hash is not None:
+            row |= {"password_hash": password_hash, "password_changed_at": now}
         self._store.insert(connection, row)
         user = find_user(connection, user_id, only=None)
         make_personal_project(connection, user)

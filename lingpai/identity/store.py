@@ -163,7 +163,7 @@ class SqlUserStore:
     def find(self, connection: Connection, reference: str, *, only: str | None) -> User | None:
         """The user whose id is `reference`; else the one of that name."""
         query = _visible_users(only).where(or_(users.c.id == reference, users.c.name == reference))
-        found = [_user(row) for row in connection.execute(query)]
+        found = [user_of(row) for row in connection.execute(query)]
         return next((user for user in found if user.id == reference), found[0] if found else None)
 
     def page(
@@ -171,7 +171,7 @@ class SqlUserStore:
     ) -> list[User]:
         """Up to `limit` users, oldest first, beginning after a position."""
         query = _visible_users(only).where(_after(users.c, after)).order_by(users.c.created_at, users.c.id)
-        return [_user(row) for row in connection.execute(query.limit(limit))]
+        return [user_of(row) for row in connection.execute(query.limit(limit))]
 
     def update(self, connection: Connection, user_id: str, values: Mapping[str, Any]) -> None:
         """Change columns of a user."""
@@ -224,7 +224,7 @@ def _live_keys(owner: str | None) -> Select[Any]:
 
 
 def _visible_users(only: str | None) -> Select[Any]:
-    query: Select[Any] = select(users)
+    query: Select[Any] = select(users).where(users.c.deleted_at.is_(None))
     return query if only is None else query.where(users.c.id == only)
 
 
@@ -260,7 +260,8 @@ def _key(row: Row[Any]) -> ApiKey:
     )
 
 
-def _user(row: Row[Any]) -> User:
+def user_of(row: Row[Any]) -> User:
+    """The user in a row of the table."""
     return User(
         id=row.id,
         name=row.name,
@@ -268,6 +269,7 @@ def _user(row: Row[Any]) -> User:
         limits=tuple(row.limits),
         created_at=row.created_at,
         disabled_at=row.disabled_at,
+        password_changed_at=row.password_changed_at,
     )
 
 

@@ -33,7 +33,10 @@ class ScopeRequirement(SecurityBase):
         self.scope = scope
         # SecurityBase makes FastAPI describe the scheme in the OpenAPI document
         self.scheme_name = "apiKey"
-        self.model = HTTPBearerModel(description="An API key: `Authorization: Bearer sk-lp-…`")
+        self.model = HTTPBearerModel(
+            description="An API key: `Authorization: Bearer sk-lp-…`. Below `/api/v1/`, a page of this server may send the"
+            " cookie of a session instead, and `x-lingpai-csrf` with everything but GET and HEAD."
+        )
 
     async def __call__(self, request: Request) -> Principal:
         """Who is calling. Raises LingpaiError when nobody valid is, or the key lacks the scope."""

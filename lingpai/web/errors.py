@@ -126,6 +126,10 @@ class _Answer:
         headers = list(message.get("headers", ()))
         missing = {b"x-request-id", b"request-id"} - {name.lower() for name, _ in headers}
         headers += [(name, self.request_id.encode()) for name in sorted(missing)]
+        if not any(name.lower() == b"cache-control" for name, _ in headers):
+            headers.append(
+                (b"cache-control", b"no-store")
+            )  # RFC 9111 section 3.5: what is somebody's is for them alone
         headers.append((b"openai-processing-ms", b"%d" % ((time.monotonic() - self._began) * 1000)))
         message["headers"] = headers
 

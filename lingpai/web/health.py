@@ -1,7 +1,6 @@
 """Health and metrics: is the process alive, can models be called, what are the figures?"""
 
 import hmac
-import ipaddress
 from collections.abc import Callable
 
 from fastapi import APIRouter, Request
@@ -10,6 +9,7 @@ from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from lingpai.errors import LingpaiError
 from lingpai.web.auth import open_route
 from lingpai.web.errors import ERROR_RESPONSES
+from lingpai.web.transport import is_from_this_machine
 
 PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -61,19 +61,7 @@ def _may_read(request: Request, token: str | None, is_proxy: Callable[[str], boo
         return scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), token.encode())
     if getattr(request.state, "is_local", False):
         return True
-    # A page in this machine's browser and a proxy on this machine come from loopback too, for somebody else.
-    if any(name in request.headers for name in ("origin", "forwarded", "x-forwarded-for", "via")):
-        return False
-    host = request.headers.get("host", "").rpartition(":")[0] or request.headers.get("host", "")
     address = request.client.host if request.client is not None else ""
-    # A proxy that does not say who calls could be speaking for anybody.
-    return _is_loopback(host.strip("[]")) and _is_loopback(address) and not is_proxy(address)
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+    # A page in this machine's browser comes from here too, for somebody else; and a proxy that does not say who calls
+    # could be speaking for anybody.
+    return "origin" not in request.headers and is_from_this_machine(request) and not is_proxy(address)

@@ -36,7 +36,8 @@ _SHOWN = {
     "usage.csv": f"/api/v1/usage/export?format=csv&{_BY}",
     "usage.jsonl": f"/api/v1/usage/export?format=jsonl&{_BY}",
     **{f"{name}.json": f"/api/v1/{name}" for name in (
-        "events", "keys", "limits", "models", "projects", "requests", "secrets", "targets", "usage", "users",
+        "clients", "events", "keys", "limits", "models", "projects", "requests", "secrets", "sessions", "targets", "usage",
+        "users",
     )},
 }  # fmt: skip
 

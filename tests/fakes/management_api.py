@@ -141,6 +141,7 @@ class FakeApi:
     def create_user(self, request: Recorded) -> Answer:
         default = {"role": "member", "limits": ["2000/day@Asia/Shanghai"]}
         user = {"id": "usr_1", "disabled": False, "created_at": NOW, **default, **request.body}
+        user["has_password"] = user.pop("password", None) is not None
         self.users[user["name"]] = user
         return Answer(201, user)
 

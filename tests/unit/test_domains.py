@@ -4,7 +4,9 @@ import time
 from types import SimpleNamespace
 from typing import Any
 
-from lingpai.domains import Domains
+import pytest
+
+from lingpai.domains import Domains, _network_of
 from lingpai.quotas.amounts import Amounts
 from lingpai.quotas.limiter import MemoryLimiter, limit_set
 
@@ -38,3 +40,22 @@ def test_threshold_event_tells_what_is_used_for_good_beside_calls_under_way():
     limiter.reserve(limits, now + 0.002, Amounts(), Amounts())
 
     assert told == [(80, 820), (100, 1000), (80, 3), (100, 3)]
+
+
+@pytest.mark.parametrize(
+    ("address", "network"),
+    [
+        ("203.0.113.7", "203.0.113.7"),
+        ("::ffff:203.0.113.7", "203.0.113.7"),
+        ("2001:db8:0:1:2:3:4:5", "2001:db8:0:1::/64"),
+        ("2001:db8:0:1::9", "2001:db8:0:1::/64"),
+        ("127.0.0.1", None),
+        ("::1", None),
+        ("::ffff:127.0.0.1", None),
+        ("", None),
+    ],
+)
+def test_passwords_are_guessed_from_networks_and_this_machine_is_none(
+    address: str, network: str | None
+) -> None:
+    assert _network_of(address) == network

@@ -80,7 +80,8 @@ def test_everything_is_kept(server: LingpaiServer, stage: Stage):
 
     assert kept(server) == {
         "metrics.txt", "requests.csv", "requests.jsonl", "usage.csv", "usage.jsonl", "events.json", "keys.json",
-        "limits.json", "models.json", "projects.json", "requests.json", "usage.json", "users.json",
+        "limits.json", "models.json", "projects.json", "requests.json", "sessions.json", "usage.json",
+        "users.json",
     }  # fmt: skip
 
 

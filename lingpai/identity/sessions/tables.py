@@ -1,4 +1,4 @@
-"""The tables `sessions` and `invitations`. Times are Unix seconds."""
+"""The tables `sessions`, `sign_in_places` and `invitations`. Times are Unix seconds."""
 
 from typing import Final
 
@@ -21,6 +21,15 @@ sessions: Final = Table(
     Column("user_agent", String(200)),
     Index("ix_sessions_user_id", "user_id"),
     Index("ix_sessions_expires_at", "expires_at"),
+)
+
+# Where a user has signed in: the few networks that were last used. Whoever guesses from elsewhere does not slow these down.
+sign_in_places: Final = Table(
+    "sign_in_places",
+    metadata,
+    Column("user_id", String(32), ForeignKey("users.id"), primary_key=True),
+    Column("network", String(45), primary_key=True),  # an IPv4 address, or a /64 of IPv6
+    Column("last_used_at", Double, nullable=False),
 )
 
 # One that was accepted or replaced is deleted.

@@ -30,6 +30,14 @@ def upgrade() -> None:
     op.create_index("ix_sessions_expires_at", "sessions", ["expires_at"])
     op.create_index("ix_sessions_user_id", "sessions", ["user_id"])
     op.create_table(
+        "sign_in_places",
+        sa.Column("user_id", sa.String(32), nullable=False),
+        sa.Column("network", sa.String(45), nullable=False),
+        sa.Column("last_used_at", sa.Double, nullable=False),
+        sa.ForeignKeyConstraint(["user_id"], ["users.id"], name="fk_sign_in_places_user_id_users"),
+        sa.PrimaryKeyConstraint("user_id", "network", name="pk_sign_in_places"),
+    )
+    op.create_table(
         "invitations",
         sa.Column("id", sa.String(12), nullable=False),
         sa.Column("secret_hmac", sa.LargeBinary, nullable=False),
@@ -64,6 +72,7 @@ def upgrade() -> None:
 def downgrade() -> None:
     op.drop_table("project_members")
     op.drop_table("invitations")
+    op.drop_table("sign_in_places")
     op.drop_table("sessions")
     op.drop_column("users", "deleted_at")
     op.drop_column("users", "password_changed_at")

@@ -6,14 +6,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from identity_fakes import DEFAULT_LIMITS, Changes, Clock, validate_limit
+from identity_fakes import DEFAULT_LIMITS, Changes, Clock, KeptTrail, network_of, validate_limit
 from sqlalchemy import event
 
+from lingpai.identity.people import People
 from lingpai.identity.peppers import Peppers
 from lingpai.identity.projects import Projects
 from lingpai.identity.schemas import UserCreate
 from lingpai.identity.scopes import ALL_SCOPES, SCOPES_OF_ROLE
 from lingpai.identity.service import Keys, Users
+from lingpai.identity.sessions.ending import SessionEnder
+from lingpai.identity.settings import IdentitySettings
 from lingpai.principal import Principal
 from lingpai.storage.database import Database, sqlite_url
 
@@ -60,12 +63,18 @@ def peppers() -> Peppers:
 
 
 @pytest.fixture
-def users(database: Database, changes: Changes, clock: Clock) -> Users:
+def trail() -> KeptTrail:
+    return KeptTrail()
+
+
+@pytest.fixture
+def users(database: Database, changes: Changes, clock: Clock, trail: KeptTrail) -> Users:
     users = Users(
         database,
         on_change=changes,
         validate_limit=validate_limit,
         default_limits=DEFAULT_LIMITS,
+        end_sessions=SessionEnder(trail).end_of_user,
         clock=clock,
     )
     users.ensure_admin()
@@ -87,6 +96,39 @@ def keys(database: Database, changes: Changes, clock: Clock, peppers: Peppers, u
 @pytest.fixture
 def projects(database: Database, changes: Changes, clock: Clock, users: Users) -> Projects:
     return Projects(database, on_change=changes, validate_limit=validate_limit, clock=clock)
+
+
+@pytest.fixture
+def identity_settings() -> IdentitySettings:
+    """The defaults."""
+    return IdentitySettings()
+
+
+@pytest.fixture
+def people(
+    *,
+    database: Database,
+    changes: Changes,
+    clock: Clock,
+    peppers: Peppers,
+    users: Users,
+    trail: KeptTrail,
+    identity_settings: IdentitySettings,
+) -> Iterator[People]:
+    """How people sign in; both clocks are the test's."""
+    people = People(
+        database,
+        settings=identity_settings,
+        peppers=peppers,
+        network_of=network_of,
+        generation=lambda: len(changes),
+        on_change=changes,
+        trail=trail,
+        clock=clock,
+        monotonic=clock,
+    )
+    yield people
+    people.close()
 
 
 @pytest.fixture

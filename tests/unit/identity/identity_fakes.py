@@ -2,7 +2,11 @@
 
 import re
 
+from sqlalchemy import Connection
+
 from lingpai.identity.interfaces import ChangeKind
+from lingpai.principal import Principal
+from lingpai.storage.trail import Deed
 
 NOW = 1_795_000_000.0  # 2026-11-18T11:06:40Z
 DEFAULT_LIMITS = ("2000/day@Asia/Shanghai",)
@@ -28,6 +32,31 @@ class Changes(list[tuple[ChangeKind, str]]):
     def __call__(self, kind: ChangeKind, id_: str, began: float) -> None:
         self.append((kind, id_))
         self.began.append(began)
+
+
+class KeptTrail:
+    """Keeps what it is told, in order. With `is_full` it fails as a full disk would."""
+
+    def __init__(self) -> None:
+        self.deeds: list[Deed] = []
+        self.callers: list[Principal | None] = []
+        self.is_full = False
+
+    def record(self, connection: Connection, caller: Principal | None, deed: Deed) -> None:
+        """Keep a deed."""
+        if self.is_full:
+            raise OSError("no space left on device")
+        self.deeds.append(deed)
+        self.callers.append(caller)
+
+    def said(self) -> list[tuple[str, str, str | None]]:
+        """Action, result and reason of each."""
+        return [(deed.action, deed.result, deed.reason) for deed in self.deeds]
+
+
+def network_of(address: str) -> str | None:
+    """Stands for the lane's: the address itself, but none for this machine."""
+    return None if address in {"", "127.0.0.1", "testclient"} else address
 
 
 def validate_limit(text: str) -> str:

@@ -10,6 +10,7 @@ from fastapi.routing import iter_route_contexts
 from starlette.testclient import TestClient
 
 from lingpai.errors import LingpaiError
+from lingpai.identity.people import People
 from lingpai.identity.projects import Projects
 from lingpai.identity.routes import key_routes, project_routes, user_routes
 from lingpai.identity.service import Keys, Users
@@ -30,12 +31,14 @@ def callers(admin: Principal, member: Member) -> dict[str, Principal]:
 
 
 @pytest.fixture
-def app(keys: Keys, users: Users, projects: Projects, callers: dict[str, Principal]) -> FastAPI:
+def app(
+    keys: Keys, users: Users, projects: Projects, people: People, callers: dict[str, Principal]
+) -> FastAPI:
     app = FastAPI()
     install_error_handlers(app)
     app.include_router(key_routes(keys))
     app.include_router(project_routes(projects))
-    app.include_router(user_routes(users))
+    app.include_router(user_routes(users, people))
 
     async def authenticate(request: Request) -> Principal:
         try:
@@ -245,7 +248,7 @@ def test_users_are_made_listed_shown_and_changed(client: TestClient) -> None:
     assert made.status_code == 201
     assert made.json() == {
         "id": made.json()["id"], "name": "zoe", "role": "member", "limits": ["2000/day@Asia/Shanghai"],
-        "disabled": False, "created_at": "2026-11-18T11:06:40Z",
+        "disabled": False, "has_password": False, "created_at": "2026-11-18T11:06:40Z",
     }  # fmt: skip
     assert client.get("/api/v1/users/zoe").json() == client.get(f"/api/v1/users/{made.json()['id']}").json()
     changed = client.patch(
@@ -318,7 +321,7 @@ def test_wrong_users_are_refused(client: TestClient, body: dict[str, Any]) -> No
 def test_every_route_declares_a_scope_of_its_own_resource(app: FastAPI) -> None:
     routes = [route for route in iter_route_contexts(app.routes) if str(route.path).startswith("/api/")]
 
-    assert len(routes) == 13
+    assert len(routes) == 14
     for route in routes:
         resource = str(route.path).split("/")[3]
         action = "read" if route.methods == {"GET"} else "write"
