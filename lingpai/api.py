@@ -19,6 +19,10 @@ from lingpai.gateway.authenticate import has_doubled_credential, read_credential
 from lingpai.gateway.compatible_keys import compatible_key_routes
 from lingpai.gateway.gateway import Gateway
 from lingpai.identity import routes as identity_routes
+from lingpai.identity import secret_routes
+from lingpai.identity.member_routes import member_routes
+from lingpai.jobs.runner import JobRunner
+from lingpai.lane.doorman import network_of
 from lingpai.metering import journal_routes, request_routes
 from lingpai.metering import routes as metering_routes
 from lingpai.metering.journal import Journal
@@ -48,6 +52,7 @@ class Parts(Protocol):
     meters: MeterLoader[Any]
     metrics: CallMetrics
     journal: Journal
+    jobs: JobRunner
     lag: JournalLag
     local_administrator: Principal
 
@@ -92,9 +97,12 @@ def _routers(parts: Parts) -> list[Any]:
         gateway_routes.documented_calls(),
         gateway_routes.key_routes(describe, time.time),
         compatible_key_routes(describe, time.time),
+        secret_routes.leak_routes(domains.leaks, parts.jobs, network_of=network_of),
+        secret_routes.rotation_routes(domains.rotation),
         identity_routes.key_routes(domains.keys),
         identity_routes.user_routes(domains.users),
         identity_routes.project_routes(domains.projects),
+        member_routes(domains.members),
         quota_routes.limit_routes(limits),
         metering_routes.usage_routes(domains.usage_report, parts.all_recorded, domains.names),
         request_routes.request_routes(domains.requests, parts.all_recorded, domains.names, time.time),

@@ -18,8 +18,11 @@ from lingpai.events.store import SqlEventStore
 from lingpai.events.webhooks import Webhooks
 from lingpai.identity.keyring import Keyring
 from lingpai.identity.known_ids import KnownIds, SqlIds, fill_in_background
+from lingpai.identity.leaks import Leak, LeakedKeys, LeakReports
+from lingpai.identity.members import Members
 from lingpai.identity.peppers import Peppers, peppers_from_file, peppers_from_text
 from lingpai.identity.projects import Projects
+from lingpai.identity.rotation import KeyRotation
 from lingpai.identity.service import Keys, Users
 from lingpai.identity.store import SqlCredentialStore
 from lingpai.limit_subjects import ServedModels, Subjects
@@ -117,6 +120,15 @@ class Domains:
             message = f"Backend `{backend.name}` is back, after {ceil(down_s)} s."
             self.events.emit("backend.up", message, data={**data, "down_s": ceil(down_s)})
 
+    def note_leak(self, leak: Leak) -> None:
+        """Make an event of a credential that somebody has found where it should not be."""
+        self.events.emit(
+            "key.leaked",
+            f"{leak.what} was reported as leaked. {leak.done}",
+            data={"kind": leak.kind, "id": leak.id},
+            subject=(leak.kind, leak.id),
+        )
+
     def note_damage(self, damage: Damage) -> None:
         """Make an event of a part of the usage journal that could not be read; once, however often it is told."""
         self.events.emit(
@@ -146,6 +158,10 @@ class Domains:
         self.users = Users(self.database, default_limits=defaults, **shared)
         self.keys = Keys(self.database, peppers=peppers, default_limits=defaults, **shared)
         self.projects = Projects(self.database, **shared)
+        self.members = Members(self.database, on_change=on_change)
+        self.rotation = KeyRotation(self.database, on_change=on_change, peppers=peppers)
+        finders = {"sk-lp-": LeakedKeys(self.database, peppers, on_change=on_change)}
+        self.leaks = LeakReports(self.database, finders, on_leak=self.note_leak)
         self.users.ensure_admin()
 
     def _open_limits(self, catalog: Catalog, on_change: Callable[[Subject], None]) -> None:

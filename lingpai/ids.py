@@ -57,7 +57,11 @@ def new_id(prefix: str) -> str:
 
 def mint_credential(prefix: Prefix) -> MintedCredential:
     """Make a new credential of the given kind."""
-    public_id = random_base62(ID_LENGTH)
+    return credential_with_id(prefix, random_base62(ID_LENGTH))
+
+
+def credential_with_id(prefix: Prefix, public_id: str) -> MintedCredential:
+    """Make a new secret for an id that exists."""
     body = f"{prefix}{public_id}{random_base62(SECRET_LENGTH)}"
     return MintedCredential(public_id, body + _checksum(body.encode()))
 

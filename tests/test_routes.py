@@ -14,7 +14,7 @@ from lingpai.identity.scopes import ALL_SCOPES
 from lingpai.settings import ServerSettings, Settings
 from lingpai.web.auth import ANY, declared_scope, open_reason
 
-OPEN = {"/healthz", "/readyz", "/metrics"}
+OPEN = {"/healthz", "/readyz", "/metrics", "/api/v1/keys/leaked"}
 DOCUMENT = "/openapi.json"
 """FastAPI's own route; it says what there is, and nothing of anybody's."""
 

@@ -208,10 +208,13 @@ def check_principal(principal: Principal, address: str, now: float) -> None:
     """
     if principal.disabled:
         raise LingpaiError(
-            "key_disabled", "This key or its owner is disabled. Ask an administrator to enable it."
+            "key_disabled",
+            "This key or its owner is disabled, or its owner has left its project. Ask an administrator.",
         )
     if principal.expires_at is not None and now >= principal.expires_at:
-        raise LingpaiError("key_expired", "This key has expired. Make a new one: `lingpai keys create NAME`.")
+        raise LingpaiError(
+            "key_expired", "This key has expired, or was rotated. Make a new one: `lingpai keys create NAME`."
+        )
     account: Account = principal.account
     if principal.allowed_ips and address not in account.allowed_addresses:
         if not principal.may_come_from(address):

@@ -17,9 +17,8 @@ chance”). This keeps what is in use, like an LRU, and costs a hit nothing, bec
 use anyway.
 """
 
-import hmac
 import ipaddress
-import logging
+import math
 import secrets
 from collections import OrderedDict
 from collections.abc import Iterable
@@ -31,15 +30,15 @@ from typing import Any, Final, Protocol
 from sqlalchemy import Row
 
 from lingpai.identity.interfaces import KeyUse
+from lingpai.identity.key_secrets import StoredSecrets, stored_secrets
 from lingpai.identity.known_ids import KnownIds
 from lingpai.identity.peppers import Peppers
 from lingpai.identity.scopes import effective_scopes
+from lingpai.identity.store import disabled_because
 from lingpai.ids import ID_LENGTH, credential_id
 from lingpai.principal import Principal
 
-logger = logging.getLogger("lingpai.identity")
-
-_NO_HMAC: Final = bytes(32)  # what no credential has
+_OLD: Final = " old"
 _ID_PLACE: Final = slice(6, 6 + ID_LENGTH)
 _MOST_SECOND_CHANCES: Final = 8
 """At most so many entries in use are spared per entry that comes, so that none has to wait long."""
@@ -55,6 +54,7 @@ class CredentialStore(Protocol):
 @dataclass(slots=True, eq=False)
 class _LoadedPrincipal(Principal):
     as_of: int = 0  # the keyring's change count when the database was read
+    is_old_secret: bool = False  # it came with the secret before the last rotation, which ends by itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +62,7 @@ class _Stored:
     """What the database holds for an id whose secret somebody got wrong."""
 
     as_of: int
-    version: int
-    hmac: bytes
+    secrets: StoredSecrets
 
 
 @dataclass(slots=True)
@@ -123,7 +122,8 @@ class Keyring:
     def load(self, token: bytes) -> Principal | None:
         """The principal of `token` from the database, or None when it is no key. Blocks: run it in a worker thread.
 
-        An unknown id costs the same work as a wrong secret. A disabled or expired key has a principal that says so.
+        An unknown id costs the same work as a wrong secret. A disabled or expired key has a principal that says so;
+        one that came with the secret before the last rotation expires when that does.
         """
         as_of = self.generation
         key_id = credential_id(token)
@@ -131,14 +131,13 @@ class Keyring:
             return None
         self.look_ups = next(self._look_up_numbers)  # several threads come here
         row = self._store.credential(key_id)
-        version, stored = self._stored_hmac(row)
-        # One HMAC and one comparison in every case, so that timing does not tell which ids exist.
-        is_right = hmac.compare_digest(self._peppers.hmac(token, version), stored)
-        if is_right and row is not None:
-            return _principal(row, as_of)
+        stored = stored_secrets(row, self._peppers)
+        match = stored.match(token, self._peppers)
+        if match is not None and row is not None:
+            return _principal(row, as_of, is_old_secret=match == "old")
         if len(self._stored) >= self._garbage_capacity:
             self._stored.clear()  # rarely: it takes as many ids of real keys
-        self._stored[key_id] = _Stored(as_of, version, stored)
+        self._stored[key_id] = _Stored(as_of, stored)
         return None
 
     def remember(self, token: bytes, principal: Principal | None) -> None:
@@ -155,15 +154,14 @@ class Keyring:
         """Drop the key's principal, because the key changed; or hear of a new key."""
         self.generation += 1
         self._known_ids.add(key_id)
-        entry = self._entries.get(key_id)
-        if entry is not None:
-            self._let_go(self._known.pop(entry.index))
+        for holder in (key_id, key_id + _OLD):
+            self._forget(holder)
 
     def forget_user(self, user_id: str) -> None:
         """Drop the principals of all keys of a user, because the user changed."""
         self.generation += 1
-        for key_id in tuple(self._keys_of_user.get(user_id, ())):
-            self.forget_key(key_id)
+        for holder in tuple(self._keys_of_user.get(user_id, ())):
+            self._forget(holder)
 
     def forget_project(self, project_id: str) -> None:
         """Drop the principals of all keys of a project, because the project changed.
@@ -172,9 +170,9 @@ class Keyring:
         them would cost memory for every key.
         """
         self.generation += 1
-        keys = [found.key_id for found in self._known.values() if found.project_id == project_id]
-        for key_id in keys:
-            self.forget_key(str(key_id))
+        holders = [_holder(found) for found in self._known.values() if found.project_id == project_id]
+        for holder in holders:
+            self._forget(holder)
 
     def principals(self) -> Iterable[Principal]:
         """Every principal in memory. The keyring must not change while you look."""
@@ -184,7 +182,7 @@ class Keyring:
         """The last use of every key used since this was asked before, for `Keys.touch`."""
         since = self._uses_taken_until
         used = [principal for principal in self._known.values() if principal.last_used_at > since]
-        uses = self._uses_of_gone | {use.key_id: use for use in map(_last_use, used)}
+        uses = self._uses_of_gone | {_holder(principal): _last_use(principal) for principal in used}
         self._uses_of_gone = {}
         self._uses_taken_until = max((use.time for use in uses.values()), default=since)
         return list(uses.values())
@@ -195,13 +193,19 @@ class Keyring:
         if index not in self._known and len(self._known) >= self._capacity:
             self._make_room()
         self._known[index] = principal
-        self._entries[principal.key_id] = _Entry(index, principal.last_used_at)
-        self._keys_of_user.setdefault(principal.user_id, set()).add(principal.key_id)
+        holder = _holder(principal)
+        self._entries[holder] = _Entry(index, principal.last_used_at)
+        self._keys_of_user.setdefault(principal.user_id, set()).add(holder)
+
+    def _forget(self, holder: str) -> None:
+        entry = self._entries.get(holder)
+        if entry is not None:
+            self._let_go(self._known.pop(entry.index))
 
     def _make_room(self) -> None:
         for _ in range(_MOST_SECOND_CHANCES):
             principal = next(iter(self._known.values()))
-            entry = self._entries[str(principal.key_id)]
+            entry = self._entries[_holder(principal)]
             if principal.last_used_at <= entry.use_when_queued:
                 break
             entry.use_when_queued = principal.last_used_at
@@ -209,12 +213,12 @@ class Keyring:
         self._let_go(self._known.popitem(last=False)[1])
 
     def _let_go(self, principal: Principal) -> None:
-        use = _last_use(principal)
+        holder, use = _holder(principal), _last_use(principal)
         if use.time > self._uses_taken_until:
-            self._uses_of_gone[use.key_id] = use
-        del self._entries[use.key_id]
+            self._uses_of_gone[holder] = use
+        del self._entries[holder]
         keys = self._keys_of_user[principal.user_id]
-        keys.discard(use.key_id)
+        keys.discard(holder)
         if not keys:
             del self._keys_of_user[principal.user_id]
 
@@ -232,24 +236,29 @@ class Keyring:
         stored = self._stored.get(key_id)
         if stored is None or stored.as_of != self.generation:  # a new secret may have come since
             return False
-        return not hmac.compare_digest(self._peppers.hmac(token, stored.version), stored.hmac)
+        return stored.secrets.match(token, self._peppers) is None
 
-    def _stored_hmac(self, row: Row[Any] | None) -> tuple[int, bytes]:
-        if row is None or row.secret_hmac is None:
-            return self._peppers.newest_version, _NO_HMAC
-        if row.pepper_version not in self._peppers:
-            logger.warning(
-                "key %s was made with pepper version %d, which is missing", row.id, row.pepper_version
-            )
-            return self._peppers.newest_version, _NO_HMAC
-        return row.pepper_version, row.secret_hmac
+
+def _holder(principal: Principal) -> str:
+    """What entries are kept by: the key's id, and another name for who comes with the key's old secret."""
+    key_id = str(principal.key_id)
+    return key_id + _OLD if _has_old_secret(principal) else key_id
+
+
+def _has_old_secret(principal: Principal) -> bool:
+    return isinstance(principal, _LoadedPrincipal) and principal.is_old_secret
 
 
 def _last_use(principal: Principal) -> KeyUse:
-    return KeyUse(str(principal.key_id), principal.last_used_at, principal.last_used_ip)
+    old = _has_old_secret(principal)
+    return KeyUse(str(principal.key_id), principal.last_used_at, principal.last_used_ip, old)
 
 
-def _principal(row: Row[Any], as_of: int) -> Principal:
+def _principal(row: Row[Any], as_of: int, *, is_old_secret: bool) -> Principal:
+    # The old secret's end is that of its principal, so whoever is remembered is refused to the second, too.
+    expires_at = row.expires_at
+    if is_old_secret:
+        expires_at = min(row.old_expires_at, math.inf if expires_at is None else expires_at)
     return _LoadedPrincipal(
         user_id=row.user_id,
         user_name=row.user_name,
@@ -264,10 +273,11 @@ def _principal(row: Row[Any], as_of: int) -> Principal:
         project_id=row.project_id or "",
         project_name=row.project_name,
         project_limits=tuple(row.project_limits or ()),
-        expires_at=row.expires_at,
+        expires_at=expires_at,
         created_at=row.created_at,
-        disabled=row.disabled_at is not None or row.user_disabled_at is not None,
+        disabled=disabled_because(row) is not None,
         last_used_at=row.last_used_at or 0.0,
         last_used_ip=row.last_used_ip,
         as_of=as_of,
+        is_old_secret=is_old_secret,
     )

@@ -34,13 +34,13 @@ class Scope(StrEnum):
 ALL_SCOPES: Final = frozenset(scope.value for scope in Scope)
 DEFAULT_SCOPES: Final = (Scope.MODEL_INFERENCE.value,)
 
-# What a member's key can hold: nothing that sends test events, or changes models, projects, users or anybody's limits.
+# What a member's key can hold: nothing that sends test events, or changes models, users or anybody's limits. What it
+# may do with projects is a matter of roles in them.
 _ADMINS_ONLY: Final = frozenset(
     {
         Scope.EVENTS_WRITE,
         Scope.LIMITS_WRITE,
         Scope.MODELS_WRITE,
-        Scope.PROJECTS_WRITE,
         Scope.USERS_WRITE,
     }
 )

@@ -8,36 +8,45 @@ from typing import Any
 from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
-from lingpai.errors import LingpaiError
+from lingpai.errors import LingpaiError, did_you_mean
 from lingpai.identity import restrictions
-from lingpai.identity.finding import find_project, find_user
+from lingpai.identity.finding import find_person, find_project, find_user, standing_in, standing_to
 from lingpai.identity.interfaces import (
     ApiKey,
     CreatedKey,
+    KeyState,
     KeyUse,
     OnChange,
     Project,
     User,
+    UserState,
     ValidateLimit,
 )
+from lingpai.identity.member_store import SqlMemberStore
+from lingpai.identity.new_keys import NewKey, restrictions_of_new_key
 from lingpai.identity.peppers import Peppers
+from lingpai.identity.project_store import SqlProjectStore
 from lingpai.identity.projects import make_personal_project, personal_project
 from lingpai.identity.rights import (
     already_exists,
     check_is_admin,
     check_is_not_limited,
     check_keeps_project,
+    check_may,
+    check_may_change,
     check_may_enable,
     check_may_grant_expiry,
     check_may_grant_models,
     check_may_grant_networks,
     check_may_grant_scopes,
-    check_may_widen,
+    check_may_with_key,
+    no_such_key,
     visible_user,
 )
+from lingpai.identity.roles import KeyAction, ProjectAction, Standing, has_keys
 from lingpai.identity.schemas import KeyCreate, KeyUpdate, UserCreate, UserUpdate
-from lingpai.identity.scopes import ALL_SCOPES, DEFAULT_SCOPES
-from lingpai.identity.store import Position, SqlKeyStore, SqlProjectStore, SqlUserStore
+from lingpai.identity.scopes import ALL_SCOPES
+from lingpai.identity.store import KeyFilter, Position, SqlKeyStore, SqlUserStore
 from lingpai.ids import MintedCredential, mint_credential, new_id
 from lingpai.principal import Principal
 from lingpai.storage.database import Database
@@ -119,10 +128,20 @@ class Users:
         self._on_change("user", user.id, began)
         return user
 
-    def list(self, caller: Principal, *, after: Position | None = None, limit: int = 50) -> list[User]:
-        """Up to `limit` of the users that `caller` sees, oldest first."""
+    def list(
+        self,
+        caller: Principal,
+        *,
+        search: str | None = None,
+        state: UserState | None = None,
+        after: Position | None = None,
+        limit: int = 50,
+    ) -> list[User]:
+        """Up to `limit` of the users that `caller` sees, oldest first; only those that fit everything given."""
         with self._database.read() as connection:
-            return self._store.page(connection, only=visible_user(caller), after=after, limit=limit)
+            return self._store.page(
+                connection, only=visible_user(caller), search=search, state=state, after=after, limit=limit
+            )
 
     def get(self, caller: Principal, reference: str) -> User:
         """The user with this id or name."""
@@ -174,7 +193,7 @@ class Users:
 
 
 class Keys:
-    """API keys: administrators see and change all of them, members their own. All methods block.
+    """API keys: everybody sees and changes what their roles allow (`roles`). All methods block.
 
     Errors are LingpaiError: ``not_found``, ``already_exists``, ``invalid_request``, ``insufficient_scope``,
     ``model_not_allowed``.
@@ -196,7 +215,8 @@ class Keys:
         self._peppers = peppers
         self._validate_limit = validate_limit
         self._default_limits = restrictions.checked_limits(default_limits, validate_limit)
-        self._clock = clock
+        self.clock = clock
+        """Unix seconds: what the state of a key is asked at."""
         self._store = SqlKeyStore()
 
     def set_default_limits(self, limits: Sequence[str]) -> None:
@@ -207,22 +227,29 @@ class Keys:
         """Make a key for the caller or, by an administrator, for anybody. The token is in the answer and nowhere else.
 
         A member's new key inherits the networks and the expiry of the key that makes it, unless narrower ones are sent.
-        It belongs to a project that the member owns; administrators may name any.
+        It belongs to a project in which its owner has a role that makes keys; those of administrators to any.
         """
         name = restrictions.checked_name(body.name)
         minted = mint_credential("sk-lp-")
         began = time.monotonic()
         with self._database.write() as connection:
-            owner = self._owner(connection, caller, body.user)
+            owner = find_user(
+                connection, body.user or caller.user_id, only=visible_user(caller), param="user"
+            )
             project = self._project_of_new_key(connection, caller, owner, body.project)
-            restricted = self._restrictions_of_new_key(caller, owner, project, body)
+            restricted = restrictions_of_new_key(
+                NewKey(caller, owner, project, body),
+                now=self.clock(),
+                validate_limit=self._validate_limit,
+                default_limits=self._default_limits,
+            )
             belongs = {"user_id": owner.id, "project_id": project.id}
             row = {"name": name, **belongs, **self._stored_credential(minted), **restricted}
             try:
                 self._store.insert(connection, row)
             except IntegrityError as exc:
                 raise already_exists("key", name) from exc
-            key = self._find(connection, minted.id, owner=None)
+            key = find_key(connection, minted.id)
         self._on_change("key", key.id, began)
         return CreatedKey(key, minted.token)
 
@@ -232,44 +259,57 @@ class Keys:
         *,
         user: str | None = None,
         name: str | None = None,
+        search: str | None = None,
         project: str | None = None,
+        scope: str | None = None,
+        state: KeyState | None = None,
         after: Position | None = None,
         limit: int = 50,
     ) -> list[ApiKey]:
-        """Up to `limit` of the keys that `caller` sees, oldest first; of one user, project or name if given."""
-        with self._database.read() as connection:
-            owner = visible_user(caller) if user is None else self._owner(connection, caller, user).id
-            project_id = None if project is None else self._visible_project(connection, caller, project).id
-            return self._store.page(
-                connection, owner=owner, name=name, project=project_id, after=after, limit=limit
+        """Up to `limit` of the keys that `caller` sees, oldest first; only those that fit everything given."""
+        if scope is not None and scope not in ALL_SCOPES:
+            raise LingpaiError(
+                "invalid_request", f"There is no scope `{scope}`.{did_you_mean(scope, ALL_SCOPES)}", "scope"
             )
+        with self._database.read() as connection:
+            wanted = KeyFilter(
+                name=name,
+                search=search,
+                user_id=user and find_person(connection, user, caller=caller, param="user").id,
+                project_id=project and find_project(connection, project, caller=caller, param="project").id,
+                scope=scope,
+                state=state,
+                now=self.clock(),
+            )
+            return self._store.page(connection, wanted, caller=caller, after=after, limit=limit)
 
     def get(self, caller: Principal, reference: str) -> ApiKey:
-        """The key with this id, or with this name when only one that `caller` sees has it."""
+        """The key with this id, or with this name: the caller's own, or the only one that they see."""
         with self._database.read() as connection:
-            return self._find(connection, reference, owner=visible_user(caller))
+            return find_key(connection, reference, caller=caller)
 
     def update(self, caller: Principal, reference: str, body: KeyUpdate) -> ApiKey:
         """Change a key. Nobody hands on more than they have; only administrators lift limits and enable keys."""
         began = time.monotonic()
         with self._database.write() as connection:
-            key = self._find(connection, reference, owner=visible_user(caller))
+            key = find_key(connection, reference, caller=caller)
             values = self._changes(connection, caller, key, body)
             try:
                 if values:
                     self._store.update(connection, key.id, values)
             except IntegrityError as exc:
                 raise already_exists("key", body.name or "") from exc
-            key = self._find(connection, key.id, owner=None)
+            key = find_key(connection, key.id)
         self._on_change("key", key.id, began)
         return key
 
     def delete(self, caller: Principal, reference: str) -> None:
-        """Delete a key for good: its secret is wiped, its name stays for the sake of usage reports."""
+        """Delete a key for good: its secrets are wiped, its name stays for the sake of usage reports."""
         began = time.monotonic()
         with self._database.write() as connection:
-            key = self._find(connection, reference, owner=visible_user(caller))
-            self._store.update(connection, key.id, {"deleted_at": self._clock(), "secret_hmac": None})
+            key = find_key(connection, reference, caller=caller)
+            check_may_with_key(caller, standing_to(connection, caller, key), KeyAction.SWITCH_OFF, key)
+            self._store.delete(connection, [key.id], now=self.clock())
         self._on_change("key", key.id, began)
 
     def were_ever_made(self) -> bool:
@@ -283,30 +323,15 @@ class Keys:
             with self._database.write() as connection:
                 self._store.touch(connection, uses)
 
-    def _find(self, connection: Connection, reference: str, *, owner: str | None) -> ApiKey:
-        found = self._store.find(connection, reference, owner=owner)
-        if not found:
-            raise LingpaiError("not_found", f"There is no key `{reference}`. `GET /api/v1/keys` lists yours.")
-        if len(found) > 1:
-            ids = ", ".join(f"`{key.id}` of {key.user_name}" for key in found[:10])
-            raise LingpaiError(
-                "invalid_request", f"{len(found)} keys are called `{reference}`. Use the id: {ids}."
-            )
-        return found[0]
-
-    def _owner(self, connection: Connection, caller: Principal, reference: str | None) -> User:
-        return find_user(connection, reference or caller.user_id, only=visible_user(caller), param="user")
-
-    def _visible_project(self, connection: Connection, caller: Principal, reference: str) -> Project:
-        return find_project(connection, reference, owner=visible_user(caller), param="project")
-
     def _project_of_new_key(
         self, connection: Connection, caller: Principal, owner: User, reference: str | None
     ) -> Project:
         if reference is None:
             project = personal_project(connection, owner)
         else:
-            project = self._visible_project(connection, caller, reference)
+            project = find_project(connection, reference, caller=caller, param="project")
+            check_may(standing_in(connection, caller, project.id), ProjectAction.MAKE_KEYS, project)
+            _check_has_keys(connection, owner, project)
         check_keeps_project(caller, project.id, "make keys of another one", param="project")
         return project
 
@@ -319,42 +344,15 @@ class Keys:
             "pepper_version": version,
         }
 
-    def _restrictions_of_new_key(
-        self, caller: Principal, owner: User, project: Project, body: KeyCreate
-    ) -> dict[str, Any]:
-        check_is_not_limited(caller, "make keys")
-        now = self._clock()
-        scopes = restrictions.checked_scopes(body.scopes if body.scopes is not None else DEFAULT_SCOPES)
-        check_may_grant_scopes(caller, scopes, owner=owner)
-        models = restrictions.checked_models(body.models or caller.models)
-        check_may_grant_models(caller, models)
-        return {
-            "scopes": scopes,
-            "models": models,
-            "limits": self._limits_of_new_key(caller, owner, project, body.limits),
-            "allowed_ips": _networks_of_new_key(caller, body.allowed_ips),
-            "created_at": now,
-            "expires_at": _expiry_of_new_key(caller, body, now),
-        }
-
-    def _limits_of_new_key(
-        self, caller: Principal, owner: User, project: Project, limits: Sequence[str] | None
-    ) -> tuple[str, ...]:
-        if not limits:
-            return () if owner.limits or project.limits else self._default_limits
-        checked = restrictions.checked_limits(limits, self._validate_limit)
-        if not checked:
-            check_is_admin(caller, "make a key without any limit")
-        return checked
-
     def _changes(
         self, connection: Connection, caller: Principal, key: ApiKey, body: KeyUpdate
     ) -> dict[str, Any]:
+        standing = standing_to(connection, caller, key)
         values: dict[str, Any] = {}
         if body.name is not None:
             values["name"] = restrictions.checked_name(body.name)
         if body.disabled is not None:
-            values["disabled_at"] = self._changed_disabling(caller, key, body.disabled)
+            values |= self._changed_disabling(caller, standing, key, disabled=body.disabled)
         if body.scopes is not None:
             values["scopes"] = self._changed_scopes(connection, caller, key, body.scopes)
         if body.models is not None:
@@ -366,22 +364,24 @@ class Keys:
             values["allowed_ips"] = restrictions.checked_networks(body.allowed_ips)
             check_may_grant_networks(caller, values["allowed_ips"])
         if "expires_at" in body.model_fields_set:
-            values["expires_at"] = _expiry(body.expires_at, self._clock())
+            values["expires_at"] = _expiry(body.expires_at, self.clock())
             check_may_grant_expiry(caller, values["expires_at"])
-        check_may_widen(caller, key, replace(key, **values))
+        check_may_change(caller, standing, key, replace(key, **values))
         return values
 
-    def _changed_disabling(self, caller: Principal, key: ApiKey, disabled: bool) -> float | None:
+    def _changed_disabling(
+        self, caller: Principal, standing: Standing, key: ApiKey, *, disabled: bool
+    ) -> dict[str, Any]:
         if disabled:
-            return key.disabled_at or self._clock()
-        check_may_enable(caller, key)
-        return None
+            return {} if key.disabled_at is not None else {"disabled_at": self.clock()}
+        check_may_enable(caller, standing, key)
+        return {"disabled_at": None, "disabled_because": None} if key.disabled_at is not None else {}
 
     def _changed_scopes(
         self, connection: Connection, caller: Principal, key: ApiKey, scopes: Sequence[str]
     ) -> tuple[str, ...]:
         checked = restrictions.checked_scopes(scopes)
-        owner = self._owner(connection, caller, key.user_id)
+        owner = find_user(connection, key.user_id, only=None)
         check_may_grant_scopes(caller, set(checked) - set(key.scopes), owner=owner)
         return checked
 
@@ -393,26 +393,28 @@ class Keys:
         return checked
 
 
-def _networks_of_new_key(caller: Principal, networks: Sequence[str] | None) -> tuple[str, ...]:
-    if not networks:
-        return () if caller.is_admin else tuple(map(str, caller.allowed_ips))
-    checked = restrictions.checked_networks(networks)
-    check_may_grant_networks(caller, checked)
-    return checked
+def find_key(connection: Connection, reference: str, *, caller: Principal | None = None) -> ApiKey:
+    """The key with this id, or the only one of this name that `caller` sees. Raises LingpaiError."""
+    found = SqlKeyStore().find(connection, reference, caller=caller)
+    if not found:
+        raise no_such_key(reference)
+    if len(found) > 1:
+        ids = ", ".join(f"`{key.id}` of {key.user_name}" for key in found[:10])
+        raise LingpaiError(
+            "invalid_request", f"{len(found)} keys are called `{reference}`. Use the id: {ids}."
+        )
+    return found[0]
 
 
-def _expiry_of_new_key(caller: Principal, body: KeyCreate, now: float) -> float | None:
-    if body.expires_in is not None and body.expires_at is not None:
-        raise LingpaiError("invalid_request", "Send `expires_at` or `expires_in`, not both.", "expires_in")
-    if body.expires_in is not None:
-        expires_at = restrictions.checked_lifetime(body.expires_in, now=now)
-        check_may_grant_expiry(caller, expires_at, param="expires_in")
-        return expires_at
-    if body.expires_at is None:
-        return None if caller.is_admin else caller.expires_at
-    expires_at = restrictions.checked_expiry(body.expires_at, now=now)
-    check_may_grant_expiry(caller, expires_at)
-    return expires_at
+def _check_has_keys(connection: Connection, owner: User, project: Project) -> None:
+    role = SqlMemberStore().role(connection, project.id, owner.id)
+    if owner.role != "admin" and not has_keys(role):
+        raise LingpaiError(
+            "invalid_request",
+            f"`{owner.name}` may not have keys in `{project.name}`. Make them a member first: "
+            f"`lingpai projects members add`.",
+            param="user",
+        )
 
 
 def _expiry(text: str | None, now: float) -> float | None:

@@ -97,8 +97,8 @@ class CallSubjects:
 class SubjectDirectory(Protocol):
     """Looks up who is limited. Blocking; called from worker threads.
 
-    A caller sees what its role allows: administrators everything, members their own user, its keys and projects, and
-    the models that their key may call. The rest does not exist for them: LingpaiError `not_found`.
+    A caller sees what its role allows: administrators everything, everybody else their own user and keys, the projects they
+    have a role in with their keys, and the models that their key may call. The rest does not exist for them: LingpaiError `not_found`.
     """
 
     def find(self, caller: Principal, kind: SubjectKind, reference: str) -> LimitedSubject:

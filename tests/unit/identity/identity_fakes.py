@@ -2,7 +2,11 @@
 
 import re
 
+from sqlalchemy import Connection
+
 from lingpai.identity.interfaces import ChangeKind
+from lingpai.principal import Principal
+from lingpai.storage.trail import Deed
 
 NOW = 1_795_000_000.0  # 2026-11-18T11:06:40Z
 DEFAULT_LIMITS = ("2000/day@Asia/Shanghai",)
@@ -28,6 +32,14 @@ class Changes(list[tuple[ChangeKind, str]]):
     def __call__(self, kind: ChangeKind, id_: str, began: float) -> None:
         self.append((kind, id_))
         self.began.append(began)
+
+
+class Records(list[tuple[Principal | None, Deed]]):
+    """An audit trail: who did what, in order. Each was recorded in a transaction that was open."""
+
+    def record(self, connection: Connection, caller: Principal | None, deed: Deed) -> None:
+        assert connection.in_transaction()
+        self.append((caller, deed))
 
 
 def validate_limit(text: str) -> str:
