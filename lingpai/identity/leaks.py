@@ -92,7 +92,7 @@ class LeakedKeys:
         """`on_change` is told of each key that changed."""
         self._peppers = peppers
         self._on_change = on_change
-        self._trail = trail or NoTrail()
+        self._trail = NoTrail() if trail is None else trail
         self._credentials = SqlCredentialStore(database)
         self._store = SqlKeyStore()
 

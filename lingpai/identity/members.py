@@ -38,7 +38,7 @@ class Members:
         """`on_change` is told of a project after a role in it changed: the keys in it may work or not from then on."""
         self._database = database
         self._on_change = on_change
-        self._trail = trail or NoTrail()
+        self._trail = NoTrail() if trail is None else trail
         self._clock = clock
         self._store = SqlMemberStore()
         self._projects = SqlProjectStore()

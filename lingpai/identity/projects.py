@@ -42,7 +42,7 @@ class Projects:
         self._database = database
         self._on_change = on_change
         self._validate_limit = validate_limit
-        self._trail = trail or NoTrail()
+        self._trail = NoTrail() if trail is None else trail
         self._clock = clock
         self._store = SqlProjectStore()
 

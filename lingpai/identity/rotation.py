@@ -41,7 +41,7 @@ class KeyRotation:
         self._database = database
         self._on_change = on_change
         self._peppers = peppers
-        self._trail = trail or NoTrail()
+        self._trail = NoTrail() if trail is None else trail
         self.clock = clock
         self._store = SqlKeyStore()
 

@@ -7,7 +7,6 @@ from math import ceil
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Path, Request, Response
-from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 
 from lingpai.errors import LingpaiError
@@ -109,7 +108,7 @@ async def _bounded_body(request: Request) -> bytes:
 
 
 def _reported(content_type: str | None, body: bytes) -> list[bytes]:
-    """The credentials in a report, JSON or text. Raises LingpaiError or RequestValidationError; neither repeats any."""
+    """The credentials in a report, JSON or text. Raises LingpaiError, which repeats none."""
     media_type = (content_type or "").partition(";")[0].strip().lower()
     if media_type == "application/json":
         tokens = credentials_in("\n".join(_keys_in(body)).encode())
@@ -133,9 +132,12 @@ def _keys_in(body: bytes) -> list[str]:
     except (ValueError, RecursionError):
         # `from None`: the exception would show what was sent
         raise LingpaiError("invalid_json", "The body is not JSON.") from None
-    if not isinstance(document, dict):
-        raise LingpaiError("invalid_request", "The body must be a JSON object.")
     try:
         return LeakedKeysReport.model_validate(document).keys
-    except ValidationError as exc:
-        raise RequestValidationError(exc.errors(include_input=False)) from None
+    except ValidationError:
+        # Nothing of it is repeated, not even the name of a field: all of it may be a secret.
+        raise LingpaiError(
+            "invalid_request",
+            f'Send `{{"keys": ["sk-lp-…"]}}` with up to {MOST_REPORTED} texts and no other field.',
+            "keys",
+        ) from None
