@@ -172,7 +172,7 @@ def begin(
 @example(  # a key with limits, which gets hold of one without
     first=[{"limits": ["5/day"]}, {"limits": ["5/day"]}],
     role="member",
-    chain=[("rotate", 0, number, {}) for number in range(6)],
+    chain=[("rotate", 0, number, {}) for number in range(21)],
 )
 def test_no_chain_of_steps_leads_to_more_than_the_first_keys_could(
     begin: Callable[[Sequence[dict[str, Any]], str], Chain],
