@@ -30,6 +30,7 @@ from lingpai.ids import credential_id
 ALLOWED = {
     "*/secrets/pepper.json": "the pepper's own place, mode 0600",
     "*/site-packages/*": "installed packages",
+    "*/planted/*": "made-up keys that `lingpai keys scan` is to find",
 }
 # The one place where a server shows a key: the first start's output. Only the first such line of a file may.
 _FIRST_KEY = re.compile(rb"shown only now\.[^\n]*\n\s+export LINGPAI_API_KEY=(\S+)")

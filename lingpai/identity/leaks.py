@@ -4,7 +4,6 @@ Anybody may report, so nothing in the answer depends on what was reported. Each 
 that of API keys.
 """
 
-import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -17,12 +16,11 @@ from lingpai.identity.key_secrets import stored_secrets
 from lingpai.identity.peppers import Peppers
 from lingpai.identity.schemas import KeyView
 from lingpai.identity.store import SqlCredentialStore, SqlKeyStore, key_of
-from lingpai.ids import CREDENTIAL_PATTERN, credential_id
+from lingpai.ids import credential_id, find_credentials
 from lingpai.storage.database import Database
 from lingpai.storage.trail import Deed, NoTrail, Trail
 
 MOST_REPORTED: Final = 100
-_CREDENTIAL: Final = re.compile(CREDENTIAL_PATTERN.encode())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,8 +141,7 @@ class LeakedKeys:
 
 def credentials_in(text: bytes) -> list[bytes]:
     """The credentials in `text`, each once, in their order: what has the form and the right checksum."""
-    found = dict.fromkeys(_CREDENTIAL.findall(text))
-    return [token for token in found if credential_id(token) is not None]
+    return list(dict.fromkeys(token for _, token in find_credentials(text)))
 
 
 def _leak(key: ApiKey, done: str) -> Leak:

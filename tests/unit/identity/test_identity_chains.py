@@ -162,7 +162,7 @@ def begin(
     return start
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(first=st.lists(rights, min_size=2, max_size=2), role=st.sampled_from(["member", "admin"]), chain=steps)
 @example(  # a right of the first, handed to the second, would work from where the first does not
     first=[{"scopes": ["usage:read"], "allowed_ips": ["10.0.0.0/24"]}, {"scopes": ["events:read"]}],
