@@ -1,14 +1,28 @@
-"""One user or project by id or name, for whoever may see it, and how a caller stands to it."""
+"""One key, user or project by id or name, for whoever may see it, and how a caller stands to it."""
 
 from sqlalchemy import Connection
 
+from lingpai.errors import LingpaiError
 from lingpai.identity.interfaces import ApiKey, Project, User
 from lingpai.identity.member_store import SqlMemberStore
 from lingpai.identity.project_store import SqlProjectStore
-from lingpai.identity.rights import no_such_project, no_such_user
+from lingpai.identity.rights import no_such_key, no_such_project, no_such_user
 from lingpai.identity.roles import ProjectRole, Standing
-from lingpai.identity.store import SqlUserStore
+from lingpai.identity.store import SqlKeyStore, SqlUserStore
 from lingpai.principal import Principal
+
+
+def find_key(connection: Connection, reference: str, *, caller: Principal | None = None) -> ApiKey:
+    """The key with this id, or the only one of this name that `caller` sees. Raises LingpaiError."""
+    found = SqlKeyStore().find(connection, reference, caller=caller)
+    if not found:
+        raise no_such_key(reference)
+    if len(found) > 1:
+        ids = ", ".join(f"`{key.id}` of {key.user_name}" for key in found[:10])
+        raise LingpaiError(
+            "invalid_request", f"{len(found)} keys are called `{reference}`. Use the id: {ids}."
+        )
+    return found[0]
 
 
 def find_user(connection: Connection, reference: str, *, only: str | None, param: str | None = None) -> User:

@@ -31,10 +31,10 @@ from sqlalchemy import Row
 
 from lingpai.identity.interfaces import KeyUse
 from lingpai.identity.key_secrets import StoredSecrets, stored_secrets
+from lingpai.identity.key_states import disabled_because
 from lingpai.identity.known_ids import KnownIds
 from lingpai.identity.peppers import Peppers
 from lingpai.identity.scopes import effective_scopes
-from lingpai.identity.store import disabled_because
 from lingpai.ids import ID_LENGTH, credential_id
 from lingpai.principal import Principal
 

@@ -8,12 +8,11 @@ from typing import Any, Final
 from sqlalchemy import Connection
 
 from lingpai.errors import LingpaiError
-from lingpai.identity.finding import standing_to
+from lingpai.identity.finding import find_key, standing_to
 from lingpai.identity.interfaces import ApiKey, CreatedKey, OnChange
 from lingpai.identity.peppers import Peppers
 from lingpai.identity.rights import check_may_rotate
 from lingpai.identity.schemas import KeyRotate, KeyView
-from lingpai.identity.service import find_key
 from lingpai.identity.store import SqlKeyStore
 from lingpai.ids import MintedCredential, credential_with_id
 from lingpai.principal import Principal

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Annotated, TypeVar
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Path, Query, Response
 
 from lingpai.identity.interfaces import ApiKey, KeyState, Project, User, UserState
 from lingpai.identity.projects import Projects
@@ -42,6 +42,11 @@ ProjectFilter = Annotated[
     str | None, Query(max_length=64, description="Only the keys of this project (name or id).")
 ]
 NameFilter = Annotated[str | None, Query(max_length=64, description="Only keys with this name.")]
+KeyReference = Annotated[
+    str, Path(description="The key's id, or a name that only one visible key has.", examples=["laptop"])
+]
+ProjectReference = Annotated[str, Path(description="The project's id or name.", examples=["search"])]
+UserReference = Annotated[str, Path(description="The user's id or name.", examples=["alice"])]
 Search = Annotated[
     str | None,
     Query(
@@ -102,13 +107,13 @@ def key_routes(keys: Keys) -> APIRouter:
         return Page(data=[KeyView.of(key, now=keys.clock()) for key in found], next_cursor=next_cursor)
 
     @router.get("/{id}")
-    def get_key(id: str, caller: Annotated[Principal, require(Scope.KEYS_READ)]) -> KeyView:  # noqa: A002  wire name
+    def get_key(id: KeyReference, caller: Annotated[Principal, require(Scope.KEYS_READ)]) -> KeyView:  # noqa: A002  wire name
         """Show one key."""
         return KeyView.of(keys.get(caller, id), now=keys.clock())
 
     @router.patch("/{id}")
     def update_key(
-        id: str,  # noqa: A002  the name on the wire
+        id: KeyReference,  # noqa: A002  the name on the wire
         body: KeyUpdate,
         caller: Annotated[Principal, require(Scope.KEYS_WRITE)],
     ) -> KeyView:
@@ -116,7 +121,7 @@ def key_routes(keys: Keys) -> APIRouter:
         return KeyView.of(keys.update(caller, id, body), now=keys.clock())
 
     @router.delete("/{id}", status_code=204)
-    def delete_key(id: str, caller: Annotated[Principal, require(Scope.KEYS_WRITE)]) -> None:  # noqa: A002  wire name
+    def delete_key(id: KeyReference, caller: Annotated[Principal, require(Scope.KEYS_WRITE)]) -> None:  # noqa: A002  wire name
         """Delete a key for good. Usage reports go on showing its name."""
         keys.delete(caller, id)
 
@@ -151,7 +156,7 @@ def project_routes(projects: Projects) -> APIRouter:
 
     @router.get("/{id}")
     def get_project(
-        id: str,  # noqa: A002  the name on the wire
+        id: ProjectReference,  # noqa: A002  the name on the wire
         caller: Annotated[Principal, require(Scope.PROJECTS_READ)],
     ) -> ProjectView:
         """Show one project."""
@@ -159,7 +164,7 @@ def project_routes(projects: Projects) -> APIRouter:
 
     @router.patch("/{id}")
     def update_project(
-        id: str,  # noqa: A002  the name on the wire
+        id: ProjectReference,  # noqa: A002  the name on the wire
         body: ProjectUpdate,
         caller: Annotated[Principal, require(Scope.PROJECTS_WRITE)],
     ) -> ProjectView:
@@ -168,7 +173,7 @@ def project_routes(projects: Projects) -> APIRouter:
 
     @router.delete("/{id}", status_code=204)
     def delete_project(
-        id: str,  # noqa: A002  the name on the wire
+        id: ProjectReference,  # noqa: A002  the name on the wire
         caller: Annotated[Principal, require(Scope.PROJECTS_WRITE)],
         force: Force = False,
     ) -> None:
@@ -203,13 +208,13 @@ def user_routes(users: Users) -> APIRouter:
         return Page(data=[UserView.of(user) for user in found], next_cursor=next_cursor)
 
     @router.get("/{id}")
-    def get_user(id: str, caller: Annotated[Principal, require(Scope.USERS_READ)]) -> UserView:  # noqa: A002  wire name
+    def get_user(id: UserReference, caller: Annotated[Principal, require(Scope.USERS_READ)]) -> UserView:  # noqa: A002  wire name
         """Show one user."""
         return UserView.of(users.get(caller, id))
 
     @router.patch("/{id}")
     def update_user(
-        id: str,  # noqa: A002  the name on the wire
+        id: UserReference,  # noqa: A002  the name on the wire
         body: UserUpdate,
         caller: Annotated[Principal, require(Scope.USERS_WRITE)],
     ) -> UserView:

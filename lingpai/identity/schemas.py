@@ -91,6 +91,10 @@ class KeyCreate(RequestBody):
 class KeyUpdate(RequestBody):
     """What to change about a key; everything left out stays."""
 
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"models": ["damo/*"], "allowed_ips": ["203.0.113.0/24"]}]}
+    )
+
     name: KeyName | None = None
     disabled: Annotated[
         bool | None, Field(description="Only an administrator can enable a disabled key.")
@@ -123,6 +127,10 @@ class KeyRotate(RequestBody):
 class UserCreate(RequestBody):
     """A user to make."""
 
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"name": "alice", "limits": ["2000/day@Asia/Shanghai"]}]}
+    )
+
     name: UserName
     role: Literal["admin", "member"] = "member"
     limits: Annotated[
@@ -134,6 +142,8 @@ class UserCreate(RequestBody):
 class UserUpdate(RequestBody):
     """What to change about a user; everything left out stays."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [{"disabled": True}]})
+
     disabled: bool | None = None
     role: Literal["admin", "member"] | None = None
     limits: Limits | None = None
@@ -141,6 +151,10 @@ class UserUpdate(RequestBody):
 
 class ProjectCreate(RequestBody):
     """A project to make."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"name": "search", "owner": "alice", "limits": ["10000/day"]}]}
+    )
 
     name: ProjectName
     owner: Annotated[
@@ -154,10 +168,15 @@ class ProjectCreate(RequestBody):
 class ProjectUpdate(RequestBody):
     """What to change about a project; everything left out stays."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [{"name": "search"}]})
+
     name: Annotated[
         ProjectName | None, Field(description="A personal project keeps the name of its user.")
     ] = None
-    limits: Limits | None = None
+    limits: Annotated[
+        Limits | None,
+        Field(description="An admin of the project can only add limits; administrators lift them."),
+    ] = None
 
 
 class SecretView(BaseModel):

@@ -10,7 +10,7 @@ from sqlalchemy.exc import IntegrityError
 
 from lingpai.errors import LingpaiError, did_you_mean
 from lingpai.identity import restrictions
-from lingpai.identity.finding import find_person, find_project, find_user, standing_in, standing_to
+from lingpai.identity.finding import find_key, find_person, find_project, find_user, standing_in, standing_to
 from lingpai.identity.interfaces import (
     ApiKey,
     CreatedKey,
@@ -22,6 +22,7 @@ from lingpai.identity.interfaces import (
     UserState,
     ValidateLimit,
 )
+from lingpai.identity.key_states import KeyFilter
 from lingpai.identity.member_store import SqlMemberStore
 from lingpai.identity.new_keys import NewKey, restrictions_of_new_key
 from lingpai.identity.peppers import Peppers
@@ -40,13 +41,12 @@ from lingpai.identity.rights import (
     check_may_grant_networks,
     check_may_grant_scopes,
     check_may_with_key,
-    no_such_key,
     visible_user,
 )
 from lingpai.identity.roles import KeyAction, ProjectAction, Standing, has_keys
 from lingpai.identity.schemas import KeyCreate, KeyUpdate, UserCreate, UserUpdate
 from lingpai.identity.scopes import ALL_SCOPES
-from lingpai.identity.store import KeyFilter, Position, SqlKeyStore, SqlUserStore
+from lingpai.identity.store import Position, SqlKeyStore, SqlUserStore
 from lingpai.ids import MintedCredential, mint_credential, new_id
 from lingpai.principal import Principal
 from lingpai.storage.database import Database
@@ -391,19 +391,6 @@ class Keys:
         if not set(key.limits) <= set(checked):
             check_is_admin(caller, "lift limits; send the present ones and those you add")
         return checked
-
-
-def find_key(connection: Connection, reference: str, *, caller: Principal | None = None) -> ApiKey:
-    """The key with this id, or the only one of this name that `caller` sees. Raises LingpaiError."""
-    found = SqlKeyStore().find(connection, reference, caller=caller)
-    if not found:
-        raise no_such_key(reference)
-    if len(found) > 1:
-        ids = ", ".join(f"`{key.id}` of {key.user_name}" for key in found[:10])
-        raise LingpaiError(
-            "invalid_request", f"{len(found)} keys are called `{reference}`. Use the id: {ids}."
-        )
-    return found[0]
 
 
 def _check_has_keys(connection: Connection, owner: User, project: Project) -> None:

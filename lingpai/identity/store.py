@@ -1,7 +1,6 @@
 """The SQL of users and keys. Every function that takes a connection works in the caller's transaction."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 from sqlalchemy import (
@@ -12,11 +11,9 @@ from sqlalchemy import (
     Double,
     Row,
     Select,
-    String,
     Update,
     and_,
     bindparam,
-    cast,
     func,
     not_,
     or_,
@@ -25,10 +22,10 @@ from sqlalchemy import (
     update,
 )
 
-from lingpai.identity.interfaces import ApiKey, KeyState, KeyUse, Secret, User, UserState
+from lingpai.identity.interfaces import ApiKey, KeyUse, Secret, User, UserState
+from lingpai.identity.key_states import KeyFilter, conditions_of, disabled_because
 from lingpai.identity.member_store import projects_of
-from lingpai.identity.roles import ROLES_WITH_KEYS
-from lingpai.identity.scopes import SCOPES_OF_ROLE, effective_scopes
+from lingpai.identity.scopes import effective_scopes
 from lingpai.identity.tables import api_keys, project_members, projects, users
 from lingpai.principal import Principal
 from lingpai.storage.database import Database
@@ -82,19 +79,6 @@ class SqlCredentialStore:
         return connection.execute(_CREDENTIAL, {"key_id": key_id}).one_or_none()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KeyFilter:
-    """Which keys a list shows; None does not restrict. `search` is a part of the name, `now` is in Unix seconds."""
-
-    name: str | None = None
-    search: str | None = None
-    user_id: str | None = None
-    project_id: str | None = None
-    scope: str | None = None
-    state: KeyState | None = None
-    now: float = 0.0
-
-
 class SqlKeyStore:
     """API keys. `caller` restricts what is seen to their keys and those of their projects; None and administrators see all.
 
@@ -131,7 +115,7 @@ class SqlKeyStore:
         limit: int,
     ) -> list[ApiKey]:
         """Up to `limit` keys, oldest first, beginning after a position."""
-        query = _live_keys(caller).where(is_after(api_keys.c, after), *_wanted_keys(wanted))
+        query = _live_keys(caller).where(is_after(api_keys.c, after), *conditions_of(wanted))
         query = query.order_by(api_keys.c.created_at, api_keys.c.id).limit(limit)
         return [key_of(row) for row in connection.execute(query)]
 
@@ -244,51 +228,6 @@ def _live_keys(caller: Principal | None) -> Select[Any]:
     return query.where(
         or_(api_keys.c.user_id == caller.user_id, api_keys.c.project_id.in_(projects_of(caller.user_id)))
     )
-
-
-# When a key does not work although nobody has disabled it; `disabled_because` says the same of a row.
-_IS_ROLE_MISSING: Final = and_(
-    api_keys.c.project_id.is_not(None),
-    users.c.role != "admin",
-    func.coalesce(project_members.c.role, "none").not_in(ROLES_WITH_KEYS),
-)
-_IS_OFF: Final = or_(api_keys.c.disabled_at.is_not(None), users.c.disabled_at.is_not(None), _IS_ROLE_MISSING)
-
-
-def disabled_because(row: Row[Any]) -> str | None:
-    """Why the key of a row of `SqlCredentialStore` does not work; None when it does, or has merely expired."""
-    if row.disabled_at is not None:
-        return row.disabled_because or "disabled"
-    if row.user_disabled_at is not None:
-        return "its owner is disabled"
-    if row.project_id is not None and row.role != "admin" and row.project_role not in ROLES_WITH_KEYS:
-        return "its owner may not have keys in its project"
-    return None
-
-
-def _wanted_keys(wanted: KeyFilter) -> Iterator[ColumnElement[bool]]:
-    columns = api_keys.c
-    if wanted.name is not None:
-        yield columns.name == wanted.name
-    if wanted.search is not None:
-        yield columns.name.icontains(wanted.search, autoescape=True)
-    if wanted.user_id is not None:
-        yield columns.user_id == wanted.user_id
-    if wanted.project_id is not None:
-        yield columns.project_id == wanted.project_id
-    if wanted.scope is not None:
-        yield cast(columns.scopes, String).contains(f'"{wanted.scope}"', autoescape=True)
-        yield users.c.role.in_([role for role, held in SCOPES_OF_ROLE.items() if wanted.scope in held])
-    if wanted.state is not None:
-        yield _is_in_state(wanted.state, wanted.now)
-
-
-def _is_in_state(state: KeyState, now: float) -> ColumnElement[bool]:
-    if state == "disabled":
-        return _IS_OFF
-    expires_at = api_keys.c.expires_at
-    has_expired = and_(expires_at.is_not(None), expires_at <= now)
-    return and_(not_(_IS_OFF), has_expired if state == "expired" else not_(has_expired))
 
 
 def _visible_users(only: str | None) -> Select[Any]:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Annotated, Final
 
-from fastapi import APIRouter, Depends, Response
+from fastapi import APIRouter, Depends, Path, Response
 from fastapi.responses import StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
@@ -28,6 +28,8 @@ from lingpai.web.paging import (
     decode_cursor,
     encode_cursor,
 )
+
+RequestId = Annotated[str, Path(description="The id in `x-request-id` of its answer.")]
 
 PATH: Final = "/api/v1/requests"
 COLUMNS: Final = tuple(RequestBody.model_fields)
@@ -82,7 +84,7 @@ def request_routes(
 
     @router.get(f"{PATH}/{{request_id}}")
     async def show_request(
-        caller: Annotated[Principal, can_read], request_id: str, response: Response, tz: Zone = "UTC"
+        caller: Annotated[Principal, can_read], request_id: RequestId, response: Response, tz: Zone = "UTC"
     ) -> RequestBody:
         """One call. What the caller may not see does not exist for them; one that retention deleted exists for nobody."""
         response.headers["cache-control"] = "no-store"

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 from typing_extensions import TypedDict
 
 from lingpai.quotas.rows import LimitRow
@@ -25,6 +25,10 @@ class ChangedLimits(TypedDict):
 
 class NewLimits(RequestBody):
     """The limits that replace those of one subject; an empty list (or ``none``) makes it unlimited."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"subject": "key", "id": "laptop", "limits": ["2000/day", "10/1s"]}]}
+    )
 
     subject: Literal["key", "user", "project", "model", "user_model"]
     id: str | None = Field(
