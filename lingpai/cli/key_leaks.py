@@ -1,6 +1,7 @@
 """`lingpai keys scan` and `lingpai keys report-leaked`: keys where they should not be."""
 
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -19,6 +20,9 @@ from lingpai.ids import find_credentials
 PATH: Final = "/api/v1/keys/leaked"
 _MOST_PER_REPORT: Final = 100
 _MOST_BYTES: Final = 100_000_000
+# A server takes ten reports at once, and then one per second, of one address.
+_FREE_REPORTS: Final = 8
+_REPORT_INTERVAL_S: Final = 1.1
 
 
 def scan(
@@ -55,7 +59,9 @@ def report_leaked(*, options: Options = NO_OPTIONS) -> None:
     """
     tokens = _tokens_on_stdin()
     with connect(options, is_open=True) as client:
-        for part in _parts(tokens):
+        for number, part in enumerate(_parts(tokens)):
+            if number >= _FREE_REPORTS:
+                time.sleep(_REPORT_INTERVAL_S)
             client.request("POST", PATH, json={"keys": part})
     if options.as_json:
         print_json({"reported": len(tokens)})

@@ -12,7 +12,7 @@ from typing import Final, Protocol
 from sqlalchemy import Connection
 
 from lingpai.identity.interfaces import LEAKED, ApiKey, OnChange
-from lingpai.identity.key_secrets import stored_secrets
+from lingpai.identity.key_secrets import Match, stored_secrets
 from lingpai.identity.peppers import Peppers
 from lingpai.identity.schemas import KeyView
 from lingpai.identity.store import SqlCredentialStore, SqlKeyStore, key_of
@@ -34,13 +34,13 @@ class Leak:
 
 
 class Finder(Protocol):
-    """Knows one kind of credential."""
+    """Knows one kind of credential. A `token` has the right form and checksum; `now` is in Unix seconds."""
+
+    def works(self, connection: Connection, token: bytes, *, now: float) -> bool:
+        """Whether `token` is of use to anybody, or will be if somebody makes a mistake."""
 
     def end(self, connection: Connection, token: bytes, *, now: float) -> Leak | None:
-        """Make `token` useless and record it, in the caller's transaction; None when it was useless before.
-
-        `token` has the right form and checksum; `now` is in Unix seconds.
-        """
+        """Make `token` useless and record it, in the caller's transaction; None when it was useless before."""
 
     def tell(self, leak: Leak, began: float) -> None:
         """After the commit: let nobody go on with what is in memory. `began` is when that was (time.monotonic)."""
@@ -65,20 +65,28 @@ class LeakReports:
 
     def take(self, tokens: Iterable[bytes]) -> None:
         """End those of `tokens` that work, in one transaction. Blocks."""
-        found = [(self._finders.get(token[:6].decode()), token) for token in tokens]
-        known = [(finder, token) for finder, token in found if finder is not None]
-        if not known:
+        working = self._working(tokens)
+        if not working:
             return
         began, leaks = time.monotonic(), list[tuple[Finder, Leak]]()
         with self._database.write() as connection:
-            now = self._clock()
-            for finder, token in known:
-                leak = finder.end(connection, token, now=now)
+            for finder, token in working:
+                leak = finder.end(connection, token, now=self._clock())
                 if leak is not None:
                     leaks.append((finder, leak))
         for finder, leak in leaks:
             finder.tell(leak, began)
             self._on_leak(leak)
+
+    def _working(self, tokens: Iterable[bytes]) -> list[tuple[Finder, bytes]]:
+        """Looked for without the write lock, which nobody should be able to hold by reporting garbage."""
+        found = [(self._finders.get(token[:6].decode()), token) for token in tokens]
+        with self._database.read() as connection:
+            return [
+                (finder, token)
+                for finder, token in found
+                if finder is not None and finder.works(connection, token, now=self._clock())
+            ]
 
 
 class LeakedKeys:
@@ -94,18 +102,18 @@ class LeakedKeys:
         self._credentials = SqlCredentialStore(database)
         self._store = SqlKeyStore()
 
+    def works(self, connection: Connection, token: bytes, *, now: float) -> bool:
+        """See `Finder`."""
+        return self._find(connection, token, now) is not None
+
     def end(self, connection: Connection, token: bytes, *, now: float) -> Leak | None:
         """See `Finder`. A key that is disabled already is marked, so that nobody enables it with the same secret."""
-        key_id = credential_id(token)
-        row = None if key_id is None else self._credentials.credential_in(connection, key_id)
-        match = stored_secrets(row, self._peppers).match(token, self._peppers)
-        if row is None or match is None:
+        found = self._find(connection, token, now)
+        if found is None:
             return None
-        key = key_of(row)
+        key, match = found
         if match == "old":
             return self._end_old_secret(connection, key, now)
-        if key.is_leaked or key.state(now) == "expired":
-            return None
         values = {"disabled_at": key.disabled_at or now, "disabled_because": LEAKED, "old_secret_hmac": None}
         self._store.update(connection, key.id, values)
         self._record(connection, key, "key.disable", now)
@@ -115,9 +123,19 @@ class LeakedKeys:
         """See `Finder`."""
         self._on_change("key", leak.id, began)
 
-    def _end_old_secret(self, connection: Connection, key: ApiKey, now: float) -> Leak | None:
-        if len(key.secrets(now)) == 1:
+    def _find(self, connection: Connection, token: bytes, now: float) -> tuple[ApiKey, Match] | None:
+        """The key of `token`, and which of its secrets that is; None when neither works, or it is reported already."""
+        key_id = credential_id(token)
+        row = None if key_id is None else self._credentials.credential_in(connection, key_id)
+        match = stored_secrets(row, self._peppers).match(token, self._peppers)
+        if row is None or match is None:
             return None
+        key = key_of(row)
+        if match == "old":
+            return (key, match) if len(key.secrets(now)) > 1 else None
+        return None if key.is_leaked or key.state(now) == "expired" else (key, match)
+
+    def _end_old_secret(self, connection: Connection, key: ApiKey, now: float) -> Leak:
         self._store.update(connection, key.id, {"old_secret_hmac": None, "old_expires_at": now})
         self._record(connection, key, "key.end_old_secret", now)
         return _leak(

@@ -114,6 +114,13 @@ class TestReports:
         assert keys.get(admin, "ci").state(NOW) == "active"
         assert (told, trail, changes) == ([], [], [])
 
+    def test_garbage_never_takes_the_write_lock(
+        self, reports: LeakReports, made: CreatedKey, database: Database
+    ) -> None:
+        """Anybody may report, and only one at a time can write."""
+        with database.write():
+            reports.take([wrong_secret(made), mint_credential("sk-lp-").token.encode()])  # else it would wait
+
     def test_second_report_tells_nobody_again(
         self, reports: LeakReports, made: CreatedKey, told: list[Leak], trail: Records
     ) -> None:
