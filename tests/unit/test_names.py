@@ -251,6 +251,19 @@ def test_owners_are_told_of_all_but_models_and_what_is_unknown(world):
     assert Owners(world.database).owners([*others, *owned]) == owned
 
 
+def test_projects_of_a_user_are_those_they_have_a_role_in_now(world):
+    ada, bob = world.user("ada"), world.user("bob")
+    search = world.project("search", owner="ada")
+    world.join("search", "bob", "viewer")
+    owners = Owners(world.database)
+    assert {search} < set(owners.projects(bob))
+    assert set(owners.projects(ada)) & set(owners.projects(bob)) == {search}
+
+    world.members.remove(world.admin, "search", "bob")
+
+    assert search not in owners.projects(bob)
+
+
 # -- models
 
 
