@@ -58,13 +58,9 @@ def new_id(prefix: str) -> str:
     return f"{prefix}_{random_base62(ID_LENGTH)}"
 
 
-def mint_credential(prefix: Prefix) -> MintedCredential:
-    """Make a new credential of the given kind."""
-    return credential_with_id(prefix, random_base62(ID_LENGTH))
-
-
-def credential_with_id(prefix: Prefix, public_id: str) -> MintedCredential:
-    """Make a new secret for an id that exists."""
+def mint_credential(prefix: Prefix, *, public_id: str | None = None) -> MintedCredential:
+    """Make a new credential of the given kind; with `public_id` another secret for the one that has this id."""
+    public_id = public_id or random_base62(ID_LENGTH)
     body = f"{prefix}{public_id}{random_base62(SECRET_LENGTH)}"
     return MintedCredential(public_id, body + _checksum(body.encode()))
 

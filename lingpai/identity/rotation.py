@@ -14,7 +14,7 @@ from lingpai.identity.peppers import Peppers
 from lingpai.identity.rights import check_may_rotate
 from lingpai.identity.schemas import KeyRotate, KeyView
 from lingpai.identity.store import SqlKeyStore
-from lingpai.ids import MintedCredential, credential_with_id
+from lingpai.ids import MintedCredential, mint_credential
 from lingpai.principal import Principal
 from lingpai.storage.database import Database
 from lingpai.storage.trail import Deed, NoTrail, Trail
@@ -57,7 +57,7 @@ class KeyRotation:
             check_may_rotate(caller, standing_to(connection, caller, key), key)
             now = self.clock()
             old_expires_at = now + _overlap(key, body.overlap, now)
-            minted = credential_with_id("sk-lp-", key.id)
+            minted = mint_credential("sk-lp-", public_id=key.id)
             self._store.update(connection, key.id, self._rotated(connection, key, minted, old_expires_at))
             rotated = find_key(connection, key.id)
             self._trail.record(connection, caller, _deed(key, rotated, now))

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from lingpai.ids import credential_with_id, mint_credential
+from lingpai.ids import mint_credential
 
 NOW = "2026-11-20T08:00:00Z"
 
@@ -131,7 +131,7 @@ class FakeApi:
         key = self._find_key(name)
         if key is None:
             return error(404, "not_found", f"There is no key {name}.")
-        minted = credential_with_id("sk-lp-", key["id"])
+        minted = mint_credential("sk-lp-", public_id=key["id"])
         old = {**key["secrets"][0], "expires_at": "2099-01-01T00:00:00Z", "last_used_at": NOW}
         is_kept = request.body.get("overlap") != "0s"
         key.update(hint=minted.hint, secrets=[_secret(minted.hint), *([old] if is_kept else [])])
