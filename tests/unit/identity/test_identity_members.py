@@ -1,6 +1,7 @@
 """Members of projects: who comes, who goes, and what goes with them."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import pytest
@@ -189,6 +190,27 @@ class TestGoing:
 
         assert projects.get(bob, "search").owner_name == "bob"
         assert roles(members, bob) == {"bob": "admin"}
+
+    def test_admins_who_leave_at_the_same_time_do_not_leave_the_project_alone(
+        self, members: Members, search: Principal, admin: Principal, member: Member
+    ) -> None:
+        leaving = [search]
+        for number in range(7):
+            leaving.append(member(f"admin-{number}"))
+            members.add(admin, "search", MemberCreate(user=f"admin-{number}", role="admin"))
+
+        def leave(who: Principal) -> str:
+            try:
+                members.remove(who, "search", who.user_name)
+            except LingpaiError as error:
+                return error.code
+            return "left"
+
+        with ThreadPoolExecutor(8) as threads:
+            outcomes = list(threads.map(leave, leaving))
+
+        assert sorted(outcomes) == ["invalid_request", *["left"] * 7]
+        assert list(roles(members, admin).values()) == ["admin"]
 
     def test_unknown_members_are_not_found(self, members: Members, search: Principal, bob: Principal) -> None:
         for action in (

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -130,6 +131,19 @@ class TestTwoSecrets:
         assert ends(keyring, made.token) == 0
         assert ends(keyring, second.token) == NOW + 3 * HOUR
         assert ends(keyring, third.token) is None
+
+    def test_rotations_at_the_same_time_leave_two_secrets_that_work(
+        self, rotation: KeyRotation, keyring: Keyring, made: CreatedKey, admin: Principal
+    ) -> None:
+        with ThreadPoolExecutor(8) as threads:
+            new = list(threads.map(lambda _: rotation.rotate(admin, "ci", KeyRotate()), range(16)))
+
+        tokens = [made.token, *(created.token for created in new)]
+        assert len(set(tokens)) == 17
+        assert sorted(end or 0 for token in tokens if (end := ends(keyring, token)) != 0) == [
+            0,  # the present one has no end
+            NOW + 24 * HOUR,
+        ]
 
     def test_expired_key_gets_no_secret(
         self, rotation: KeyRotation, keys: Keys, admin: Principal, clock: Clock
