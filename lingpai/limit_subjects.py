@@ -90,6 +90,8 @@ class Subjects:
         """Up to `most` of those that `caller` sees and that have limits, in the order of `LISTED_KINDS`."""
         found: list[LimitedSubject] = []
         for kind in LISTED_KINDS if after is None else LISTED_KINDS[LISTED_KINDS.index(after.kind) :]:
+            if wanted.kind not in {None, kind}:
+                continue
             position = after if after is not None and after.kind == kind else None
             if kind in {"model", "user_model"}:
                 found += self._page_of_book(caller, kind, wanted, position, most - len(found))
@@ -163,6 +165,8 @@ class Subjects:
         query = _rows_of(kind, id_).where(func.json_array_length(table.c.limits) > 0)
         if not caller.is_admin:
             query = query.where(_is_seen_by(caller.user_id, kind))
+        if wanted.search is not None:
+            query = query.where(table.c.name.icontains(wanted.search, autoescape=True))
         if after is not None:
             query = query.where(tuple_(table.c.created_at, table.c.id) > (after.created_at, after.id))
         with self._database.read() as connection:
@@ -194,7 +198,10 @@ class Subjects:
         entries = self._book.entries("model" if kind == "model" else "user_model")
         chosen = (entry for entry in entries if after is None or entry.subject[1] > after.id)
         shown = (entry for entry in chosen if _is_wanted(entry, wanted) and _may_see(caller, entry))
-        return self._of_entries(list(islice(shown, most)))
+        if wanted.search is None:
+            return self._of_entries(list(islice(shown, most)))
+        text = wanted.search.casefold()
+        return [each for each in self._of_entries(list(shown)) if text in each.name.casefold()][:most]
 
     def _of_entries(self, entries: Sequence[BookEntry]) -> list[LimitedSubject]:
         users_on_models = [entry for entry in entries if entry.subject[0] == "user_model"]

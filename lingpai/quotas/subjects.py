@@ -61,12 +61,17 @@ class Position(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """Whose limits a list shows; ids, except `model`, which may be unknown. Nothing given: everybody's."""
+    """Whose limits a list shows; ids, except `model`, which may be unknown. Nothing given: everybody's.
+
+    Of these only those of one `kind`, and with `search` in their name, in either case.
+    """
 
     key: str | None = None
     user: str | None = None
     project: str | None = None
     model: str | None = None
+    kind: SubjectKind | None = None
+    search: str | None = None
 
     @property
     def is_everything(self) -> bool:

@@ -215,6 +215,8 @@ def test_what_is_ones_own_is_there(tenants: Tenants, client: httpx2.Client) -> N
         "/api/v1/limits?key=bob-key&project=bobs&user=bob", "/api/v1/limits/explain?key=bob-key",
     ):  # fmt: skip
         assert client.get(path).status_code == 200, path
+    searched = client.get("/api/v1/limits?search=BOB&subject=project").json()["data"]
+    assert [(row["subject"], row["name"]) for row in searched] == [("project", "bobs")]
 
 
 def test_members_of_one_project_see_it_and_nothing_else_of_each_other(

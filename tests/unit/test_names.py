@@ -467,6 +467,33 @@ def test_list_can_be_of_some_only(world, wanted, names):
     assert sorted(subject.name for subject in found) == sorted(names)
 
 
+@pytest.mark.parametrize(
+    ("wanted", "names"),
+    [
+        ({"search": "LAP"}, ["laptop"]),
+        ({"search": "ada"}, ["ada", "ada on acme/shout"]),
+        ({"search": "Shout"}, ["acme/shout", "ada on acme/shout"]),
+        ({"search": "%"}, ["100% key"]),
+        ({"search": "_"}, []),
+        ({"kind": "key"}, ["laptop", "100% key"]),
+        ({"kind": "user_model", "search": "acme"}, ["ada on acme/shout"]),
+    ],
+)
+def test_list_is_searched_by_a_part_of_the_name_without_wildcards(world, wanted, names):
+    ada = world.user("ada", limits=["5/day"])
+    world.key("laptop", limits=["5/day"])
+    world.key("100% key", limits=["5/day"])
+    world.set(("model", "acme/shout"), "5/day")
+    world.set(("user_model", f"{ada} acme/shout"), "5/day")
+
+    assert [subject.name for subject in world.page(world.admin, **wanted)] == names
+    one_by_one, after = [], None
+    while page := world.subjects.page(world.admin, Wanted(**wanted), after=after, most=1):
+        one_by_one += page
+        after = Position(page[-1].kind, page[-1].created_at, page[-1].id)
+    assert [subject.name for subject in one_by_one] == names
+
+
 def test_a_call_counts_against_key_user_and_project(world):
     ada = world.user("ada", limits=["5/day"])
     world.user("bob")
