@@ -21,12 +21,16 @@ from lingpai.gateway.authenticate import Account, has_doubled_credential, read_c
 from lingpai.gateway.compatible_keys import compatible_key_routes
 from lingpai.gateway.gateway import Gateway
 from lingpai.identity import routes as identity_routes
+from lingpai.identity import secret_routes as key_secret_routes
 from lingpai.identity.invitations.routes import invitation_routes
+from lingpai.identity.member_routes import member_routes
 from lingpai.identity.oauth.client_routes import client_routes
 from lingpai.identity.oauth.routes import oauth_routes
 from lingpai.identity.passwords.routes import password_routes
 from lingpai.identity.sessions.authentication import signed_in
 from lingpai.identity.sessions.routes import session_routes
+from lingpai.jobs.runner import JobRunner
+from lingpai.lane.doorman import network_of
 from lingpai.metering import journal_routes, request_routes
 from lingpai.metering import routes as metering_routes
 from lingpai.metering.journal import Journal
@@ -57,6 +61,7 @@ class Parts(Protocol):
     meters: MeterLoader[Any]
     metrics: CallMetrics
     journal: Journal
+    jobs: JobRunner
     lag: JournalLag
     local_administrator: Principal
 
@@ -104,6 +109,8 @@ def _routers(parts: Parts) -> list[Any]:
         gateway_routes.documented_calls(),
         gateway_routes.key_routes(describe, time.time),
         compatible_key_routes(describe, time.time),
+        key_secret_routes.leak_routes(domains.leaks, parts.jobs, network_of=network_of),
+        key_secret_routes.rotation_routes(domains.rotation),
         identity_routes.key_routes(domains.keys),
         client_routes(domains.clients),
         identity_routes.user_routes(domains.users, domains.people),
@@ -111,6 +118,7 @@ def _routers(parts: Parts) -> list[Any]:
         invitation_routes(domains.people),
         session_routes(domains.people),
         identity_routes.project_routes(domains.projects),
+        member_routes(domains.members),
         quota_routes.limit_routes(limits),
         metering_routes.usage_routes(domains.usage_report, parts.all_recorded, domains.names),
         request_routes.request_routes(domains.requests, parts.all_recorded, domains.names, time.time),

@@ -19,6 +19,8 @@ from lingpai.events.store import SqlEventStore
 from lingpai.events.webhooks import Webhooks
 from lingpai.identity.keyring import Keyring
 from lingpai.identity.known_ids import KnownIds, LookUps, SqlIds, fill_in_background
+from lingpai.identity.leaks import Leak, LeakedKeys, LeakReports
+from lingpai.identity.members import Members
 from lingpai.identity.oauth.client_authentication import ClientAuthenticator
 from lingpai.identity.oauth.client_store import SqlClientReader
 from lingpai.identity.oauth.clients import Clients
@@ -31,6 +33,7 @@ from lingpai.identity.oauth.tokens import TokenMint
 from lingpai.identity.people import People
 from lingpai.identity.peppers import Peppers
 from lingpai.identity.projects import Projects
+from lingpai.identity.rotation import KeyRotation
 from lingpai.identity.service import Keys, Users
 from lingpai.identity.sessions.ending import SessionEnder
 from lingpai.identity.store import SqlCredentialStore
@@ -152,6 +155,15 @@ class Domains:
             message = f"Backend `{backend.name}` is back, after {ceil(down_s)} s."
             self.events.emit("backend.up", message, data={**data, "down_s": ceil(down_s)})
 
+    def note_leak(self, leak: Leak) -> None:
+        """Make an event of a credential that somebody has found where it should not be."""
+        self.events.emit(
+            "key.leaked",
+            f"{leak.what} was reported as leaked. {leak.done}",
+            data={"kind": leak.kind, "id": leak.id},
+            subject=(leak.kind, leak.id),
+        )
+
     def note_damage(self, damage: Damage) -> None:
         """Make an event of a part of the usage journal that could not be read; once, however often it is told."""
         self.events.emit(
@@ -195,6 +207,10 @@ class Domains:
             self.database, peppers=peppers, default_limits=defaults, trail=self.trail, **shared
         )
         self.projects = Projects(self.database, **shared)
+        self.members = Members(self.database, on_change=on_change, trail=self.trail)
+        self.rotation = KeyRotation(self.database, on_change=on_change, peppers=peppers, trail=self.trail)
+        finders = {"sk-lp-": LeakedKeys(self.database, peppers, on_change=on_change)}
+        self.leaks = LeakReports(self.database, finders, on_leak=self.note_leak)
         self.users.ensure_admin()
         self.people = People(
             self.database,

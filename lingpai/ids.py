@@ -14,8 +14,10 @@ import os
 import re
 import secrets
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count
+from mmap import mmap
 from time import time
 from typing import Final, Literal
 
@@ -27,6 +29,7 @@ CHECKSUM_LENGTH: Final = 6
 Prefix = Literal["sk-lp-", "at-lp-", "rt-lp-", "cs-lp-", "ss-lp-", "in-lp-"]
 CREDENTIAL_PATTERN: Final = r"\b(?:sk|at|rt|cs|ss|in)-lp-[0-9A-Za-z]{61}\b"
 
+_ANYWHERE = re.compile(CREDENTIAL_PATTERN.encode())
 _PUBLIC_ID: Final = re.compile(r"[0-9A-Za-z]{12}")
 _CREDENTIAL = re.compile(rb"(?:sk|at|rt|cs|ss|in)-lp-([0-9A-Za-z]{12})[0-9A-Za-z]{43}([0-9A-Za-z]{6})")
 
@@ -87,6 +90,13 @@ def credential_id(token: bytes) -> str | None:
     if match is None or _checksum(token[:-CHECKSUM_LENGTH]) != match[2].decode():
         return None
     return match[1].decode()
+
+
+def find_credentials(text: bytes | mmap) -> Iterator[tuple[int, bytes]]:
+    """Where in `text` there is a credential, and the credential: what has the form and the right checksum, in its order."""
+    for match in _ANYWHERE.finditer(text):
+        if credential_id(match[0]) is not None:
+            yield match.start(), match[0]
 
 
 def _checksum(body: bytes) -> str:

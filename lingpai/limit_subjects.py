@@ -4,11 +4,12 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
-from sqlalchemy import Row, Select, func, select, tuple_
+from sqlalchemy import ColumnElement, Row, Select, func, select, tuple_
 
 from lingpai.catalog.service import Catalog
 from lingpai.errors import LingpaiError
 from lingpai.identity.interfaces import ApiKey, Project, User
+from lingpai.identity.member_store import projects_of
 from lingpai.identity.projects import Projects
 from lingpai.identity.schemas import KeyUpdate, ProjectUpdate, UserUpdate
 from lingpai.identity.service import Keys, Users
@@ -89,6 +90,8 @@ class Subjects:
         """Up to `most` of those that `caller` sees and that have limits, in the order of `LISTED_KINDS`."""
         found: list[LimitedSubject] = []
         for kind in LISTED_KINDS if after is None else LISTED_KINDS[LISTED_KINDS.index(after.kind) :]:
+            if wanted.kind not in {None, kind}:
+                continue
             position = after if after is not None and after.kind == kind else None
             if kind in {"model", "user_model"}:
                 found += self._page_of_book(caller, kind, wanted, position, most - len(found))
@@ -101,6 +104,13 @@ class Subjects:
     def of_call(self, caller: Principal, key: str) -> CallSubjects:
         """Everybody whose limits a call with this key counts against. Raises LingpaiError `not_found`."""
         found = self._keys.get(caller, key)
+        if not caller.is_admin and found.user_id != caller.user_id:
+            # Its owner's own limits would show what they use in projects that are none of the caller's business.
+            raise LingpaiError(
+                "insufficient_scope",
+                f"`{found.name}` is a key of `{found.user_name}`: only they and administrators see all that holds it back.",
+                "key",
+            )
         client = None
         if caller.client_id is not None and caller.key_id == found.id:
             name = caller.client_name or caller.client_id
@@ -151,10 +161,12 @@ class Subjects:
         id_ = getattr(wanted, kind)
         if id_ is None and not wanted.is_everything:
             return []
-        table, owner = _TABLES[kind]
+        table = _TABLES[kind]
         query = _rows_of(kind, id_).where(func.json_array_length(table.c.limits) > 0)
         if not caller.is_admin:
-            query = query.where(owner == caller.user_id)
+            query = query.where(_is_seen_by(caller.user_id, kind))
+        if wanted.search is not None:
+            query = query.where(table.c.name.icontains(wanted.search, autoescape=True))
         if after is not None:
             query = query.where(tuple_(table.c.created_at, table.c.id) > (after.created_at, after.id))
         with self._database.read() as connection:
@@ -186,7 +198,10 @@ class Subjects:
         entries = self._book.entries("model" if kind == "model" else "user_model")
         chosen = (entry for entry in entries if after is None or entry.subject[1] > after.id)
         shown = (entry for entry in chosen if _is_wanted(entry, wanted) and _may_see(caller, entry))
-        return self._of_entries(list(islice(shown, most)))
+        if wanted.search is None:
+            return self._of_entries(list(islice(shown, most)))
+        text = wanted.search.casefold()
+        return [each for each in self._of_entries(list(shown)) if text in each.name.casefold()][:most]
 
     def _of_entries(self, entries: Sequence[BookEntry]) -> list[LimitedSubject]:
         users_on_models = [entry for entry in entries if entry.subject[0] == "user_model"]
@@ -198,18 +213,22 @@ class Subjects:
         return known is not None and known.id == model_id
 
 
-_TABLES: dict[str, tuple[Any, Any]] = {
-    "key": (api_keys, api_keys.c.user_id),
-    "user": (users, users.c.id),
-    "project": (projects, projects.c.owner_id),
-}
-"""By kind: the table, and the column that says whose it is."""
+_TABLES: dict[str, Any] = {"key": api_keys, "user": users, "project": projects}
+
+
+def _is_seen_by(user_id: str, kind: SubjectKind) -> ColumnElement[bool]:
+    """Themselves, the projects they have a role in, their own keys and those of these projects."""
+    if kind == "user":
+        return users.c.id == user_id
+    if kind == "project":
+        return projects.c.id.in_(projects_of(user_id))
+    return (api_keys.c.user_id == user_id) | api_keys.c.project_id.in_(projects_of(user_id))
 
 
 def _rows_of(kind: SubjectKind, id_: str | None) -> Select[Any]:
-    table, _ = _TABLES[kind]
+    table = _TABLES[kind]
     query = select(table.c.id, table.c.name, table.c.limits, table.c.created_at)
-    if kind == "key":
+    if kind != "user":
         query = query.where(table.c.deleted_at.is_(None))
     return query if id_ is None else query.where(table.c.id == id_)
 

@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from sqlalchemy import Select, select
 
+from lingpai.identity.member_store import people_around, projects_of
 from lingpai.identity.tables import api_keys, projects, users
 from lingpai.storage.database import Database
 
@@ -30,30 +31,40 @@ class Names:
         """The names of these projects."""
         return self._names(projects, project_ids)
 
-    def find_key(self, text: str, *, user_id: str | None) -> str | None:
-        """The key with this id, or the one with this name: a key in use before a deleted one, the newest first."""
+    def find_key(self, text: str, *, owner: str | None, seen_by: str | None) -> str | None:
+        """The key with this id, or the one with this name: one's own, one in use before a deleted one, the newest first."""
         columns = api_keys.c
-        query = (
-            select(columns.id)
-            .where((columns.id == text) | (columns.name == text))
-            .order_by(columns.id != text, columns.deleted_at.is_not(None), columns.created_at.desc())
-            .limit(1)
-        )
-        if user_id is not None:
-            query = query.where(columns.user_id == user_id)
+        query = select(columns.id).where((columns.id == text) | (columns.name == text))
+        if owner is not None:
+            query = query.where(columns.user_id == owner)
+        order: list[Any] = [columns.id != text]
+        if seen_by is not None:
+            query = query.where((columns.user_id == seen_by) | columns.project_id.in_(projects_of(seen_by)))
+            order.append(columns.user_id != seen_by)
+        order += [columns.deleted_at.is_not(None), columns.created_at.desc()]
+        return self._one(query.order_by(*order).limit(1))
+
+    def find_user(self, text: str, *, seen_by: str | None) -> str | None:
+        """The user with this id or name; with `seen_by` that user, or somebody who shares a project with them."""
+        query = _with_id_or_name(users, text)
+        if seen_by is not None:
+            query = query.where((users.c.id == seen_by) | users.c.id.in_(people_around(seen_by)))
         return self._one(query)
 
-    def find_user(self, text: str) -> str | None:
-        """The user with this id or name."""
-        return self._one(_with_id_or_name(users, text))
-
-    def find_project(self, text: str, *, user_id: str | None) -> str | None:
-        """The project with this id or name; with `user_id` only one that is this user's or has a key of theirs."""
+    def find_project(self, text: str, *, seen_by: str | None) -> str | None:
+        """The project with this id or name; with `seen_by` only one that this user has a role or a key in."""
         query = _with_id_or_name(projects, text)
-        if user_id is not None:
-            of_their_keys = select(api_keys.c.project_id).where(api_keys.c.user_id == user_id)
-            query = query.where((projects.c.owner_id == user_id) | projects.c.id.in_(of_their_keys))
+        if seen_by is not None:
+            of_their_keys = select(api_keys.c.project_id).where(api_keys.c.user_id == seen_by)
+            with_role = projects.c.id.in_(projects_of(seen_by))
+            query = query.where(with_role | projects.c.id.in_(of_their_keys))
         return self._one(query)
+
+    def shared_projects(self, user_id: str) -> tuple[str, ...]:
+        """The projects in which a user has a role and is not alone by definition: not the personal one."""
+        query = select(projects.c.id).where(projects.c.id.in_(projects_of(user_id)), ~projects.c.is_personal)
+        with self._database.read() as connection:
+            return tuple(connection.scalars(query.order_by(projects.c.id)))
 
     def _names(self, table: Any, ids: Collection[str]) -> dict[str, str]:
         found: dict[str, str] = {}
@@ -79,7 +90,7 @@ def _in_parts(ids: Sequence[str]) -> Iterator[Sequence[str]]:
 
 
 class Owners:
-    """Fulfils events' `SubjectOwners`: keys and projects belong to users, users to themselves, models to nobody."""
+    """Fulfils events' `SubjectOwners`: keys belong to users, users to themselves, projects to all with a role, models to nobody."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -90,12 +101,13 @@ class Owners:
             (kind, id_): id_.partition(" ")[0] for kind, id_ in subjects if kind in {"user", "user_model"}
         }
         with self._database.read() as connection:
-            for kind, owned, owner in (
-                ("key", api_keys.c.id, api_keys.c.user_id),
-                ("project", projects.c.id, projects.c.owner_id),
-            ):
-                wanted = [id_ for each, id_ in subjects if each == kind]
-                for part in _in_parts(wanted):
-                    rows = connection.execute(select(owned, owner).where(owned.in_(part)))
-                    found.update(((kind, id_), user_id) for id_, user_id in rows)
+            keys = api_keys.c
+            for part in _in_parts([id_ for kind, id_ in subjects if kind == "key"]):
+                rows = connection.execute(select(keys.id, keys.user_id).where(keys.id.in_(part)))
+                found.update((("key", id_), user_id) for id_, user_id in rows)
         return found
+
+    def projects(self, user_id: str) -> tuple[str, ...]:
+        """The ids of the projects that a user has a role in now. Blocks."""
+        with self._database.read() as connection:
+            return tuple(connection.scalars(projects_of(user_id)))

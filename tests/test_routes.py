@@ -23,6 +23,7 @@ OPEN = {
     ("GET", "/readyz"),
     ("POST", "/api/v1/invitations/accept"),
     ("POST", "/api/v1/invitations/look-up"),
+    ("POST", "/api/v1/keys/leaked"),
     ("POST", "/api/v1/sessions"),
     ("POST", "/api/v1/token"),
     ("POST", "/oauth/introspect"),

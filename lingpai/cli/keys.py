@@ -2,21 +2,34 @@
 
 import sys
 from collections.abc import Sequence
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 from cyclopts import App, Parameter
 
-from lingpai.cli.failures import UsageError
+from lingpai.cli.confirming import is_confirmed
 from lingpai.cli.options import NO_OPTIONS, Options, examples
 from lingpai.cli.output import listing, print_json, print_line, say
 from lingpai.cli.server import all_pages, connect, segment
 from lingpai.cli.tables import Step, drop, print_details, print_table, swap
-from lingpai.cli.times import expiry_fields, is_past, shown_ago, shown_time
+from lingpai.cli.times import expiry_fields, shown_ago, shown_time
 
 app = App(
     name="keys",
     help="Make and manage API keys.",
     help_epilogue=examples("lingpai keys create my-app", "lingpai keys list", "lingpai keys disable my-app"),
+)
+
+app.command(
+    "lingpai.cli.key_leaks:scan",
+    name="scan",
+    help="Find keys in files; exit code 1 when there are any. None is printed, and no server is asked.",
+    help_epilogue=examples("lingpai keys scan .", "lingpai keys scan ~/notes app.log --json"),
+)
+app.command(
+    "lingpai.cli.key_leaks:report_leaked",
+    name="report-leaked",
+    help="Report the keys in a text on stdin as leaked: those that work are disabled at once.",
+    help_epilogue=examples("lingpai keys report-leaked < found.txt"),
 )
 
 PATH: Final = "/api/v1/keys"
@@ -93,17 +106,25 @@ def create(
 
 @app.command(
     name="list",
-    help_epilogue=examples("lingpai keys list", "lingpai keys list --user alice", "lingpai keys list --json"),
+    help_epilogue=examples(
+        "lingpai keys list", "lingpai keys list --user alice", "lingpai keys list --state disabled"
+    ),
 )
 def list_(
     *,
     user: Annotated[str | None, Parameter(help="Only this user's keys.")] = None,
     project: Annotated[str | None, Parameter(help="Only this project's keys.")] = None,
+    search: Annotated[str | None, Parameter(help="Only keys with this text in their name.")] = None,
+    scope: Annotated[str | None, Parameter(help="Only keys that hold this scope.")] = None,
+    state: Annotated[
+        Literal["active", "disabled", "expired"] | None, Parameter(help="Only keys in this state.")
+    ] = None,
     options: Options = NO_OPTIONS,
 ) -> None:
     """List the keys. A key's secret cannot be shown again; its hint helps to recognize it."""
+    query = {"user": user, "project": project, "search": search, "scope": scope, "state": state}
     with connect(options) as client:
-        keys = all_pages(client, PATH, {"user": user, "project": project, "limit": 200})
+        keys = all_pages(client, PATH, {**query, "limit": 200})
     if options.as_json:
         print_json(keys)
     elif keys:
@@ -122,6 +143,40 @@ def show(key: KeyName, /, *, options: Options = NO_OPTIONS) -> None:
         print_json(found)
     else:
         print_details(_details(found))
+
+
+@app.command(
+    help_epilogue=examples(
+        "lingpai keys rotate my-app",
+        "NEW=$(lingpai keys rotate my-app --overlap 7d)",
+        "lingpai keys rotate my-app --overlap 0s",
+    )
+)
+def rotate(
+    key: KeyName,
+    /,
+    *,
+    overlap: Annotated[
+        str | None,
+        Parameter(help="How long the present secret works beside the new one: 0s to 30d (else 24h)."),
+    ] = None,
+    options: Options = NO_OPTIONS,
+) -> None:
+    """Give a key a new secret and print it, this once. Id, rights, limits and usage stay.
+
+    The secret before it works until the overlap is over; one that was still left from an earlier rotation ends at once.
+    """
+    with connect(options) as client:
+        rotated = client.request(
+            "POST", f"{PATH}/{segment(key)}/rotate", json={} if overlap is None else {"overlap": overlap}
+        )
+    if options.as_json:
+        print_json({field: rotated.get(field) for field in (*CREATED_FIELDS, "secrets")})
+        return
+    say(f"Key {rotated['name']} ({rotated['id']}) has a new secret. {_end_of_old(rotated)}")
+    print_line(rotated["key"])
+    sys.stdout.flush()
+    say("It is shown once and cannot be shown again: store it now.")
 
 
 @app.command(help_epilogue=examples("lingpai keys disable my-app"))
@@ -147,7 +202,10 @@ def delete(
     """Delete a key for good. Programs that use it get 401 from then on; its usage stays."""
     with connect(options) as client:
         found = client.request("GET", f"{PATH}/{segment(key)}")
-        if not yes and not _confirmed(found):
+        used = shown_time(found.get("last_used_at")) or "never"
+        if not yes and not is_confirmed(
+            f"key {found['name']}", f"({found['id']}) of {found['user']}, last used: {used}"
+        ):
             say("Nothing was deleted.")
             return 1
         client.request("DELETE", f"{PATH}/{segment(found['id'])}")
@@ -165,15 +223,6 @@ def _switch(key: str, *, disabled: bool, options: Options) -> None:
         print_json(changed)
 
 
-def _confirmed(key: dict[str, Any]) -> bool:
-    if not sys.stdin.isatty():
-        raise UsageError(f"Deleting key {key['name']} needs --yes when there is no terminal to ask on.")
-    used = shown_time(key.get("last_used_at")) or "never"
-    say(f"Key {key['name']} ({key['id']}) of user {key['user']}, last used: {used}.")
-    print("Delete it for good? [y/N] ", end="", file=sys.stderr, flush=True)
-    return sys.stdin.readline().strip().lower() in {"y", "yes"}
-
-
 def _summary(key: dict[str, Any]) -> str:
     parts = [listing(key["scopes"]), listing(key["models"], empty="all models")]
     parts.append(listing(key["limits"], empty="no limits of its own"))
@@ -188,7 +237,7 @@ def _row(key: dict[str, Any]) -> tuple[str | None, ...]:
         key["user"],
         key["id"],
         key.get("hint"),
-        _state(key),
+        key["state"],
         listing(key["limits"]),
         shown_time(key["expires_at"]) or "never",
         shown_time(key.get("last_used_at")) or "never",
@@ -205,10 +254,29 @@ def _narrower(keys: Sequence[dict[str, Any]]) -> tuple[Step, ...]:
     )
 
 
-def _state(key: dict[str, Any]) -> str:
-    if key.get("disabled"):
-        return "disabled"
-    return "expired" if is_past(key.get("expires_at")) else "enabled"
+def _why(key: dict[str, Any]) -> str:
+    because = key.get("disabled_because")
+    return f"{key['state']}: {because}" if because not in {None, "disabled"} else str(key["state"])
+
+
+def _old_secret(key: dict[str, Any]) -> dict[str, Any] | None:
+    """The secret before the last rotation, while it works."""
+    return next((each for each in key.get("secrets", []) if each["expires_at"]), None)
+
+
+def _end_of_old(key: dict[str, Any]) -> str:
+    old = _old_secret(key)
+    if old is None:
+        return "The one before it has ended."
+    return f"The one before it ({old['hint']}) works until {shown_time(old['expires_at'])}."
+
+
+def _shown_old(key: dict[str, Any]) -> str | None:
+    old = _old_secret(key)
+    if old is None:
+        return None
+    used = shown_time(old["last_used_at"]) or "never"
+    return f"{old['hint']}, works until {shown_time(old['expires_at'])}; last used {used}"
 
 
 def _details(key: dict[str, Any]) -> dict[str, str | None]:
@@ -220,7 +288,7 @@ def _details(key: dict[str, Any]) -> dict[str, str | None]:
         "hint": key.get("hint"),
         "user": key["user"],
         "project": key.get("project"),
-        "state": _state(key),
+        "state": _why(key),
         "scopes": listing(key["scopes"]),
         "models": listing(key["models"], empty="all"),
         "limits": listing(key["limits"], empty="none of its own"),
@@ -228,4 +296,5 @@ def _details(key: dict[str, Any]) -> dict[str, str | None]:
         "expires": shown_time(key["expires_at"]) or "never",
         "created": shown_time(key["created_at"]),
         "last used": f"{last_used} from {address}" if address else last_used,
+        **({"old secret": _shown_old(key)} if _old_secret(key) else {}),
     }

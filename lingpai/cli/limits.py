@@ -102,12 +102,15 @@ def list_(
     model: Annotated[
         str | None, Parameter(help="This model's limits, those of users on it included.")
     ] = None,
+    search: Annotated[
+        str | None, Parameter(help="Only limits of those with this text in their name.")
+    ] = None,
     options: Options = NO_OPTIONS,
 ) -> None:
     """List the limits, what is left, and when they reset."""
     wanted = {"key": key, "user": user, "project": project, "model": model}
     with connect(options) as client:
-        limits = all_pages(client, PATH, wanted)
+        limits = all_pages(client, PATH, {**wanted, "search": search})
     named = [(subject, name) for subject, name in wanted.items() if name is not None]
     nothing = _without(*named[0]) if named else "No limits are set."
     _print_limits(limits, options, nothing=nothing)

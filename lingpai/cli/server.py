@@ -36,6 +36,7 @@ _COMMANDS: Final = {
     "GET /api/v1/users": "lingpai users list",
     "GET /api/v1/keys": "lingpai keys list",
     "GET /api/v1/projects": "lingpai projects list",
+    "GET /api/v1/projects/{id}/members": "lingpai projects members list PROJECT",
 }
 
 
@@ -75,23 +76,28 @@ def find_place(options: Options) -> Place:
 
 
 @contextmanager
-def connect(options: Options) -> Iterator[Client]:
-    """A client for the command's server; what the client raises inside ends the command with a clear sentence."""
+def connect(options: Options, *, is_open: bool = False) -> Iterator[Client]:
+    """A client for the command's server; what the client raises inside ends the command with a clear sentence.
+
+    With `is_open` it needs no key: anybody may do what the command does.
+    """
     place = find_place(options)
     try:
-        with open_client(place) as client:
+        with open_client(place, is_open=is_open) as client:
             yield client
     except ClientError as exc:
         raise command_error(exc, place) from exc
 
 
-def open_client(place: Place) -> Client:
-    """The client for `place`. Raises `CommandError` when a key is needed and there is none."""
+def open_client(place: Place, *, is_open: bool = False) -> Client:
+    """The client for `place`; with `is_open` without a key. Raises `CommandError` when one is needed and there is none."""
     if place.socket is not None:
         # The caller is known by the socket; a key beside it would only be a second, weaker credential.
         # verify: no TLS on a socket, and loading the certificates takes longer than the call.
         transport = httpx2.HTTPTransport(uds=socket_address(place.socket), verify=False)
         return Client("http://localhost", api_key="", transport=transport)
+    if is_open:
+        return Client(place.server, api_key="")
     if not os.environ.get("LINGPAI_API_KEY"):
         raise CommandError(
             "Not signed in: LINGPAI_API_KEY is not set. Put your key there"

@@ -113,10 +113,17 @@ def sign_out(user: UserName, /, *, options: Options = NO_OPTIONS) -> None:
 
 
 @app.command(name="list", help_epilogue=examples("lingpai users list", "lingpai users list --json"))
-def list_(*, options: Options = NO_OPTIONS) -> None:
+def list_(
+    *,
+    search: Annotated[str | None, Parameter(help="Only users with this text in their name.")] = None,
+    state: Annotated[
+        Literal["active", "disabled"] | None, Parameter(help="Only users in this state.")
+    ] = None,
+    options: Options = NO_OPTIONS,
+) -> None:
     """List the users."""
     with connect(options) as client:
-        users = all_pages(client, PATH, {"limit": 200})
+        users = all_pages(client, PATH, {"search": search, "state": state, "limit": 200})
     if options.as_json:
         print_json(users)
     else:

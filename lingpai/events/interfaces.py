@@ -8,6 +8,7 @@ EventType: TypeAlias = Literal[
     "backend.down",
     "backend.up",
     "journal.damaged",
+    "key.leaked",
     "limit.threshold",
     "usage.delayed",
 ]
@@ -24,10 +25,13 @@ DeliveryState: TypeAlias = Literal["waiting", "delivered", "given_up"]
 
 
 class SubjectOwners(Protocol):
-    """Who may see an event: the owner of its subject."""
+    """Who may see an event: the owner of its subject, or everybody with a role in the project that it is about."""
 
     def owners(self, subjects: Collection[Subject]) -> Mapping[Subject, str]:
-        """The user ids of the subjects' owners; a subject that belongs to nobody (a model) is left out. Blocks."""
+        """The user ids of the subjects' owners; a subject of nobody in particular (a model, a project) is left out. Blocks."""
+
+    def projects(self, user_id: str) -> Collection[str]:
+        """The ids of the projects that a user has a role in now. Blocks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

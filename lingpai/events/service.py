@@ -144,9 +144,13 @@ class Events:
         before: Position | None = None,
         limit: int = 50,
     ) -> list[Event]:
-        """Up to `limit` events that `caller` may see, the newest first: all for an administrator, else their own. Blocks."""
+        """Up to `limit` events that `caller` may see, the newest first. Blocks.
+
+        All for an administrator, for everybody else those about what is theirs and about the projects they have a role in.
+        """
         user_id = None if caller.is_admin else caller.user_id
-        wanted = EventFilter(user_id=user_id, type=type_, since=since, before=before)
+        project_ids = () if user_id is None else tuple(self._owners.projects(user_id))
+        wanted = EventFilter(user_id=user_id, project_ids=project_ids, type=type_, since=since, before=before)
         return self._store.page(wanted, limit=limit)
 
     async def _stored(self, batch: Sequence[_Emitted]) -> bool:

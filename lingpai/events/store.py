@@ -8,9 +8,11 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Row,
+    and_,
     delete,
     func,
     literal_column,
+    or_,
     select,
     tuple_,
     update,
@@ -31,9 +33,13 @@ _IS_WAITING: Final[ColumnElement[bool]] = webhook_deliveries.c.state == literal_
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventFilter:
-    """Which events a list shows; None does not restrict. `since` is in Unix seconds."""
+    """Which events a list shows; None does not restrict. `since` is in Unix seconds.
+
+    With `user_id` those that are this user's, and those about the projects `project_ids`.
+    """
 
     user_id: str | None = None
+    project_ids: tuple[str, ...] = ()
     type: str | None = None
     since: float | None = None
     before: Position | None = None
@@ -181,7 +187,11 @@ def _first_of_each(rows: Iterable[Mapping[str, Any]], known: set[str]) -> list[M
 def _conditions(wanted: EventFilter) -> list[ColumnElement[bool]]:
     conditions: list[ColumnElement[bool]] = []
     if wanted.user_id is not None:
-        conditions.append(events.c.user_id == wanted.user_id)
+        is_of_project = events.c.subject_kind == "project"
+        in_projects = and_(is_of_project, events.c.subject_id.in_(wanted.project_ids))
+        # Whoever owned a project when it happened may have left it since.
+        is_own = and_(events.c.user_id == wanted.user_id, events.c.subject_kind != "project")
+        conditions.append(or_(is_own, in_projects))
     if wanted.type is not None:
         conditions.append(events.c.type == wanted.type)
     if wanted.since is not None:

@@ -218,7 +218,7 @@ def check_principal(principal: Principal, address: str, now: float) -> None:
     if principal.disabled:
         raise LingpaiError(
             "key_disabled",
-            "This key or its owner is disabled. Ask an administrator to enable it."
+            "This key or its owner is disabled, or its owner has left its project. Ask an administrator."
             if principal.token_id is None
             else "The client of this token, or its owner, is disabled. Ask an administrator to enable it.",
             headers=INVALID_TOKEN,
@@ -237,7 +237,10 @@ def check_principal(principal: Principal, address: str, now: float) -> None:
 
 def _expired(principal: Principal) -> LingpaiError:
     if principal.token_id is None:
-        code, message = "key_expired", "This key has expired. Make a new one: `lingpai keys create NAME`."
+        code, message = (
+            "key_expired",
+            "This key has expired, or was rotated. Make a new one: `lingpai keys create NAME`.",
+        )
     else:
         code, message = "token_expired", "The access token has expired. Get a new one from `/oauth/token`."
     return LingpaiError(code, message, headers=INVALID_TOKEN)

@@ -1,7 +1,6 @@
 """What holds for every credential that people make, keys and clients alike: nobody hands on more than they have."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any, Protocol, TypeVar
 
 from lingpai.errors import LingpaiError
@@ -11,12 +10,10 @@ from lingpai.identity.oauth.interfaces import Client
 from lingpai.identity.rights import (
     check_is_admin,
     check_is_not_limited,
-    check_may_enable,
     check_may_grant_expiry,
     check_may_grant_models,
     check_may_grant_networks,
     check_may_grant_scopes,
-    check_may_widen,
 )
 from lingpai.identity.scopes import DEFAULT_SCOPES
 from lingpai.principal import Principal
@@ -102,10 +99,13 @@ class CredentialRules:
     def changes(
         self, caller: Principal, present: T, body: CredentialChange, *, owner: User
     ) -> dict[str, Any]:
-        """The columns that change when `caller` asks for `body`. Raises LingpaiError."""
+        """The columns that change when `caller` asks for `body`. Raises LingpaiError.
+
+        Whether the credential as a whole may become what it will be, and be enabled, is for the caller of this to check.
+        """
         values: dict[str, Any] = {}
         if body.disabled is not None:
-            values["disabled_at"] = self._changed_disabling(caller, present, body.disabled)
+            values["disabled_at"] = (present.disabled_at or self._clock()) if body.disabled else None
         if body.scopes is not None:
             values["scopes"] = self._changed_scopes(caller, present, body.scopes, owner)
         if body.models is not None:
@@ -119,14 +119,7 @@ class CredentialRules:
         if "expires_at" in body.model_fields_set:
             values["expires_at"] = _expiry(body.expires_at, self._clock())
             check_may_grant_expiry(caller, values["expires_at"])
-        check_may_widen(caller, present, replace(present, **values))
         return values
-
-    def _changed_disabling(self, caller: Principal, present: T, disabled: bool) -> float | None:
-        if disabled:
-            return present.disabled_at or self._clock()
-        check_may_enable(caller, present)
-        return None
 
     def _changed_scopes(
         self, caller: Principal, present: T, scopes: Sequence[str], owner: User

@@ -2,10 +2,11 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, Protocol
+from typing import Final, Literal, NamedTuple, Protocol
 
 from sqlalchemy import Connection
 
+from lingpai.identity.roles import ProjectRole
 from lingpai.principal import Principal, Role
 
 ChangeKind = Literal["client", "key", "project", "token", "user"]
@@ -40,7 +41,7 @@ class User:
 class Project:
     """What keys belong to, whoever owns them: shares limits, and is what usage is added up by. Times are Unix seconds.
 
-    Every user has one personal project, which has the user's name.
+    Every user has one personal project, which has the user's name. `role` is that of whoever asks; None is no role.
     """
 
     id: str
@@ -50,6 +51,39 @@ class Project:
     is_personal: bool
     limits: tuple[str, ...]
     created_at: float
+    role: ProjectRole | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """Somebody with a role in a project, since `created_at` (Unix seconds)."""
+
+    project_id: str
+    user_id: str
+    user_name: str
+    role: ProjectRole
+    created_at: float
+    is_disabled: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Secret:
+    """One of the secrets of a key, as everybody may know it. Times are Unix seconds.
+
+    `expires_at` is None for the present one; the one before it works until then.
+    """
+
+    hint: str
+    created_at: float
+    expires_at: float | None
+    last_used_at: float | None
+
+
+KeyState = Literal["active", "disabled", "expired"]
+UserState = Literal["active", "disabled"]
+
+LEAKED: Final = "reported as leaked"
+"""Why a key is disabled whose secret somebody reported."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +91,7 @@ class ApiKey:
     """An API key as everybody may know it: without its secret. Times are Unix seconds.
 
     `scopes` are those that take effect for the owner's role. Empty `models` and `allowed_ips` do not restrict.
+    `disabled_because` says why it does not work, whoever is the cause; `disabled_at` is for the key's own switch.
     """
 
     id: str
@@ -73,8 +108,30 @@ class ApiKey:
     created_at: float
     expires_at: float | None = None
     disabled_at: float | None = None
+    disabled_because: str | None = None
     last_used_at: float | None = None
     last_used_ip: str | None = None
+    rotated_at: float | None = None
+    secret: Secret
+    old_secret: Secret | None = None
+
+    @property
+    def is_leaked(self) -> bool:
+        """Whether it is disabled because somebody reported its secret."""
+        return self.disabled_because == LEAKED
+
+    def state(self, now: float) -> KeyState:
+        """Whether calls with it are answered at `now` (Unix seconds), as far as the key alone decides."""
+        if self.disabled_because is not None:
+            return "disabled"
+        return "active" if self.expires_at is None or now < self.expires_at else "expired"
+
+    def secrets(self, now: float) -> tuple[Secret, ...]:
+        """Those that work at `now`: the present one, and the one before it while that still works."""
+        old = self.old_secret
+        if old is None or old.expires_at is None or now >= old.expires_at:
+            return (self.secret,)
+        return self.secret, old
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,12 +143,15 @@ class CreatedKey:
 
 
 class Use(NamedTuple):
-    """When and from where a key, or a token of a client, was last used."""
+    """When and from where a key, or a token of a client, was last used; `is_old_secret`: with the secret before the last
+    rotation of the key.
+    """
 
     kind: Literal["client", "key"]
     id: str
     time: float
     address: str | None
+    is_old_secret: bool = False
 
 
 class RevokesTokens(Protocol):

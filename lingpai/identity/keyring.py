@@ -17,8 +17,6 @@ chance”). This keeps what is in use, like an LRU, and costs a hit nothing, bec
 use anyway.
 """
 
-import hmac
-import logging
 import secrets
 from collections import OrderedDict
 from collections.abc import Iterable
@@ -30,18 +28,17 @@ from typing import Any, Final, Protocol
 from sqlalchemy import Row
 
 from lingpai.identity.interfaces import Use
+from lingpai.identity.key_secrets import StoredSecrets, stored_secrets, stored_token_secret
 from lingpai.identity.known_ids import KnownIds
 from lingpai.identity.peppers import Peppers
 from lingpai.identity.principals import LoadedPrincipal, principal_of_key, principal_of_token
-from lingpai.identity.rehashing import API_KEYS, Rehashes
+from lingpai.identity.rehashing import API_KEYS, OLD_API_KEYS, Rehashes
 from lingpai.ids import ID_LENGTH, credential_id
 from lingpai.principal import Principal
 
-logger = logging.getLogger("lingpai.identity")
-
-_NO_HMAC: Final = bytes(32)  # what no credential has
 _KEY: Final = b"sk-lp-"
 _TOKEN: Final = b"at-lp-"
+_OLD: Final = " old"
 _ID_PLACE: Final = slice(6, 6 + ID_LENGTH)
 _KIND_AND_ID: Final = slice(0, 6 + ID_LENGTH)
 _MOST_SECOND_CHANCES: Final = 8
@@ -70,8 +67,7 @@ class _Stored:
     """What the database holds for an id whose secret somebody got wrong."""
 
     as_of: int
-    version: int
-    hmac: bytes
+    secrets: StoredSecrets
 
 
 @dataclass(slots=True)
@@ -129,7 +125,7 @@ class Keyring:
 
     def holds(self, principal: Principal) -> bool:
         """Whether `principal` is in memory as it is: nothing about it has changed."""
-        entry = self._entries.get(str(principal.credential_id))
+        entry = self._entries.get(_holder(principal))
         return entry is not None and self._known[entry.index] is principal
 
     def is_known_garbage(self, token: bytes) -> bool:
@@ -148,23 +144,25 @@ class Keyring:
         """The principal of `token` from the database, or None when it is none. Blocks: run it in a worker thread.
 
         An unknown id costs the same work as a wrong secret. A disabled or expired credential has a principal that says
-        so.
+        so; one that came with a key's secret before the last rotation expires when that does.
         """
         as_of = self.generation
         id_ = credential_id(token)
         if id_ is None or not token.startswith((_KEY, _TOKEN)):
             return None
         self.look_ups = next(self._look_up_numbers)  # several threads come here
-        is_key = token.startswith(_KEY)
-        row = self._store.key(id_) if is_key else self._store.access_token(id_)
-        version, stored = self._stored_hmac(row)
-        # One HMAC and one comparison in every case, so that timing does not tell which ids exist.
-        is_right = hmac.compare_digest(self._peppers.hmac(token, version), stored)
-        if is_right and row is not None:
-            return self._principal(row, as_of, token, version=version, is_key=is_key)
+        if token.startswith(_KEY):
+            row = self._store.key(id_)
+            stored = stored_secrets(row, self._peppers)
+        else:
+            row = self._store.access_token(id_)
+            stored = stored_token_secret(row, self._peppers)
+        match = stored.match(token, self._peppers)
+        if match is not None and row is not None:
+            return self._principal(row, as_of, token, is_old_secret=match == "old")
         if len(self._stored) >= self._garbage_capacity:
             self._stored.clear()  # rarely: it takes as many ids of real keys
-        self._stored[token[_KIND_AND_ID]] = _Stored(as_of, version, stored)
+        self._stored[token[_KIND_AND_ID]] = _Stored(as_of, stored)
         return None
 
     def remember(self, token: bytes, principal: Principal | None) -> None:
@@ -180,17 +178,20 @@ class Keyring:
     def forget_key(self, key_id: str) -> None:
         """Drop the key's principal, because the key changed; or hear of a new key."""
         self._known_ids.add(key_id)
-        self._forget(key_id)
+        self.generation += 1
+        for holder in (key_id, key_id + _OLD):
+            self._forget(holder)
 
     def forget_token(self, token_id: str) -> None:
         """Drop the principal of an access token, because it was revoked."""
+        self.generation += 1
         self._forget(token_id)
 
     def forget_user(self, user_id: str) -> None:
         """Drop the principals of all keys and tokens of a user, because the user changed."""
         self.generation += 1
-        for id_ in tuple(self._credentials_of_user.get(user_id, ())):
-            self._forget(id_)
+        for holder in tuple(self._credentials_of_user.get(user_id, ())):
+            self._forget(holder)
 
     def forget_client(self, client_id: str) -> None:
         """Drop the principals of all tokens of a client (`cl-lp-…`), because the client changed or they were revoked."""
@@ -220,7 +221,7 @@ class Keyring:
         before = (key for key in self._known.values() if getattr(key, "pepper_version", newest) < newest)
         dropped = list(islice(before, most))
         for principal in dropped:
-            self._known.pop(self._entries[str(principal.credential_id)].index)
+            self._known.pop(self._entries[_holder(principal)].index)
             self._let_go(principal)
         if len(dropped) < most:
             self._newest_pepper_met = newest
@@ -242,24 +243,24 @@ class Keyring:
         if index not in self._known and len(self._known) >= self._capacity:
             self._make_room()
         self._known[index] = principal
-        self._entries[id_] = _Entry(index, principal.last_used_at)
-        self._credentials_of_user.setdefault(principal.user_id, set()).add(id_)
+        holder = _holder(principal)
+        self._entries[holder] = _Entry(index, principal.last_used_at)
+        self._credentials_of_user.setdefault(principal.user_id, set()).add(holder)
 
-    def _forget(self, id_: str) -> None:
-        self.generation += 1
-        entry = self._entries.get(id_)
+    def _forget(self, holder: str) -> None:
+        entry = self._entries.get(holder)
         if entry is not None:
             self._let_go(self._known.pop(entry.index))
 
     def _forget_all(self, principals: list[Principal]) -> None:
         self.generation += 1
         for principal in principals:
-            self._forget(str(principal.credential_id))
+            self._forget(_holder(principal))
 
     def _make_room(self) -> None:
         for _ in range(_MOST_SECOND_CHANCES):
             principal = next(iter(self._known.values()))
-            entry = self._entries[str(principal.credential_id)]
+            entry = self._entries[_holder(principal)]
             if principal.last_used_at <= entry.use_when_queued:
                 break
             entry.use_when_queued = principal.last_used_at
@@ -269,10 +270,10 @@ class Keyring:
     def _let_go(self, principal: Principal) -> None:
         if principal.last_used_at > self._uses_taken_until:
             _note_use(self._uses_of_gone, principal)
-        id_ = str(principal.credential_id)
-        del self._entries[id_]
+        holder = _holder(principal)
+        del self._entries[holder]
         of_user = self._credentials_of_user[principal.user_id]
-        of_user.discard(id_)
+        of_user.discard(holder)
         if not of_user:
             del self._credentials_of_user[principal.user_id]
 
@@ -281,14 +282,16 @@ class Keyring:
             self._garbage.popitem(last=False)
         self._garbage[self._index(token)] = None
 
-    def _principal(
-        self, row: Row[Any], as_of: int, token: bytes, *, version: int, is_key: bool
-    ) -> LoadedPrincipal:
-        if not is_key:
+    def _principal(self, row: Row[Any], as_of: int, token: bytes, *, is_old_secret: bool) -> LoadedPrincipal:
+        if token.startswith(_TOKEN):
             return principal_of_token(row, as_of)
         if self._rehashes is not None:
-            self._rehashes.note(API_KEYS, row.id, token, version=version, stored=row.secret_hmac)
-        principal = principal_of_key(row, as_of)
+            if is_old_secret:
+                place, version, stored = OLD_API_KEYS, row.old_pepper_version, row.old_secret_hmac
+            else:
+                place, version, stored = API_KEYS, row.pepper_version, row.secret_hmac
+            self._rehashes.note(place, row.id, token, version=version, stored=stored)
+        principal = principal_of_key(row, as_of, is_old_secret=is_old_secret)
         principal.pepper_version = self._peppers.newest_version
         return principal
 
@@ -301,30 +304,29 @@ class Keyring:
         stored = self._stored.get(token[_KIND_AND_ID])
         if stored is None or stored.as_of != self.generation:  # a new secret may have come since
             return False
-        try:
-            presented = self._peppers.hmac(token, stored.version)
-        except KeyError:  # that pepper was retired since
-            return False
-        return not hmac.compare_digest(presented, stored.hmac)
+        secrets = stored.secrets
+        return secrets.can_be_compared(self._peppers) and secrets.match(token, self._peppers) is None
 
-    def _stored_hmac(self, row: Row[Any] | None) -> tuple[int, bytes]:
-        if row is None or row.secret_hmac is None:
-            return self._peppers.newest_version, _NO_HMAC
-        if not self._peppers.learn(row.pepper_version):
-            logger.warning(
-                "key %s was made with pepper version %d, which is missing", row.id, row.pepper_version
-            )
-            return self._peppers.newest_version, _NO_HMAC
-        return row.pepper_version, row.secret_hmac
+
+def _holder(principal: Principal) -> str:
+    """What entries are kept by: the credential's id, and another name for who comes with the old secret of a key."""
+    id_ = str(principal.credential_id)
+    return id_ + _OLD if _has_old_secret(principal) else id_
+
+
+def _has_old_secret(principal: Principal) -> bool:
+    return isinstance(principal, LoadedPrincipal) and principal.is_old_secret
 
 
 def _note_use(uses: dict[tuple[str, str], Use], principal: Principal) -> None:
     if principal.key_id is not None:
-        use = Use("key", principal.key_id, principal.last_used_at, principal.last_used_ip)
+        is_old = _has_old_secret(principal)
+        use = Use("key", principal.key_id, principal.last_used_at, principal.last_used_ip, is_old)
     elif principal.client_id is not None:
         use = Use("client", principal.client_id, principal.last_used_at, principal.last_used_ip)
     else:
         return  # a token of a user's own: its family knows when it was refreshed
-    before = uses.get(use[:2])
+    of = use.kind, _holder(principal) if use.kind == "key" else use.id
+    before = uses.get(of)
     if before is None or before.time <= use.time:
-        uses[use[:2]] = use
+        uses[of] = use

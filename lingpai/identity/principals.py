@@ -1,11 +1,13 @@
 """Principals from what the database holds of a key or an access token."""
 
 import ipaddress
+import math
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Row
 
+from lingpai.identity.key_states import disabled_because
 from lingpai.identity.oauth.interfaces import CLIENT_ID_PREFIX
 from lingpai.identity.scopes import effective_scopes
 from lingpai.principal import Principal
@@ -18,12 +20,18 @@ class LoadedPrincipal(Principal):
 
     as_of: int = 0
     """The keyring's generation when the database was read."""
+    is_old_secret: bool = False
+    """It came with the secret of a key before the last rotation, which ends by itself."""
     pepper_version: int = HIGHEST_VERSION
     """Of a key, the newest one then: one made under an older one is on its way to it. What does not move, stays."""
 
 
-def principal_of_key(row: Row[Any], as_of: int) -> LoadedPrincipal:
+def principal_of_key(row: Row[Any], as_of: int, *, is_old_secret: bool = False) -> LoadedPrincipal:
     """Who calls with an API key; `row` is what `SqlCredentialStore.key` reads."""
+    # The old secret's end is that of its principal, so whoever is remembered is refused to the second, too.
+    expires_at = row.expires_at
+    if is_old_secret:
+        expires_at = min(row.old_expires_at, math.inf if expires_at is None else expires_at)
     return LoadedPrincipal(
         user_id=row.user_id,
         user_name=row.user_name,
@@ -38,12 +46,13 @@ def principal_of_key(row: Row[Any], as_of: int) -> LoadedPrincipal:
         project_id=row.project_id or "",
         project_name=row.project_name,
         project_limits=tuple(row.project_limits or ()),
-        expires_at=row.expires_at,
+        expires_at=expires_at,
         created_at=row.created_at,
-        disabled=row.disabled_at is not None or row.user_disabled_at is not None,
+        disabled=disabled_because(row) is not None,
         last_used_at=row.last_used_at or 0.0,
         last_used_ip=row.last_used_ip,
         as_of=as_of,
+        is_old_secret=is_old_secret,
     )
 
 

@@ -1,4 +1,4 @@
-"""The rules of projects: made and changed by administrators, seen by their owners."""
+"""The rules of projects: made by administrators, changed by their own admins, seen by all who have a role in them."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -9,14 +9,18 @@ from sqlalchemy.exc import IntegrityError
 
 from lingpai.errors import LingpaiError
 from lingpai.identity import restrictions
-from lingpai.identity.finding import find_project, find_user
+from lingpai.identity.finding import find_person, find_project, find_user, standing_in
 from lingpai.identity.interfaces import OnChange, Project, User, ValidateLimit
-from lingpai.identity.rights import already_exists, check_is_admin, visible_user
-from lingpai.identity.schemas import ProjectCreate, ProjectUpdate
-from lingpai.identity.store import Position, SqlProjectStore
+from lingpai.identity.project_end import ProjectEnd
+from lingpai.identity.project_store import SqlProjectStore
+from lingpai.identity.rights import already_exists, check_is_admin, check_may
+from lingpai.identity.roles import ProjectAction, Standing
+from lingpai.identity.schemas import ProjectCreate, ProjectUpdate, ProjectView
+from lingpai.identity.store import Position
 from lingpai.ids import new_id
 from lingpai.principal import Principal
 from lingpai.storage.database import Database
+from lingpai.storage.trail import Deed, NoTrail, Trail
 
 
 class Projects:
@@ -31,12 +35,14 @@ class Projects:
         *,
         on_change: OnChange,
         validate_limit: ValidateLimit,
+        trail: Trail | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`on_change` is told of a project after its limits or name changed."""
+        """`on_change` is told of a project after its limits or name changed, or it was deleted."""
         self._database = database
         self._on_change = on_change
         self._validate_limit = validate_limit
+        self._trail = NoTrail() if trail is None else trail
         self._clock = clock
         self._store = SqlProjectStore()
 
@@ -56,6 +62,7 @@ class Projects:
                 is_personal=False,
                 limits=limits,
                 created_at=self._clock(),
+                role="admin" if owner.id == caller.user_id else None,
             )
             try:
                 self._store.insert(connection, project)
@@ -64,36 +71,67 @@ class Projects:
         self._on_change("project", project.id, began)
         return project
 
-    def list(self, caller: Principal, *, after: Position | None = None, limit: int = 50) -> list[Project]:
-        """Up to `limit` of the projects that `caller` sees, oldest first."""
+    def list(
+        self,
+        caller: Principal,
+        *,
+        search: str | None = None,
+        user: str | None = None,
+        after: Position | None = None,
+        limit: int = 50,
+    ) -> list[Project]:
+        """Up to `limit` of the projects that `caller` sees, oldest first; only those that fit everything given."""
         with self._database.read() as connection:
-            return self._store.page(connection, owner=visible_user(caller), after=after, limit=limit)
+            member_id = user and find_person(connection, user, caller=caller, param="user").id
+            return self._store.page(
+                connection, caller=caller, search=search, member_id=member_id, after=after, limit=limit
+            )
 
     def get(self, caller: Principal, reference: str) -> Project:
         """The project with this id or name."""
         with self._database.read() as connection:
-            return find_project(connection, reference, owner=visible_user(caller))
+            return find_project(connection, reference, caller=caller)
 
     def update(self, caller: Principal, reference: str, body: ProjectUpdate) -> Project:
-        """Change a project. Other limits hold from the next call on; what was used stays used."""
+        """Change a project. Other limits hold from the next call on; what was used stays used.
+
+        Its admins rename it and add limits; only administrators lift them, as the limits are the operator's.
+        """
         began = time.monotonic()
         with self._database.write() as connection:
-            project = find_project(connection, reference, owner=visible_user(caller))
-            check_is_admin(caller, "change projects")
-            values = self._changes(project, body)
+            project = find_project(connection, reference, caller=caller)
+            values = self._changes(standing_in(connection, caller, project.id), project, body)
             try:
                 if values:
                     self._store.update(connection, project.id, values)
             except IntegrityError as exc:
                 raise already_exists("project", body.name or "") from exc
-            project = find_project(connection, project.id, owner=None)
+            project = find_project(connection, project.id, caller=caller)
         self._on_change("project", project.id, began)
         return project
+
+    def delete(self, caller: Principal, reference: str, *, force: bool = False) -> None:
+        """Delete a project for good; usage goes on showing its name. One that has keys or clients only with `force`.
+
+        With it they are deleted, too, and nothing that came out of them works from then on.
+        """
+        began, now = time.monotonic(), self._clock()
+        with self._database.write() as connection:
+            project = find_project(connection, reference, caller=caller)
+            check_may(standing_in(connection, caller, project.id), ProjectAction.DELETE, project)
+            end = ProjectEnd(connection, project, now=now)
+            end.check(force=force)
+            key_ids = end.carry_out()
+            self._trail.record(connection, caller, _deletion(project))
+        for key_id in key_ids:
+            self._on_change("key", key_id, began)
+        self._on_change("project", project.id, began)
 
     def _checked(self, limits: Sequence[str]) -> tuple[str, ...]:
         return restrictions.checked_limits(limits, self._validate_limit)
 
-    def _changes(self, project: Project, body: ProjectUpdate) -> dict[str, Any]:
+    def _changes(self, standing: Standing, project: Project, body: ProjectUpdate) -> dict[str, Any]:
+        check_may(standing, ProjectAction.CHANGE, project)
         values: dict[str, Any] = {}
         if body.name is not None and body.name != project.name:
             if project.is_personal:
@@ -103,7 +141,20 @@ class Projects:
             values["name"] = restrictions.checked_name(body.name)
         if body.limits is not None:
             values["limits"] = self._checked(body.limits)
+            if not set(project.limits) <= set(values["limits"]):
+                check_may(standing, ProjectAction.SET_LIMITS, project)
         return values
+
+
+def _deletion(project: Project) -> Deed:
+    return Deed(
+        action="project.delete",
+        target_kind="project",
+        target_id=project.id,
+        target_name=project.name,
+        project_id=project.id,
+        before=ProjectView.of(project).model_dump(),
+    )
 
 
 def personal_project(connection: Connection, user: User) -> Project:

@@ -134,7 +134,9 @@ class UserRemoval:
                 projects.c.id.not_in(others_in) & projects.c.id.not_in(keys_in),
             ),
         )
-        for project in connection.execute(left_alone).all():
+        alone = connection.execute(left_alone).all()
+        connection.execute(delete(project_members).where(project_members.c.user_id == user.id))
+        for project in alone:
             # The personal one has the name of its user, also now.
             id_ = user.id if project.name == user.name else project.id
             name = _name_of_gone(project.name, id_)

@@ -1,15 +1,17 @@
-"""What a caller may see and hand on.
+"""What a caller may hand on, and what they hear when they may not. Which role allows what is in `roles`.
 
 Whoever is no administrator can pass restrictions of their key on and add to them, never shed them: neither by changing
-a key nor by making another one.
+a key nor by making another one, nor by getting another secret of one.
 """
 
 import ipaddress
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from lingpai.errors import LingpaiError
-from lingpai.identity.interfaces import ApiKey, User
+from lingpai.identity.interfaces import ApiKey, Project, User
 from lingpai.identity.oauth.interfaces import Client
+from lingpai.identity.roles import PROJECT_RIGHTS, PROJECT_ROLES, KeyAction, ProjectAction, Standing
 from lingpai.identity.schemas import utc_text
 from lingpai.identity.scopes import SCOPES_OF_ROLE
 from lingpai.principal import Network, Principal
@@ -18,7 +20,7 @@ Credential = ApiKey | Client
 
 
 def visible_user(caller: Principal) -> str | None:
-    """The one user whose things `caller` sees, or None for an administrator, who sees everybody's."""
+    """The one user whom `caller` sees as a user, or None for an administrator, who sees everybody."""
     return None if caller.is_admin else caller.user_id
 
 
@@ -100,39 +102,112 @@ def check_keeps_project(caller: Principal, project_id: str, action: str, *, para
         )
 
 
-def check_may_enable(caller: Principal, key: Credential) -> None:
-    """Raise LingpaiError if `key` is disabled and `caller` is no administrator: it may be one who disabled it."""
-    if key.disabled_at is not None and not caller.is_admin:
+def check_may(standing: Standing, action: ProjectAction, project: Project) -> None:
+    """Raise LingpaiError unless whoever stands so to `project` may do this with it."""
+    if standing.may(action):
+        return
+    allowed = [f"its {role}s" for role in PROJECT_ROLES if action in PROJECT_RIGHTS[role]]
+    who = " and ".join([*allowed, "administrators"])
+    raise LingpaiError("insufficient_scope", f"`{project.name}`: only {who} may {action}.")
+
+
+def check_may_with_key(
+    caller: Principal, standing: Standing, action: KeyAction, key: ApiKey, *, param: str | None = None
+) -> None:
+    """Raise LingpaiError unless `caller`, who stands so to the project of `key`, may do this with it."""
+    is_own = key.user_id == caller.user_id
+    if standing.may_with_key(action, is_own=is_own):
+        return
+    if action is KeyAction.ENABLE:
+        # It may be an administrator who disabled it.
+        message = f"`{key.name}` is disabled. Ask an administrator to enable it."
+    elif is_own:
+        message = f"Your role in `{key.project_name}` does not let you {action}. Ask one of its admins."
+    else:
+        message = f"`{key.name}` is a key of `{key.user_name}`, and your role in `{key.project_name}` does not let you {action}."
+    raise LingpaiError("insufficient_scope", message, param)
+
+
+def check_may_enable(caller: Principal, standing: Standing, key: ApiKey) -> None:
+    """Raise LingpaiError if `key` is disabled and `caller` may not enable it, or if others know its secret."""
+    if key.disabled_at is None:
+        return
+    check_may_with_key(caller, standing, KeyAction.ENABLE, key, param="disabled")
+    if key.is_leaked and (key.rotated_at is None or key.rotated_at < key.disabled_at):
         raise LingpaiError(
-            "insufficient_scope",
-            f"`{key.name}` is disabled. Ask an administrator to enable it.",
+            "invalid_request",
+            f"`{key.name}` was reported as leaked: others know its secret. Give it a new one first: "
+            f"`lingpai keys rotate {key.id}`.",
             param="disabled",
         )
 
 
-def check_may_widen(caller: Principal, before: Credential, after: Credential) -> None:
-    """Raise LingpaiError if `after` can do more than `before`, and anything that `caller` cannot do.
+def check_may_change(caller: Principal, standing: Standing, before: ApiKey, after: ApiKey) -> None:
+    """Raise LingpaiError if `caller` may not make `after` of `before`.
 
-    The fields together matter, those that stay included: a scope handed to a key that works from anywhere would work
-    from anywhere, too. Whatever only narrows a key is allowed.
+    If `after` can do more, it must not do anything that `caller` cannot do. The fields together matter, those that stay
+    included: a scope handed to a key that works from anywhere would work from anywhere, too. Whatever only narrows a
+    key is allowed to whoever may change it.
     """
+    action = _action_of(before, after)
+    check_may_with_key(caller, standing, action, before)
+    if caller.is_admin or action is not KeyAction.WIDEN:
+        return
+    check_is_not_limited(caller, "give a key more rights")
+    check_keeps_project(caller, before.project_id, "give more rights to one of another project")
+    check_holds_all(caller, after)
+
+
+def check_may_widen(caller: Principal, before: Client, after: Client) -> None:
+    """Raise LingpaiError if `after` can do more than `before`, and anything that `caller` cannot do."""
     if not caller.is_admin and _widens(before, after):
-        check_may_hold(caller, after, "give a key more rights")
+        check_may_hold(caller, after, "give a client more rights")
 
 
-def check_may_hold(caller: Principal, credential: Credential, action: str) -> None:
-    """Raise LingpaiError unless `caller` could have made `credential`: whoever has its secret can do all that it can.
+def check_may_hold(caller: Principal, client: Client, action: str) -> None:
+    """Raise LingpaiError unless `caller` could have made `client`: whoever has its secret can do all that it can.
 
     `action` completes “A key with limits of its own cannot …”.
     """
     if caller.is_admin:
         return
     check_is_not_limited(caller, action)
-    check_keeps_project(caller, credential.project_id, f"{action} of another project")
+    check_keeps_project(caller, client.project_id, f"{action} of another project")
+    check_holds_all(caller, client)
+
+
+def check_may_rotate(caller: Principal, standing: Standing, key: ApiKey) -> None:
+    """Raise LingpaiError unless `caller` may have a new secret of `key`: with it they can do what the key can do.
+
+    A key may renew itself, with its present secret: an old one would outlive its time that way.
+    """
+    check_may_with_key(caller, standing, KeyAction.ROTATE, key)
+    if caller.is_admin:
+        return
+    if caller.key_id != key.id:
+        check_is_not_limited(caller, "get a new secret of another key")
+        check_keeps_project(caller, key.project_id, "get a new secret of a key of another one")
+    check_holds_all(caller, key, param="id")
+
+
+def check_holds_all(caller: Principal, credential: Credential, *, param: str | None = None) -> None:
+    """Raise LingpaiError if `credential` has a scope, model, network or time that `caller` has not."""
     _check_holds(caller, credential.scopes)
     check_may_grant_models(caller, credential.models)
     check_may_grant_networks(caller, credential.allowed_ips)
-    check_may_grant_expiry(caller, credential.expires_at)
+    check_may_grant_expiry(caller, credential.expires_at, param=param or "expires_at")
+
+
+def _action_of(before: ApiKey, after: ApiKey) -> KeyAction:
+    if _widens(before, after):
+        return KeyAction.WIDEN
+    kept = replace(after, disabled_at=before.disabled_at, disabled_because=before.disabled_because)
+    return KeyAction.SWITCH_OFF if kept == before else KeyAction.NARROW
+
+
+def no_such_key(reference: str) -> LingpaiError:
+    """What callers hear about a key that does not exist, or that they may not see."""
+    return LingpaiError("not_found", f"There is no key `{reference}`. `GET /api/v1/keys` lists yours.")
 
 
 def no_such_user(reference: str, *, param: str | None = None) -> LingpaiError:

@@ -5,9 +5,10 @@ from typing import Annotated, TypeVar
 
 from fastapi import APIRouter, Query, Response
 
-from lingpai.identity.interfaces import ApiKey, Project, User
+from lingpai.identity.interfaces import ApiKey, KeyState, Project, User, UserState
 from lingpai.identity.people import People
 from lingpai.identity.projects import Projects
+from lingpai.identity.references import KeyReference, ProjectReference, UserReference
 from lingpai.identity.schemas import (
     CreatedKeyView,
     KeyCreate,
@@ -43,6 +44,23 @@ ProjectFilter = Annotated[
     str | None, Query(max_length=64, description="Only the keys of this project (name or id).")
 ]
 NameFilter = Annotated[str | None, Query(max_length=64, description="Only keys with this name.")]
+Search = Annotated[
+    str | None,
+    Query(
+        min_length=1,
+        max_length=64,
+        description="Only those with this text in their name, in either case. No character has a special meaning.",
+    ),
+]
+ScopeFilter = Annotated[str | None, Query(max_length=64, description="Only keys that hold this scope.")]
+StateFilter = Annotated[KeyState | None, Query(description="Only keys in this state.")]
+UserStateFilter = Annotated[UserState | None, Query(description="Only users in this state.")]
+MemberFilter = Annotated[
+    str | None, Query(max_length=64, description="Only projects in which this user (name or id) has a role.")
+]
+Force = Annotated[
+    bool, Query(description="Delete its keys and clients with it. Without it a project that has any is kept.")
+]
 
 
 def key_routes(keys: Keys) -> APIRouter:
@@ -55,7 +73,7 @@ def key_routes(keys: Keys) -> APIRouter:
     ) -> CreatedKeyView:
         """Make a key. This answer is the only place where the key itself ever appears."""
         response.headers["cache-control"] = "no-store"
-        return CreatedKeyView.of_created(keys.create(caller, body))
+        return CreatedKeyView.of_created(keys.create(caller, body), now=keys.clock())
 
     @router.get("")
     def list_keys(
@@ -63,32 +81,44 @@ def key_routes(keys: Keys) -> APIRouter:
         caller: Annotated[Principal, require(Scope.KEYS_READ)],
         user: UserFilter = None,
         name: NameFilter = None,
+        search: Search = None,
         project: ProjectFilter = None,
+        scope: ScopeFilter = None,
+        state: StateFilter = None,
         limit: LimitParameter = DEFAULT_LIMIT,
         cursor: CursorParameter = None,
     ) -> Page[KeyView]:
-        """List keys, oldest first: all for an administrator, their own for everybody else."""
-        after = None if cursor is None else decode_cursor(cursor)
-        wanted = keys.list(caller, user=user, name=name, project=project, after=after, limit=limit + 1)
+        """List keys, oldest first: all for an administrator, for everybody else their own and those of their projects."""
+        wanted = keys.list(
+            caller,
+            user=user,
+            name=name,
+            search=search,
+            project=project,
+            scope=scope,
+            state=state,
+            after=None if cursor is None else decode_cursor(cursor),
+            limit=limit + 1,
+        )
         found, next_cursor = _cut(wanted, limit)
-        return Page(data=[KeyView.of(key) for key in found], next_cursor=next_cursor)
+        return Page(data=[KeyView.of(key, now=keys.clock()) for key in found], next_cursor=next_cursor)
 
     @router.get("/{id}")
-    def get_key(id: str, caller: Annotated[Principal, require(Scope.KEYS_READ)]) -> KeyView:  # noqa: A002  wire name
+    def get_key(id: KeyReference, caller: Annotated[Principal, require(Scope.KEYS_READ)]) -> KeyView:  # noqa: A002  wire name
         """Show one key."""
-        return KeyView.of(keys.get(caller, id))
+        return KeyView.of(keys.get(caller, id), now=keys.clock())
 
     @router.patch("/{id}")
     def update_key(
-        id: str,  # noqa: A002  the name on the wire
+        id: KeyReference,  # noqa: A002  the name on the wire
         body: KeyUpdate,
         caller: Annotated[Principal, require(Scope.KEYS_WRITE)],
     ) -> KeyView:
         """Change a key. Takes effect at once, for calls that are already authenticated excepted."""
-        return KeyView.of(keys.update(caller, id, body))
+        return KeyView.of(keys.update(caller, id, body), now=keys.clock())
 
     @router.delete("/{id}", status_code=204)
-    def delete_key(id: str, caller: Annotated[Principal, require(Scope.KEYS_WRITE)]) -> None:  # noqa: A002  wire name
+    def delete_key(id: KeyReference, caller: Annotated[Principal, require(Scope.KEYS_WRITE)]) -> None:  # noqa: A002  wire name
         """Delete a key for good. Usage reports go on showing its name."""
         keys.delete(caller, id)
 
@@ -108,18 +138,22 @@ def project_routes(projects: Projects) -> APIRouter:
 
     @router.get("")
     def list_projects(
+        *,
         caller: Annotated[Principal, require(Scope.PROJECTS_READ)],
+        search: Search = None,
+        user: MemberFilter = None,
         limit: LimitParameter = DEFAULT_LIMIT,
         cursor: CursorParameter = None,
     ) -> Page[ProjectView]:
-        """List projects, oldest first: all for an administrator, their own for everybody else."""
+        """List projects, oldest first: all for an administrator, for everybody else those they have a role in."""
         after = None if cursor is None else decode_cursor(cursor)
-        found, next_cursor = _cut(projects.list(caller, after=after, limit=limit + 1), limit)
+        wanted = projects.list(caller, search=search, user=user, after=after, limit=limit + 1)
+        found, next_cursor = _cut(wanted, limit)
         return Page(data=[ProjectView.of(project) for project in found], next_cursor=next_cursor)
 
     @router.get("/{id}")
     def get_project(
-        id: str,  # noqa: A002  the name on the wire
+        id: ProjectReference,  # noqa: A002  the name on the wire
         caller: Annotated[Principal, require(Scope.PROJECTS_READ)],
     ) -> ProjectView:
         """Show one project."""
@@ -127,12 +161,21 @@ def project_routes(projects: Projects) -> APIRouter:
 
     @router.patch("/{id}")
     def update_project(
-        id: str,  # noqa: A002  the name on the wire
+        id: ProjectReference,  # noqa: A002  the name on the wire
         body: ProjectUpdate,
         caller: Annotated[Principal, require(Scope.PROJECTS_WRITE)],
     ) -> ProjectView:
-        """Change a project. Other limits hold from the next call on."""
+        """Change a project. Its admins rename it and add limits, which hold from the next call on; administrators lift them."""
         return ProjectView.of(projects.update(caller, id, body))
+
+    @router.delete("/{id}", status_code=204)
+    def delete_project(
+        id: ProjectReference,  # noqa: A002  the name on the wire
+        caller: Annotated[Principal, require(Scope.PROJECTS_WRITE)],
+        force: Force = False,
+    ) -> None:
+        """Delete a project for good. Usage reports go on showing its name, with the day."""
+        projects.delete(caller, id, force=force)
 
     return router
 
@@ -150,23 +193,27 @@ def user_routes(users: Users, people: People) -> APIRouter:
 
     @router.get("")
     def list_users(
+        *,
         caller: Annotated[Principal, require(Scope.USERS_READ)],
+        search: Search = None,
+        state: UserStateFilter = None,
         limit: LimitParameter = DEFAULT_LIMIT,
         cursor: CursorParameter = None,
     ) -> Page[UserView]:
         """List users, oldest first: all for an administrator, themselves for everybody else."""
         after = None if cursor is None else decode_cursor(cursor)
-        found, next_cursor = _cut(users.list(caller, after=after, limit=limit + 1), limit)
+        wanted = users.list(caller, search=search, state=state, after=after, limit=limit + 1)
+        found, next_cursor = _cut(wanted, limit)
         return Page(data=[UserView.of(user) for user in found], next_cursor=next_cursor)
 
     @router.get("/{id}")
-    def get_user(id: str, caller: Annotated[Principal, require(Scope.USERS_READ)]) -> UserView:  # noqa: A002  wire name
+    def get_user(id: UserReference, caller: Annotated[Principal, require(Scope.USERS_READ)]) -> UserView:  # noqa: A002  wire name
         """Show one user."""
         return UserView.of(users.get(caller, id))
 
     @router.patch("/{id}")
     def update_user(
-        id: str,  # noqa: A002  the name on the wire
+        id: UserReference,  # noqa: A002  the name on the wire
         body: UserUpdate,
         caller: Annotated[Principal, require(Scope.USERS_WRITE)],
     ) -> UserView:
@@ -175,7 +222,7 @@ def user_routes(users: Users, people: People) -> APIRouter:
 
     @router.delete("/{id}", status_code=204)
     def delete_user(
-        id: str,  # noqa: A002  the name on the wire
+        id: UserReference,  # noqa: A002  the name on the wire
         caller: Annotated[Principal, require(Scope.USERS_WRITE)],
     ) -> None:
         """Delete a user for good, with all keys, clients, tokens and sessions. Usage reports go on showing them."""

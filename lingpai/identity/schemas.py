@@ -5,8 +5,9 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from lingpai.identity.interfaces import ApiKey, CreatedKey, Project, User
+from lingpai.identity.interfaces import ApiKey, CreatedKey, KeyState, Project, Secret, User
 from lingpai.identity.passwords.schemas import Password
+from lingpai.identity.roles import ProjectRole
 from lingpai.web.formats import formatted
 from lingpai.web.schemas import RequestBody
 
@@ -122,6 +123,10 @@ class KeyCreate(RequestBody):
 class KeyUpdate(RequestBody):
     """What to change about a key; everything left out stays."""
 
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"models": ["damo/*"], "allowed_ips": ["203.0.113.0/24"]}]}
+    )
+
     name: KeyName | None = None
     disabled: Annotated[
         bool | None, Field(description="Only an administrator can enable a disabled key.")
@@ -135,8 +140,28 @@ class KeyUpdate(RequestBody):
     expires_at: Annotated[Expiry | None, Field(description="null: never.")] = None
 
 
+class KeyRotate(RequestBody):
+    """How a key gets a new secret."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"overlap": "24h"}]})
+
+    overlap: Annotated[
+        str | None,
+        Field(
+            max_length=20,
+            description="How long the present secret goes on working beside the new one: `0s` to `30d`. `24h` when left out;"
+            " `0s` for a key that was reported as leaked.",
+            examples=["24h", "0s"],
+        ),
+    ] = None
+
+
 class UserCreate(RequestBody):
     """A user to make."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"name": "alice", "limits": ["2000/day@Asia/Shanghai"]}]}
+    )
 
     name: UserName
     role: Literal["admin", "member"] = "member"
@@ -153,6 +178,8 @@ class UserCreate(RequestBody):
 class UserUpdate(RequestBody):
     """What to change about a user; everything left out stays."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [{"disabled": True}]})
+
     disabled: bool | None = None
     role: Literal["admin", "member"] | None = None
     limits: Limits | None = None
@@ -160,6 +187,10 @@ class UserUpdate(RequestBody):
 
 class ProjectCreate(RequestBody):
     """A project to make."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"name": "search", "owner": "alice", "limits": ["10000/day"]}]}
+    )
 
     name: ProjectName
     owner: Annotated[
@@ -173,47 +204,82 @@ class ProjectCreate(RequestBody):
 class ProjectUpdate(RequestBody):
     """What to change about a project; everything left out stays."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [{"name": "search"}]})
+
     name: Annotated[
         ProjectName | None, Field(description="A personal project keeps the name of its user.")
     ] = None
-    limits: Limits | None = None
+    limits: Annotated[
+        Limits | None,
+        Field(description="An admin of the project can only add limits; administrators lift them."),
+    ] = None
+
+
+class SecretView(BaseModel):
+    """One of a key's secrets, without the secret."""
+
+    hint: str = Field(
+        description="The beginning and end of the key, to recognise it by.", examples=["sk-lp-…x4Kd"]
+    )
+    created_at: str
+    expires_at: str | None = Field(
+        description="When this one stops working because of a rotation; null: it is the present one."
+    )
+    last_used_at: str | None = Field(description="Written about once a minute.")
+
+    @classmethod
+    def of(cls, secret: Secret) -> Self:
+        """What callers see of `secret`."""
+        return cls(
+            hint=secret.hint,
+            created_at=utc_text(secret.created_at),
+            expires_at=utc_text_or_none(secret.expires_at),
+            last_used_at=utc_text_or_none(secret.last_used_at),
+        )
 
 
 class KeyView(BaseModel):
     """An API key, without its secret."""
 
-    id: str
-    name: str
-    user: str = Field(description="The owner's name.")
-    project: str = Field(description="The name of the project it belongs to.")
-    scopes: list[str]
+    id: str = Field(examples=["7Zk2mWq0PfXa"])
+    name: str = Field(examples=["laptop"])
+    user: str = Field(description="The owner's name.", examples=["alice"])
+    project: str = Field(description="The name of the project it belongs to.", examples=["search"])
+    scopes: list[str] = Field(examples=[["model:inference"]])
     models: list[str]
     limits: list[str]
     allowed_ips: list[str]
     expires_at: str | None
     created_at: str
-    disabled: bool
+    state: KeyState = Field(description="Whether it works now.")
+    disabled: bool = Field(description="Whether somebody has switched this key off.")
+    disabled_because: str | None = Field(
+        description="Why it does not work; also when its owner is disabled, or has no role in its project that allows keys."
+    )
     last_used_at: str | None = Field(description="Written about once a minute.")
     last_used_ip: str | None
     hint: str = Field(
         description="The beginning and end of the key, to recognise it by.", examples=["sk-lp-…x4Kd"]
     )
+    secrets: list[SecretView] = Field(
+        description="Those that work: the present one, and after a rotation the one before it for a while."
+    )
 
     @classmethod
-    def of(cls, key: ApiKey) -> Self:
-        """What callers see of `key`."""
-        return cls(**_fields_of(key))
+    def of(cls, key: ApiKey, *, now: float) -> Self:
+        """What callers see of `key` at `now` (Unix seconds)."""
+        return cls(**_fields_of(key, now))
 
 
 class CreatedKeyView(KeyView):
-    """An API key just made; the only answer that ever contains `key`."""
+    """An API key with the secret just made for it; the only answers that ever contain `key`."""
 
     key: str = Field(description="The key itself. Keep it: it is never shown again.", repr=False)
 
     @classmethod
-    def of_created(cls, created: CreatedKey) -> Self:
+    def of_created(cls, created: CreatedKey, *, now: float) -> Self:
         """What the maker of a key sees, once."""
-        return cls(key=created.token, **_fields_of(created.key))
+        return cls(key=created.token, **_fields_of(created.key, now))
 
 
 class UserView(BaseModel):
@@ -250,6 +316,7 @@ class ProjectView(BaseModel):
     personal: bool = Field(description="Whether it is the one that its owner has from the beginning.")
     limits: list[str] = Field(description="Shared by all keys of the project.")
     created_at: str
+    role: ProjectRole | None = Field(description="Yours in it; null: you see it as an administrator.")
 
     @classmethod
     def of(cls, project: Project) -> Self:
@@ -261,6 +328,7 @@ class ProjectView(BaseModel):
             personal=project.is_personal,
             limits=list(project.limits),
             created_at=utc_text(project.created_at),
+            role=project.role,
         )
 
 
@@ -269,7 +337,7 @@ def utc_text(time: float) -> str:
     return datetime.fromtimestamp(time, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _fields_of(key: ApiKey) -> dict[str, Any]:
+def _fields_of(key: ApiKey, now: float) -> dict[str, Any]:
     return {
         "id": key.id,
         "name": key.name,
@@ -281,10 +349,13 @@ def _fields_of(key: ApiKey) -> dict[str, Any]:
         "allowed_ips": list(key.allowed_ips),
         "expires_at": utc_text_or_none(key.expires_at),
         "created_at": utc_text(key.created_at),
+        "state": key.state(now),
         "disabled": key.disabled_at is not None,
+        "disabled_because": key.disabled_because,
         "last_used_at": utc_text_or_none(key.last_used_at),
         "last_used_ip": key.last_used_ip,
         "hint": key.hint,
+        "secrets": [SecretView.of(secret) for secret in key.secrets(now)],
     }
 
 

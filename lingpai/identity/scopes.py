@@ -42,13 +42,12 @@ ALL_SCOPES: Final = frozenset(scope.value for scope in Scope)
 DEFAULT_SCOPES: Final = (Scope.MODEL_INFERENCE.value,)
 
 # What a member's key can hold: nothing that sends test events, looks into others' tokens, shows or changes the server's
-# secrets, or changes models, projects, users or anybody's limits.
+# secrets, or changes models, users or anybody's limits. What it may do with projects is a matter of roles in them.
 _ADMINS_ONLY: Final = frozenset(
     {
         Scope.EVENTS_WRITE,
         Scope.LIMITS_WRITE,
         Scope.MODELS_WRITE,
-        Scope.PROJECTS_WRITE,
         Scope.SECRETS_READ,
         Scope.SECRETS_WRITE,
         Scope.TOKENS_INTROSPECT,

@@ -2,36 +2,47 @@
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
-from lingpai.errors import LingpaiError
+from lingpai.errors import LingpaiError, did_you_mean
 from lingpai.identity import restrictions
 from lingpai.identity.credential_rules import CredentialRules
-from lingpai.identity.finding import find_project, find_user
+from lingpai.identity.finding import find_key, find_person, find_project, find_user, standing_in, standing_to
 from lingpai.identity.interfaces import (
     ApiKey,
     CreatedKey,
     EndSessions,
+    KeyState,
     OnChange,
     Project,
     Use,
     User,
+    UserState,
     ValidateLimit,
 )
+from lingpai.identity.key_states import KeyFilter
+from lingpai.identity.member_store import SqlMemberStore
 from lingpai.identity.peppers import Peppers
+from lingpai.identity.project_store import SqlProjectStore
 from lingpai.identity.projects import make_personal_project, personal_project
 from lingpai.identity.rights import (
     already_exists,
     check_is_admin,
     check_keeps_project,
+    check_may,
+    check_may_change,
+    check_may_enable,
+    check_may_with_key,
     visible_user,
 )
+from lingpai.identity.roles import KeyAction, ProjectAction, has_keys
 from lingpai.identity.schemas import KeyCreate, KeyUpdate, UserCreate, UserUpdate
 from lingpai.identity.scopes import ALL_SCOPES
-from lingpai.identity.store import Position, SqlKeyStore, SqlProjectStore, SqlUserStore
+from lingpai.identity.store import Position, SqlKeyStore, SqlUserStore
 from lingpai.ids import MintedCredential, mint_credential, new_id
 from lingpai.principal import Principal
 from lingpai.storage.database import Database
@@ -118,10 +129,20 @@ class Users:
         self._on_change("user", user.id, began)
         return user
 
-    def list(self, caller: Principal, *, after: Position | None = None, limit: int = 50) -> list[User]:
-        """Up to `limit` of the users that `caller` sees, oldest first."""
+    def list(
+        self,
+        caller: Principal,
+        *,
+        search: str | None = None,
+        state: UserState | None = None,
+        after: Position | None = None,
+        limit: int = 50,
+    ) -> list[User]:
+        """Up to `limit` of the users that `caller` sees, oldest first; only those that fit everything given."""
         with self._database.read() as connection:
-            return self._store.page(connection, only=visible_user(caller), after=after, limit=limit)
+            return self._store.page(
+                connection, only=visible_user(caller), search=search, state=state, after=after, limit=limit
+            )
 
     def get(self, caller: Principal, reference: str) -> User:
         """The user with this id or name."""
@@ -185,7 +206,7 @@ class Users:
 
 
 class Keys:
-    """API keys: administrators see and change all of them, members their own. All methods block.
+    """API keys: everybody sees and changes what their roles allow (`roles`). All methods block.
 
     Errors are LingpaiError: ``not_found``, ``already_exists``, ``invalid_request``, ``insufficient_scope``,
     ``model_not_allowed``.
@@ -206,7 +227,8 @@ class Keys:
         self._on_change = on_change
         self._peppers = peppers
         self._rules = CredentialRules("key", validate_limit, default_limits, clock)
-        self._clock = clock
+        self.clock = clock
+        """Unix seconds: what the state of a key is asked at."""
         self._store = SqlKeyStore()
 
     def set_default_limits(self, limits: Sequence[str]) -> None:
@@ -217,13 +239,15 @@ class Keys:
         """Make a key for the caller or, by an administrator, for anybody. The token is in the answer and nowhere else.
 
         A member's new key inherits the networks and the expiry of the key that makes it, unless narrower ones are sent.
-        It belongs to a project that the member owns; administrators may name any.
+        It belongs to a project in which its owner has a role that makes keys; those of administrators to any.
         """
         name = restrictions.checked_name(body.name)
         minted = mint_credential("sk-lp-")
         began = time.monotonic()
         with self._database.write() as connection:
-            owner = self._owner(connection, caller, body.user)
+            owner = find_user(
+                connection, body.user or caller.user_id, only=visible_user(caller), param="user"
+            )
             project = self._project_of_new_key(connection, caller, owner, body.project)
             restricted = self._rules.of_new(caller, body, owner=owner, project=project)
             belongs = {"user_id": owner.id, "project_id": project.id}
@@ -232,7 +256,7 @@ class Keys:
                 self._store.insert(connection, row)
             except IntegrityError as exc:
                 raise already_exists("key", name) from exc
-            key = self._find(connection, minted.id, owner=None)
+            key = find_key(connection, minted.id)
         self._on_change("key", key.id, began)
         return CreatedKey(key, minted.token)
 
@@ -242,44 +266,57 @@ class Keys:
         *,
         user: str | None = None,
         name: str | None = None,
+        search: str | None = None,
         project: str | None = None,
+        scope: str | None = None,
+        state: KeyState | None = None,
         after: Position | None = None,
         limit: int = 50,
     ) -> list[ApiKey]:
-        """Up to `limit` of the keys that `caller` sees, oldest first; of one user, project or name if given."""
-        with self._database.read() as connection:
-            owner = visible_user(caller) if user is None else self._owner(connection, caller, user).id
-            project_id = None if project is None else self._visible_project(connection, caller, project).id
-            return self._store.page(
-                connection, owner=owner, name=name, project=project_id, after=after, limit=limit
+        """Up to `limit` of the keys that `caller` sees, oldest first; only those that fit everything given."""
+        if scope is not None and scope not in ALL_SCOPES:
+            raise LingpaiError(
+                "invalid_request", f"There is no scope `{scope}`.{did_you_mean(scope, ALL_SCOPES)}", "scope"
             )
+        with self._database.read() as connection:
+            wanted = KeyFilter(
+                name=name,
+                search=search,
+                user_id=user and find_person(connection, user, caller=caller, param="user").id,
+                project_id=project and find_project(connection, project, caller=caller, param="project").id,
+                scope=scope,
+                state=state,
+                now=self.clock(),
+            )
+            return self._store.page(connection, wanted, caller=caller, after=after, limit=limit)
 
     def get(self, caller: Principal, reference: str) -> ApiKey:
-        """The key with this id, or with this name when only one that `caller` sees has it."""
+        """The key with this id, or with this name: the caller's own, or the only one that they see."""
         with self._database.read() as connection:
-            return self._find(connection, reference, owner=visible_user(caller))
+            return find_key(connection, reference, caller=caller)
 
     def update(self, caller: Principal, reference: str, body: KeyUpdate) -> ApiKey:
         """Change a key. Nobody hands on more than they have; only administrators lift limits and enable keys."""
         began = time.monotonic()
         with self._database.write() as connection:
-            key = self._find(connection, reference, owner=visible_user(caller))
+            key = find_key(connection, reference, caller=caller)
             values = self._changes(connection, caller, key, body)
             try:
                 if values:
                     self._store.update(connection, key.id, values)
             except IntegrityError as exc:
                 raise already_exists("key", body.name or "") from exc
-            key = self._find(connection, key.id, owner=None)
+            key = find_key(connection, key.id)
         self._on_change("key", key.id, began)
         return key
 
     def delete(self, caller: Principal, reference: str) -> None:
-        """Delete a key for good: its secret is wiped, its name stays for the sake of usage reports."""
+        """Delete a key for good: its secrets are wiped, its name stays for the sake of usage reports."""
         began = time.monotonic()
         with self._database.write() as connection:
-            key = self._find(connection, reference, owner=visible_user(caller))
-            self._store.update(connection, key.id, {"deleted_at": self._clock(), "secret_hmac": None})
+            key = find_key(connection, reference, caller=caller)
+            check_may_with_key(caller, standing_to(connection, caller, key), KeyAction.SWITCH_OFF, key)
+            self._store.delete(connection, [key.id], now=self.clock())
         self._on_change("key", key.id, began)
 
     def were_ever_made(self) -> bool:
@@ -293,30 +330,15 @@ class Keys:
             with self._database.write() as connection:
                 self._store.touch(connection, uses)
 
-    def _find(self, connection: Connection, reference: str, *, owner: str | None) -> ApiKey:
-        found = self._store.find(connection, reference, owner=owner)
-        if not found:
-            raise LingpaiError("not_found", f"There is no key `{reference}`. `GET /api/v1/keys` lists yours.")
-        if len(found) > 1:
-            ids = ", ".join(f"`{key.id}` of {key.user_name}" for key in found[:10])
-            raise LingpaiError(
-                "invalid_request", f"{len(found)} keys are called `{reference}`. Use the id: {ids}."
-            )
-        return found[0]
-
-    def _owner(self, connection: Connection, caller: Principal, reference: str | None) -> User:
-        return find_user(connection, reference or caller.user_id, only=visible_user(caller), param="user")
-
-    def _visible_project(self, connection: Connection, caller: Principal, reference: str) -> Project:
-        return find_project(connection, reference, owner=visible_user(caller), param="project")
-
     def _project_of_new_key(
         self, connection: Connection, caller: Principal, owner: User, reference: str | None
     ) -> Project:
         if reference is None:
             project = personal_project(connection, owner)
         else:
-            project = self._visible_project(connection, caller, reference)
+            project = find_project(connection, reference, caller=caller, param="project")
+            check_may(standing_in(connection, caller, project.id), ProjectAction.MAKE_KEYS, project)
+            _check_has_keys(connection, owner, project)
         check_keeps_project(caller, project.id, "make keys of another one", param="project")
         return project
 
@@ -332,8 +354,25 @@ class Keys:
     def _changes(
         self, connection: Connection, caller: Principal, key: ApiKey, body: KeyUpdate
     ) -> dict[str, Any]:
-        owner = self._owner(connection, caller, key.user_id)
+        standing = standing_to(connection, caller, key)
+        if body.disabled is False:
+            check_may_enable(caller, standing, key)
+        owner = find_user(connection, key.user_id, only=None)
         values = self._rules.changes(caller, key, body, owner=owner)
         if body.name is not None:
             values["name"] = restrictions.checked_name(body.name)
+        if body.disabled is False:
+            values["disabled_because"] = None
+        check_may_change(caller, standing, key, replace(key, **values))
         return values
+
+
+def _check_has_keys(connection: Connection, owner: User, project: Project) -> None:
+    role = SqlMemberStore().role(connection, project.id, owner.id)
+    if owner.role != "admin" and not has_keys(role):
+        raise LingpaiError(
+            "invalid_request",
+            f"`{owner.name}` may not have keys in `{project.name}`. Make them a member first: "
+            f"`lingpai projects members add`.",
+            param="user",
+        )

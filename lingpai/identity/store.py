@@ -1,26 +1,34 @@
-"""The SQL of identity. Every function that takes a connection works in the caller's transaction."""
+"""The SQL of users and keys. Every function that takes a connection works in the caller's transaction."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from sqlalchemy import (
+    Boolean,
+    Column,
     ColumnElement,
     Connection,
+    Double,
     Row,
     Select,
+    Update,
     and_,
     bindparam,
     func,
+    not_,
     or_,
     select,
     tuple_,
     update,
 )
 
-from lingpai.identity.interfaces import ApiKey, Project, Use, User
+from lingpai.identity.interfaces import ApiKey, Secret, Use, User, UserState
+from lingpai.identity.key_states import KeyFilter, conditions_of, disabled_because
+from lingpai.identity.member_store import projects_of
 from lingpai.identity.oauth.tables import access_tokens, clients
 from lingpai.identity.scopes import effective_scopes
-from lingpai.identity.tables import api_keys, projects, users
+from lingpai.identity.tables import api_keys, project_members, projects, users
+from lingpai.principal import Principal
 from lingpai.storage.database import Database
 
 Position = tuple[float, str]
@@ -36,9 +44,17 @@ _KEY_COLUMNS: Final = (
         users.c.disabled_at.label("user_disabled_at"),
         func.coalesce(projects.c.name, users.c.name).label("project_name"),
         projects.c.limits.label("project_limits"),
+        project_members.c.role.label("project_role"),
     )
     .join_from(api_keys, users)
     .outerjoin(projects, projects.c.id == api_keys.c.project_id)
+    .outerjoin(
+        project_members,
+        and_(
+            project_members.c.project_id == api_keys.c.project_id,
+            project_members.c.user_id == api_keys.c.user_id,
+        ),
+    )
 )
 
 _CREDENTIAL: Final = _KEY_COLUMNS.where(api_keys.c.id == bindparam("key_id"), api_keys.c.deleted_at.is_(None))
@@ -82,10 +98,15 @@ class SqlCredentialStore:
     def key(self, key_id: str) -> Row[Any] | None:
         """The key's row joined with its owner and project, or None.
 
-        That adds `user_name`, `role`, `user_limits`, `user_disabled_at`, `project_name` and `project_limits`.
+        That adds `user_name`, `role`, `user_limits`, `user_disabled_at`, `project_name`, `project_limits` and
+        `project_role`, the owner's role in the project.
         """
         with self._database.read() as connection:
-            return connection.execute(_CREDENTIAL, {"key_id": key_id}).one_or_none()
+            return self.credential_in(connection, key_id)
+
+    def credential_in(self, connection: Connection, key_id: str) -> Row[Any] | None:
+        """The same, in the caller's transaction."""
+        return connection.execute(_CREDENTIAL, {"key_id": key_id}).one_or_none()
 
     def access_token(self, token_id: str) -> Row[Any] | None:
         """The access token's row joined with its owner, its client, if it has one, and the project, or None.
@@ -97,7 +118,10 @@ class SqlCredentialStore:
 
 
 class SqlKeyStore:
-    """API keys. `owner` restricts what is seen to one user's keys; None sees all. Deleted keys are never seen."""
+    """API keys. `caller` restricts what is seen to their keys and those of their projects; None and administrators see all.
+
+    Deleted keys are never seen.
+    """
 
     def is_empty(self, connection: Connection) -> bool:
         """Whether no key was ever made; deleted ones count."""
@@ -107,46 +131,89 @@ class SqlKeyStore:
         """Add a key. Raises sqlalchemy.exc.IntegrityError when its owner has a key of that name."""
         connection.execute(api_keys.insert(), dict(row))
 
-    def find(self, connection: Connection, reference: str, *, owner: str | None) -> list[ApiKey]:
-        """The key whose id is `reference`; else all keys of that name."""
-        query = _live_keys(owner).where(or_(api_keys.c.id == reference, api_keys.c.name == reference))
-        found = [_key(row) for row in connection.execute(query.order_by(api_keys.c.created_at))]
-        return [key for key in found if key.id == reference] or found
+    def find(
+        self, connection: Connection, reference: str, *, caller: Principal | None = None
+    ) -> list[ApiKey]:
+        """The key whose id is `reference`; else all keys of that name, or only the caller's own if they have one.
+
+        Administrators get all of that name, as they are asked for the id.
+        """
+        query = _live_keys(caller).where(or_(api_keys.c.id == reference, api_keys.c.name == reference))
+        found = [key_of(row) for row in connection.execute(query.order_by(api_keys.c.created_at))]
+        own = [key for key in found if _is_restricted(caller) and caller and key.user_id == caller.user_id]
+        return [key for key in found if key.id == reference] or own or found
 
     def page(
         self,
         connection: Connection,
+        wanted: KeyFilter,
         *,
-        owner: str | None,
-        name: str | None,
-        project: str | None,
+        caller: Principal | None,
         after: Position | None,
         limit: int,
     ) -> list[ApiKey]:
         """Up to `limit` keys, oldest first, beginning after a position."""
-        query = _live_keys(owner).where(_after(api_keys.c, after))
-        if name is not None:
-            query = query.where(api_keys.c.name == name)
-        if project is not None:
-            query = query.where(api_keys.c.project_id == project)
+        query = _live_keys(caller).where(is_after(api_keys.c, after), *conditions_of(wanted))
         query = query.order_by(api_keys.c.created_at, api_keys.c.id).limit(limit)
-        return [_key(row) for row in connection.execute(query)]
+        return [key_of(row) for row in connection.execute(query)]
+
+    def of_project(self, connection: Connection, project_id: str) -> list[str]:
+        """The ids of a project's keys that are not deleted."""
+        query = select(api_keys.c.id).where(
+            api_keys.c.project_id == project_id, api_keys.c.deleted_at.is_(None)
+        )
+        return list(connection.scalars(query))
+
+    def secrets(self, connection: Connection, key_id: str) -> Row[Any, Any, Any]:
+        """The columns of a key's present secret: `secret_hmac`, `pepper_version`, `hint`."""
+        columns = api_keys.c
+        query = select(columns.secret_hmac, columns.pepper_version, columns.hint)
+        return connection.execute(query.where(columns.id == key_id)).one()
 
     def update(self, connection: Connection, key_id: str, values: Mapping[str, Any]) -> None:
         """Change columns of a key. Raises sqlalchemy.exc.IntegrityError when the new name is taken."""
         connection.execute(update(api_keys).where(api_keys.c.id == key_id).values(dict(values)))
 
+    def delete(self, connection: Connection, key_ids: Sequence[str], *, now: float) -> None:
+        """Delete keys for good: their secrets are wiped, their names stay for the sake of usage reports."""
+        for key_id in key_ids:
+            self.update(connection, key_id, {"deleted_at": now, "secret_hmac": None, "old_secret_hmac": None})
+
     def touch(self, connection: Connection, uses: Sequence[Use]) -> None:
-        """Note last uses; an earlier one never replaces a later one."""
-        statement = (
-            update(api_keys)
-            .where(
-                api_keys.c.id == bindparam("use_id"),
-                func.coalesce(api_keys.c.last_used_at, 0.0) < bindparam("time"),
-            )
-            .values(last_used_at=bindparam("time"), last_used_ip=bindparam("address"))
-        )
-        connection.execute(statement, [{"use_id": each.id, **each._asdict()} for each in uses])
+        """Note last uses, of the key and of its secrets; an earlier one never replaces a later one."""
+        if not uses:
+            return
+        values = [
+            {
+                "key_id": use.id,
+                "time": use.time,
+                "address": use.address,
+                "is_old_secret": use.is_old_secret,
+            }
+            for use in uses
+        ]
+        for statement in _TOUCHES:
+            connection.execute(statement, values)
+
+
+def _touches() -> Iterator[Update]:
+    """Of the key as a whole, of its present secret, of the one before. Those of before the last rotation were the old one's."""
+    columns = api_keys.c
+    time, is_old = bindparam("time", type_=Double), bindparam("is_old_secret", type_=Boolean)
+    since_rotation = time >= columns.rotated_at
+    before_rotation = and_(time >= columns.old_created_at, time < columns.rotated_at)
+
+    def touch(column: Column[float], *conditions: ColumnElement[bool]) -> Update:
+        is_later = func.coalesce(column, 0.0) < time
+        return update(api_keys).where(columns.id == bindparam("key_id"), is_later, *conditions)
+
+    yield touch(columns.last_used_at).values(last_used_at=time, last_used_ip=bindparam("address"))
+    yield touch(columns.secret_last_used_at, not_(is_old), since_rotation).values(secret_last_used_at=time)
+    was_old = or_(and_(is_old, since_rotation), and_(not_(is_old), before_rotation))
+    yield touch(columns.old_last_used_at, was_old).values(old_last_used_at=time)
+
+
+_TOUCHES: Final = tuple(_touches())
 
 
 class SqlUserStore:
@@ -167,10 +234,21 @@ class SqlUserStore:
         return next((user for user in found if user.id == reference), found[0] if found else None)
 
     def page(
-        self, connection: Connection, *, only: str | None, after: Position | None, limit: int
+        self,
+        connection: Connection,
+        *,
+        only: str | None,
+        search: str | None = None,
+        state: UserState | None = None,
+        after: Position | None,
+        limit: int,
     ) -> list[User]:
-        """Up to `limit` users, oldest first, beginning after a position."""
-        query = _visible_users(only).where(_after(users.c, after)).order_by(users.c.created_at, users.c.id)
+        """Up to `limit` users, oldest first, beginning after a position; with `search` in their name."""
+        query = _visible_users(only).where(is_after(users.c, after)).order_by(users.c.created_at, users.c.id)
+        if search is not None:
+            query = query.where(users.c.name.icontains(search, autoescape=True))
+        if state is not None:
+            query = query.where((users.c.disabled_at.is_(None)) == (state == "active"))
         return [user_of(row) for row in connection.execute(query.limit(limit))]
 
     def update(self, connection: Connection, user_id: str, values: Mapping[str, Any]) -> None:
@@ -185,42 +263,17 @@ class SqlUserStore:
         return connection.execute(others.limit(1)).first() is not None
 
 
-class SqlProjectStore:
-    """Projects. `owner` restricts what is seen to one user's projects; None sees all."""
-
-    def insert(self, connection: Connection, project: Project) -> None:
-        """Add a project. Raises sqlalchemy.exc.IntegrityError when the name is taken."""
-        row = {column.name: getattr(project, column.name) for column in projects.columns}
-        connection.execute(projects.insert(), row)
-
-    def find(self, connection: Connection, reference: str, *, owner: str | None) -> Project | None:
-        """The project whose id is `reference`; else the one of that name."""
-        query = _visible_projects(owner).where(or_(projects.c.id == reference, projects.c.name == reference))
-        found = [_project(row) for row in connection.execute(query)]
-        return next((project for project in found if project.id == reference), found[0] if found else None)
-
-    def personal(self, connection: Connection, user_id: str) -> Project | None:
-        """The personal project of a user, or None when it was never made."""
-        query = _visible_projects(user_id).where(projects.c.is_personal)
-        row = connection.execute(query).one_or_none()
-        return None if row is None else _project(row)
-
-    def page(
-        self, connection: Connection, *, owner: str | None, after: Position | None, limit: int
-    ) -> list[Project]:
-        """Up to `limit` projects, oldest first, beginning after a position."""
-        query = _visible_projects(owner).where(_after(projects.c, after))
-        query = query.order_by(projects.c.created_at, projects.c.id).limit(limit)
-        return [_project(row) for row in connection.execute(query)]
-
-    def update(self, connection: Connection, project_id: str, values: Mapping[str, Any]) -> None:
-        """Change columns of a project. Raises sqlalchemy.exc.IntegrityError when the new name is taken."""
-        connection.execute(update(projects).where(projects.c.id == project_id).values(dict(values)))
+def _is_restricted(caller: Principal | None) -> bool:
+    return caller is not None and not caller.is_admin
 
 
-def _live_keys(owner: str | None) -> Select[Any]:
+def _live_keys(caller: Principal | None) -> Select[Any]:
     query = _KEY_COLUMNS.where(api_keys.c.deleted_at.is_(None))
-    return query if owner is None else query.where(api_keys.c.user_id == owner)
+    if caller is None or caller.is_admin:
+        return query
+    return query.where(
+        or_(api_keys.c.user_id == caller.user_id, api_keys.c.project_id.in_(projects_of(caller.user_id)))
+    )
 
 
 def _visible_users(only: str | None) -> Select[Any]:
@@ -228,18 +281,15 @@ def _visible_users(only: str | None) -> Select[Any]:
     return query if only is None else query.where(users.c.id == only)
 
 
-def _visible_projects(owner: str | None) -> Select[Any]:
-    query: Select[Any] = select(projects, users.c.name.label("owner_name")).join_from(projects, users)
-    return query if owner is None else query.where(projects.c.owner_id == owner)
-
-
-def _after(columns: Any, position: Position | None) -> ColumnElement[bool]:
+def is_after(columns: Any, position: Position | None) -> ColumnElement[bool]:
+    """The condition for what comes behind `position` in the order of time and id; None is before everything."""
     if position is None:
         return and_(True)
     return tuple_(columns.created_at, columns.id) > position
 
 
-def _key(row: Row[Any]) -> ApiKey:
+def key_of(row: Row[Any]) -> ApiKey:
+    """The key of a row of `SqlCredentialStore`, without anything secret."""
     return ApiKey(
         id=row.id,
         name=row.name,
@@ -255,8 +305,28 @@ def _key(row: Row[Any]) -> ApiKey:
         created_at=row.created_at,
         expires_at=row.expires_at,
         disabled_at=row.disabled_at,
+        disabled_because=disabled_because(row),
         last_used_at=row.last_used_at,
         last_used_ip=row.last_used_ip,
+        rotated_at=row.rotated_at,
+        secret=Secret(
+            hint=row.hint,
+            created_at=row.created_at if row.rotated_at is None else row.rotated_at,
+            expires_at=None,
+            last_used_at=row.last_used_at if row.rotated_at is None else row.secret_last_used_at,
+        ),
+        old_secret=_old_secret(row),
+    )
+
+
+def _old_secret(row: Row[Any]) -> Secret | None:
+    if row.old_secret_hmac is None:
+        return None
+    return Secret(
+        hint=row.old_hint,
+        created_at=row.old_created_at,
+        expires_at=row.old_expires_at,
+        last_used_at=row.old_last_used_at,
     )
 
 
@@ -270,16 +340,4 @@ def user_of(row: Row[Any]) -> User:
         created_at=row.created_at,
         disabled_at=row.disabled_at,
         password_changed_at=row.password_changed_at,
-    )
-
-
-def _project(row: Row[Any]) -> Project:
-    return Project(
-        id=row.id,
-        name=row.name,
-        owner_id=row.owner_id,
-        owner_name=row.owner_name,
-        is_personal=row.is_personal,
-        limits=tuple(row.limits),
-        created_at=row.created_at,
     )

@@ -47,6 +47,7 @@ projects: Final = Table(
     Column("is_personal", Boolean, nullable=False),
     Column("limits", JSON, nullable=False),
     Column("created_at", Double, nullable=False),
+    Column("deleted_at", Double),  # the row stays, because usage goes on showing its name
     Index(
         "uq_projects_personal_of_owner",
         "owner_id",
@@ -91,6 +92,7 @@ api_keys: Final = Table(
     Column("created_at", Double, nullable=False),
     Column("expires_at", Double),
     Column("disabled_at", Double),
+    Column("disabled_because", String(64)),  # NULL: somebody wanted it so
     Column("deleted_at", Double),
     Column("last_used_at", Double),
     Column("last_used_ip", String(45)),
@@ -98,8 +100,11 @@ api_keys: Final = Table(
     Column("old_secret_hmac", LargeBinary),
     Column("old_pepper_version", Integer),
     Column("old_hint", String(16)),
+    Column("old_created_at", Double),
     Column("old_expires_at", Double),
+    Column("old_last_used_at", Double),
     Column("rotated_at", Double),
+    Column("secret_last_used_at", Double),  # of the present secret, once there was another one
     Column("signature_required", Boolean),  # NULL: no
     CheckConstraint("(deleted_at IS NULL) = (secret_hmac IS NOT NULL)", name="deleted_key_has_no_secret"),
     Index(

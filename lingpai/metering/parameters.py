@@ -9,7 +9,12 @@ from lingpai.metering.export import Format
 from lingpai.metering.records import EndReason
 from lingpai.web.formats import formatted
 
-Filter = Annotated[str | None, Query(max_length=200)]
+KeyFilter = Annotated[str | None, Query(max_length=200, description="Only with this key (id or name).")]
+UserFilter = Annotated[str | None, Query(max_length=200, description="Only of this user (id or name).")]
+ProjectFilter = Annotated[
+    str | None, Query(max_length=200, description="Only of keys of this project (id or name).")
+]
+ModelFilter = Annotated[str | None, Query(max_length=200, description="Only to this model, by its id.")]
 Since = Annotated[
     str,
     Query(
@@ -61,10 +66,10 @@ class UsageParameters:
     until: Until = None
     by: By = ""
     tz: Zone = "UTC"
-    key: Filter = None
-    user: Filter = None
-    project: Filter = None
-    model: Filter = None
+    key: KeyFilter = None
+    user: UserFilter = None
+    project: ProjectFilter = None
+    model: ModelFilter = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,17 +86,21 @@ class RequestParameters:
     ] = None
     until: Until = None
     tz: Zone = "UTC"
-    key: Filter = None
-    user: Filter = None
-    project: Filter = None
-    model: Filter = None
+    key: KeyFilter = None
+    user: UserFilter = None
+    project: ProjectFilter = None
+    model: ModelFilter = None
     status: Status = None
-    end_reason: EndReason | None = None
+    end_reason: Annotated[
+        EndReason | None, Query(description="Only those that ended so: `completed`, `client_gone`, …")
+    ] = None
     endpoint: Annotated[
         str | None,
         Query(max_length=200, description="As records have it: `chat.completions`, `embeddings`, …"),
     ] = None
-    request_id: Filter = None
+    request_id: Annotated[
+        str | None, Query(max_length=200, description="The one with this id, as `x-request-id` has it.")
+    ] = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

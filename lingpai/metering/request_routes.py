@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Annotated, Final
 
-from fastapi import APIRouter, Depends, Response
+from fastapi import APIRouter, Depends, Path, Response
 from fastapi.responses import StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
@@ -16,7 +16,7 @@ from lingpai.metering.presenting import Fields, NameBook, record_fields
 from lingpai.metering.requests import Record, RecordPage, RequestFilter, SqlRequestStore
 from lingpai.metering.routes import Wait, all_recorded
 from lingpai.metering.schemas import RequestBody
-from lingpai.metering.visibility import visible_subjects
+from lingpai.metering.visibility import visible_subjects, visible_to
 from lingpai.principal import Principal
 from lingpai.web.auth import require
 from lingpai.web.errors import ERROR_RESPONSES
@@ -28,6 +28,8 @@ from lingpai.web.paging import (
     decode_cursor,
     encode_cursor,
 )
+
+RequestId = Annotated[str, Path(description="The id in `x-request-id` of its answer.")]
 
 PATH: Final = "/api/v1/requests"
 COLUMNS: Final = tuple(RequestBody.model_fields)
@@ -48,7 +50,7 @@ def request_routes(
         limit: LimitParameter = DEFAULT_LIMIT,
         cursor: CursorParameter = None,
     ) -> Page[RequestBody]:
-        """Calls, the newest first. A member sees their own only.
+        """Calls, the newest first: all for an administrator, for everybody else their own and those of their projects.
 
         What comes in between moves no page. When few of very many calls fit the filters, a page can be shorter than
         `limit`, even empty, and still have a `next_cursor`: only null means that there are no more.
@@ -82,9 +84,9 @@ def request_routes(
 
     @router.get(f"{PATH}/{{request_id}}")
     async def show_request(
-        caller: Annotated[Principal, can_read], request_id: str, response: Response, tz: Zone = "UTC"
+        caller: Annotated[Principal, can_read], request_id: RequestId, response: Response, tz: Zone = "UTC"
     ) -> RequestBody:
-        """One call. Another's does not exist for a member; one that retention deleted exists for nobody."""
+        """One call. What the caller may not see does not exist for them; one that retention deleted exists for nobody."""
         response.headers["cache-control"] = "no-store"
         await all_recorded(wait)
         return await run_in_threadpool(_one, store, names, caller, request_id, tz)
@@ -110,6 +112,7 @@ def _filter(asked: RequestParameters, caller: Principal, names: UsageNames, *, n
         end_reason=asked.end_reason,
         endpoint=asked.endpoint,
         request_id=asked.request_id,
+        visible=who.visible,
     )
 
 
@@ -130,7 +133,7 @@ def _one(
     store: SqlRequestStore, names: UsageNames, caller: Principal, request_id: str, tz: str
 ) -> RequestBody:
     parse_zone(tz)  # before the search: a wrong zone is told of any request
-    record = store.find(request_id[:200], user_id=None if caller.is_admin else caller.user_id)
+    record = store.find(request_id[:200], visible=visible_to(caller, names))
     if record is None:
         raise LingpaiError("not_found", "There is no such request. Its id is in `x-request-id`.")
     [fields] = _shown([record], NameBook(names), tz)

@@ -13,8 +13,9 @@ from typing import Any, Final, NamedTuple
 from sqlalchemy import ColumnElement, Connection, Row, Select, exists, func, select
 
 from lingpai.ids import request_made_at
+from lingpai.metering.interfaces import Visible
 from lingpai.metering.records import bucket_start
-from lingpai.metering.store import SUBJECT_COLUMNS
+from lingpai.metering.store import SUBJECT_COLUMNS, is_visible
 from lingpai.metering.tables import usage_marks, usage_records, usage_rollups
 from lingpai.storage.database import Database
 
@@ -33,7 +34,7 @@ _LONGEST_LIFE_S: Final = 6 * 3600
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestFilter:
     """Which calls are wanted: those that started from `since` until before `until` (unix seconds), and only with these
-    values where they are not None. `status` is a range, both ends included.
+    values where they are not None. `status` is a range, both ends included; `visible` hides what the caller may not see.
     """
 
     since: float | None = None
@@ -46,6 +47,7 @@ class RequestFilter:
     end_reason: str | None = None
     endpoint: str | None = None
     request_id: str | None = None
+    visible: Visible | None = None
 
 
 class RecordPage(NamedTuple):
@@ -81,13 +83,13 @@ class SqlRequestStore:
                     return RecordPage(found[:limit], found[limit - 1].id)
         return RecordPage(found, before)
 
-    def find(self, request_id: str, *, user_id: str | None = None) -> Record | None:
-        """The call with this id, only that user's with `user_id`.
+    def find(self, request_id: str, *, visible: Visible | None = None) -> Record | None:
+        """The call with this id, if it is not hidden.
 
         Looks at the records of the hours after the id was made, those of the first minutes before the others; for an
         id that tells no time, at the newest half a million.
         """
-        wanted = RequestFilter(request_id=request_id, user_id=user_id)
+        wanted = RequestFilter(request_id=request_id, visible=visible)
         made_at = request_made_at(request_id)
         if made_at is None:
             return next(iter(self.page(wanted, limit=1).records), None)
@@ -176,6 +178,8 @@ def _in_buckets(wanted: RequestFilter) -> list[ColumnElement[bool]]:
     subjects = [
         rollups[name] == value for name in SUBJECT_COLUMNS if (value := getattr(wanted, name)) is not None
     ]
+    if wanted.visible is not None:
+        subjects.append(is_visible(rollups, wanted.visible))
     if subjects:
         conditions.append(exists().where(rollups.bucket_start == marks.bucket_start, *subjects))
     return conditions
@@ -201,6 +205,8 @@ def _wanted_in(wanted: RequestFilter, start: int, end: int) -> Select[Any]:
         for name in (*SUBJECT_COLUMNS, "end_reason", "endpoint", "request_id")
         if (value := getattr(wanted, name)) is not None
     ]
+    if wanted.visible is not None:
+        conditions.append(is_visible(columns, wanted.visible))
     if wanted.since is not None:
         conditions.append(columns.started_at >= wanted.since)
     if wanted.until is not None:

@@ -39,7 +39,9 @@ def usage_routes(report: UsageReport, wait: Wait, names: UsageNames) -> APIRoute
         asked: Annotated[UsageParameters, Depends()],
         response: Response,
     ) -> UsageAnswer:
-        """What was used, by key, user, project, model, task, day or hour. A member sees their own usage only.
+        """What was used, by key, user, project, model, task, day or hour.
+
+        Administrators see everybody's, everybody else their own and that of the projects they have a role in.
 
         A report of more than 10,000 rows is refused, never cut: ask for less, or for the export.
         """
@@ -94,6 +96,7 @@ def _question(asked: UsageParameters, caller: Principal, names: UsageNames) -> U
         user_id=who.user_id,
         project_id=who.project_id,
         model=asked.model,
+        visible=who.visible,
     )
 
 

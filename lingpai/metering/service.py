@@ -9,6 +9,7 @@ from typing import Any, Final, Literal
 from zoneinfo import ZoneInfo
 
 from lingpai.errors import LingpaiError, did_you_mean
+from lingpai.metering.interfaces import Visible
 from lingpai.metering.periods import day_of, hour_of, parse_moment, parse_zone
 from lingpai.metering.records import BUCKET_SECONDS, bucket_start
 from lingpai.metering.store import GroupColumn, SqlUsageStore, UsageFilter, joined_sum
@@ -42,6 +43,7 @@ class UsageQuestion:
     user_id: str | None = None
     project_id: str | None = None
     model: str | None = None
+    visible: Visible | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +127,7 @@ class UsageReport:
             user_id=question.user_id,
             project_id=question.project_id,
             model=question.model,
+            visible=question.visible,
         )
         return by, (since, until), self._add_up(wanted, by, zone)
 

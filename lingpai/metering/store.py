@@ -21,6 +21,7 @@ from sqlalchemy import (
     select,
 )
 
+from lingpai.metering.interfaces import Visible
 from lingpai.metering.journal_state import kept_since
 from lingpai.metering.records import BUCKET_SECONDS, bucket_start
 from lingpai.metering.tables import (
@@ -54,7 +55,10 @@ _IS_CURRENCY: Final = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UsageFilter:
-    """Which roll-ups to add up: from `since` until before `until` (bucket starts), and only of these if not None."""
+    """Which roll-ups to add up: from `since` until before `until` (bucket starts), and only of these if not None.
+
+    `visible` hides what the caller may not see.
+    """
 
     since: int
     until: int
@@ -62,6 +66,7 @@ class UsageFilter:
     user_id: str | None = None
     project_id: str | None = None
     model: str | None = None
+    visible: Visible | None = None
 
 
 class SqlUsageStore:
@@ -154,7 +159,14 @@ def _conditions(wanted: UsageFilter) -> list[ColumnElement[bool]]:
         value = getattr(wanted, name)
         if value is not None:
             conditions.append(columns[name] == value)
+    if wanted.visible is not None:
+        conditions.append(is_visible(columns, wanted.visible))
     return conditions
+
+
+def is_visible(columns: Any, visible: Visible) -> ColumnElement[bool]:
+    """The condition for rows of the records or the roll-ups that somebody may see."""
+    return or_(columns.user_id == visible.user_id, columns.project_id.in_(visible.project_ids))
 
 
 def _buckets() -> Select[Any]:

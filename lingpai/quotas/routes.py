@@ -3,7 +3,7 @@
 The handlers are coroutines because meters belong to the event loop; what blocks goes to a thread.
 """
 
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 from fastapi import APIRouter, Query
 
@@ -31,6 +31,18 @@ ModelFilter = Annotated[
     str | None,
     Query(max_length=200, description="This model's, those of users on it (of `user`, if given) included."),
 ]
+SubjectFilter = Annotated[
+    Literal["key", "user", "project", "model", "user_model"] | None,
+    Query(description="Only the limits of such subjects."),
+]
+Search = Annotated[
+    str | None,
+    Query(
+        min_length=1,
+        max_length=64,
+        description="Only those of subjects with this text in their name, in either case. No character has a special meaning.",
+    ),
+]
 
 
 def limit_routes(limits: Limits) -> APIRouter:
@@ -45,11 +57,15 @@ def limit_routes(limits: Limits) -> APIRouter:
         user: UserFilter = None,
         project: ProjectFilter = None,
         model: ModelFilter = None,
+        subject: SubjectFilter = None,
+        search: Search = None,
         limit: SubjectsParameter = DEFAULT_LIMIT,
         cursor: CursorParameter = None,
     ) -> LimitPage:
         """Every limit that the caller may see, with what is used and left and when it resets."""
-        wanted = await limits.wanted(caller, key=key, user=user, project=project, model=model)
+        wanted = await limits.wanted(
+            caller, key=key, user=user, project=project, model=model, kind=subject, search=search
+        )
         return await limits.page(caller, wanted, limit=limit, cursor=cursor)
 
     @router.put("")

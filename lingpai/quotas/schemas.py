@@ -47,7 +47,12 @@ _NAMED: Final[list[Any]] = [
 class NewLimits(RequestBody):
     """The limits that replace those of one subject; an empty list (or ``none``) makes it unlimited."""
 
-    model_config = ConfigDict(json_schema_extra={"oneOf": _NAMED})
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"subject": "key", "id": "laptop", "limits": ["2000/day", "10/1s"]}],
+            "oneOf": _NAMED,
+        }
+    )
 
     subject: Literal["key", "user", "project", "model", "user_model"]
     id: str | None = Field(

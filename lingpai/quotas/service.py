@@ -77,9 +77,17 @@ class Limits:
         return await self._settled(read)
 
     async def wanted(
-        self, caller: Principal, *, key: str | None, user: str | None, project: str | None, model: str | None
+        self,
+        caller: Principal,
+        *,
+        key: str | None,
+        user: str | None,
+        project: str | None,
+        model: str | None,
+        kind: SubjectKind | None = None,
+        search: str | None = None,
     ) -> Wanted:
-        """The ids that a list's filters mean. Raises LingpaiError `not_found` for what the caller does not see."""
+        """What a list's filters mean, with ids for names. Raises LingpaiError `not_found` for what the caller does not see."""
 
         def find(kind: SubjectKind, reference: str | None) -> str | None:
             return None if reference is None else self._directory.find(caller, kind, reference).id
@@ -90,6 +98,8 @@ class Limits:
                 user=find("user", user),
                 project=find("project", project),
                 model=find("model", model),
+                kind=kind,
+                search=search,
             )
 
         return await asyncio.to_thread(find_all)

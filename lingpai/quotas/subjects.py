@@ -61,12 +61,17 @@ class Position(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """Whose limits a list shows; ids, except `model`, which may be unknown. Nothing given: everybody's."""
+    """Whose limits a list shows; ids, except `model`, which may be unknown. Nothing given: everybody's.
+
+    Of these only those of one `kind`, and with `search` in their name, in either case.
+    """
 
     key: str | None = None
     user: str | None = None
     project: str | None = None
     model: str | None = None
+    kind: SubjectKind | None = None
+    search: str | None = None
 
     @property
     def is_everything(self) -> bool:
@@ -97,8 +102,8 @@ class CallSubjects:
 class SubjectDirectory(Protocol):
     """Looks up who is limited. Blocking; called from worker threads.
 
-    A caller sees what its role allows: administrators everything, members their own user, its keys and projects, and
-    the models that their key may call. The rest does not exist for them: LingpaiError `not_found`.
+    A caller sees what its role allows: administrators everything, everybody else their own user and keys, the projects they
+    have a role in with their keys, and the models that their key may call. The rest does not exist for them: LingpaiError `not_found`.
     """
 
     def find(self, caller: Principal, kind: SubjectKind, reference: str) -> LimitedSubject:

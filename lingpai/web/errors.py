@@ -53,9 +53,22 @@ class ErrorBody(BaseModel):
     error: ErrorDetail
 
 
+_EXAMPLE: Final = {
+    "error": {
+        "message": "There is no key `laptop`. `GET /api/v1/keys` lists yours.",
+        "type": "invalid_request_error",
+        "param": None,
+        "code": "not_found",
+    }
+}
+
 # For `APIRouter(responses=...)`: documents our shape, and keeps FastAPI from documenting its own 422.
 ERROR_RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
-    "4XX": {"model": ErrorBody, "description": "The request was refused; `error.code` says why."}
+    "4XX": {
+        "model": ErrorBody,
+        "description": "The request was refused; `error.code` says why.",
+        "content": {"application/json": {"example": _EXAMPLE}},
+    }
 }
 
 

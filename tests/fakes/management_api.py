@@ -98,8 +98,9 @@ class FakeApi:
         minted = mint_credential("sk-lp-")
         key = {
             "id": minted.id, "name": name, "user": "admin", "scopes": ["model:inference"], "models": [],
-            "limits": [], "allowed_ips": [], "expires_at": None, "created_at": NOW, "disabled": False,
-            "last_used_at": None, "last_used_ip": None, "hint": minted.hint, **wishes,
+            "limits": [], "allowed_ips": [], "expires_at": None, "created_at": NOW, "state": "active",
+            "disabled": False, "disabled_because": None, "last_used_at": None, "last_used_ip": None,
+            "hint": minted.hint, "secrets": [_secret(minted.hint)], **wishes,
         }  # fmt: skip
         self.keys[minted.id] = key
         return {**key, "key": minted.token}
@@ -127,6 +128,19 @@ class FakeApi:
             return error(404, "not_found", f"There is no key {name}.")
         key.update(request.body)
         return Answer(body=key)
+
+    def rotate_key(self, request: Recorded, name: str) -> Answer:
+        key = self._find_key(name)
+        if key is None:
+            return error(404, "not_found", f"There is no key {name}.")
+        minted = mint_credential("sk-lp-", public_id=key["id"])
+        old = {**key["secrets"][0], "expires_at": "2099-01-01T00:00:00Z", "last_used_at": NOW}
+        is_kept = request.body.get("overlap") != "0s"
+        key.update(hint=minted.hint, secrets=[_secret(minted.hint), *([old] if is_kept else [])])
+        return Answer(201, {**key, "key": minted.token}, {"cache-control": "no-store"})
+
+    def report_leaked(self, request: Recorded) -> Answer:
+        return Answer(202, {"status": "received"})
 
     def delete_key(self, request: Recorded, name: str) -> Answer:
         key = self._find_key(name)
@@ -271,6 +285,10 @@ def sse(*texts: str, end: str = "data: [DONE]\n\n") -> bytes:
     return ("".join(f"data: {json.dumps(chunk)}\n\n" for chunk in chunks) + end).encode()
 
 
+def _secret(hint: str) -> dict[str, Any]:
+    return {"hint": hint, "created_at": NOW, "expires_at": None, "last_used_at": None}
+
+
 def _model(model: str, task: str, aliases: list[str]) -> dict[str, Any]:
     details = {
         "description": f"Demonstration: {task}.",
@@ -283,6 +301,8 @@ def _model(model: str, task: str, aliases: list[str]) -> dict[str, Any]:
 
 _ROUTES: list[tuple[str, str, Callable[..., Answer]]] = [
     ("POST", "/api/v1/keys", FakeApi.create_key),
+    ("POST", "/api/v1/keys/leaked", FakeApi.report_leaked),
+    ("POST", "/api/v1/keys/([^/]+)/rotate", FakeApi.rotate_key),
     ("GET", "/api/v1/keys", FakeApi.list_keys),
     ("GET", "/api/v1/keys/([^/]+)", FakeApi.get_key),
     ("PATCH", "/api/v1/keys/([^/]+)", FakeApi.change_key),

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from lingpai.domains import Domains, _network_of
+from lingpai.identity.leaks import Leak
 from lingpai.quotas.amounts import Amounts
 from lingpai.quotas.limiter import MemoryLimiter, limit_set
 
@@ -19,6 +20,19 @@ class NoHistory:
 
     def charges_since(self, *_: Any) -> list[tuple[float, int]]:
         return []
+
+
+def test_leak_event_is_about_what_leaked_and_says_what_became_of_it():
+    told: list[tuple[Any, ...]] = []
+    events = SimpleNamespace(
+        emit=lambda type_, message, *, data, subject: told.append((type_, message, data, subject))
+    )
+    leak = Leak(kind="key", id="k1", what="Key `ci` of `ada`", done="It is disabled.")
+
+    Domains.note_leak(SimpleNamespace(events=events), leak)  # type: ignore[arg-type]
+
+    message = "Key `ci` of `ada` was reported as leaked. It is disabled."
+    assert told == [("key.leaked", message, {"kind": "key", "id": "k1"}, KEY)]
 
 
 def test_threshold_event_tells_what_is_used_for_good_beside_calls_under_way():

@@ -7,6 +7,8 @@ import pytest
 from lingpai.catalog.interfaces import Model
 from lingpai.catalog.service import Catalog
 from lingpai.errors import LingpaiError
+from lingpai.identity.member_schemas import MemberCreate
+from lingpai.identity.members import Members
 from lingpai.identity.peppers import Peppers
 from lingpai.identity.projects import Projects
 from lingpai.identity.schemas import KeyCreate, ProjectCreate, UserCreate
@@ -59,6 +61,7 @@ class World:
         self.users = Users(self.database, **shared, **default)
         self.keys = Keys(self.database, peppers=Peppers({1: b"p" * 32}), **shared, **default)
         self.projects = Projects(self.database, **shared)
+        self.members = Members(self.database, on_change=lambda *_: None, clock=self._tick)
         self.users.ensure_admin()
         self.admin = self.users.local_administrator()
         self.names = Names(self.database)
@@ -86,6 +89,9 @@ class World:
 
     def project(self, name, **fields) -> str:
         return self.projects.create(self.admin, ProjectCreate(name=name, **fields)).id
+
+    def join(self, project, user, role="member") -> None:
+        self.members.add(self.admin, project, MemberCreate(user=user, role=role))
 
     def set(self, subject, *limits) -> None:
         asyncio.run(self.book.replace(subject, limits))
@@ -122,7 +128,7 @@ def test_deleted_key_keeps_its_name(world):
     world.keys.delete(world.admin, laptop)
 
     assert world.names.key_names([laptop]) == {laptop: "laptop"}
-    assert world.names.find_key("laptop", user_id=None) == laptop
+    assert world.names.find_key("laptop", owner=None, seen_by=None) == laptop
 
 
 def test_more_ids_than_one_statement_takes(world):
@@ -139,55 +145,89 @@ def test_more_ids_than_one_statement_takes(world):
 def test_key_is_found_by_id_and_by_name(world):
     laptop = world.key("laptop")
 
-    assert world.names.find_key(laptop, user_id=None) == laptop
-    assert world.names.find_key("laptop", user_id=None) == laptop
-    assert world.names.find_key("none", user_id=None) is None
+    assert world.names.find_key(laptop, owner=None, seen_by=None) == laptop
+    assert world.names.find_key("laptop", owner=None, seen_by=None) == laptop
+    assert world.names.find_key("none", owner=None, seen_by=None) is None
 
 
 def test_key_in_use_comes_before_deleted_ones_of_the_same_name(world):
     first = world.key("laptop")
     world.keys.delete(world.admin, first)
     second = world.key("laptop")
-    assert world.names.find_key("laptop", user_id=None) == second
+    assert world.names.find_key("laptop", owner=None, seen_by=None) == second
 
     world.keys.delete(world.admin, second)
 
-    assert world.names.find_key("laptop", user_id=None) == second, "of deleted ones, the newest"
+    assert world.names.find_key("laptop", owner=None, seen_by=None) == second, "of deleted ones, the newest"
 
 
 def test_key_of_somebody_else_is_not_found(world):
     ada, bob = world.user("ada"), world.user("bob")
     laptop = world.key("laptop", user="ada")
 
-    assert world.names.find_key("laptop", user_id=ada) == laptop
-    assert world.names.find_key("laptop", user_id=bob) is None
-    assert world.names.find_key(laptop, user_id=bob) is None
+    assert world.names.find_key("laptop", owner=None, seen_by=ada) == laptop
+    assert world.names.find_key("laptop", owner=None, seen_by=bob) is None
+    assert world.names.find_key(laptop, owner=None, seen_by=bob) is None
 
 
 def test_user_is_found_by_id_and_by_name(world):
     ada = world.user("ada")
 
-    assert (world.names.find_user(ada), world.names.find_user("ada")) == (ada, ada)
-    assert world.names.find_user("none") is None
+    assert (world.names.find_user(ada, seen_by=None), world.names.find_user("ada", seen_by=None)) == (
+        ada,
+        ada,
+    )
+    assert world.names.find_user("none", seen_by=None) is None
 
 
 def test_project_is_named_and_found_by_id_and_by_name(world):
     search = world.project("search")
 
     assert world.names.project_names([search, "prj_none"]) == {search: "search"}
-    assert world.names.find_project(search, user_id=None) == search
-    assert world.names.find_project("search", user_id=None) == search
-    assert world.names.find_project("none", user_id=None) is None
+    assert world.names.find_project(search, seen_by=None) == search
+    assert world.names.find_project("search", seen_by=None) == search
+    assert world.names.find_project("none", seen_by=None) is None
 
 
-def test_project_is_found_by_its_owner_and_by_who_has_a_key_in_it(world):
+def test_project_is_found_by_who_has_a_role_or_a_key_in_it(world):
+    """A key stays one's own, and what was used with it, when the role has ended."""
     ada, bob, eve = (world.user(name) for name in ("ada", "bob", "eve"))
     search = world.project("search", owner="ada")
+    world.join("search", "bob")
     world.key("laptop", user="bob", project="search")
+    world.members.remove(world.admin, "search", "bob")
 
-    found = [world.names.find_project("search", user_id=user) for user in (ada, bob, eve)]
+    found = [world.names.find_project("search", seen_by=user) for user in (ada, bob, eve)]
 
     assert found == [search, search, None]
+
+
+def test_what_belongs_to_a_project_is_found_by_all_with_a_role_in_it(world):
+    ada, bob, eve = (world.user(name) for name in ("ada", "bob", "eve"))
+    search = world.project("search", owner="ada")
+    world.join("search", "bob", "viewer")
+    key, private = world.key("laptop", user="ada", project="search"), world.key("private", user="ada")
+
+    assert world.names.find_key("laptop", owner=None, seen_by=bob) == key
+    assert world.names.find_key("private", owner=None, seen_by=bob) is None
+    assert world.names.find_user("ada", seen_by=bob) == ada
+    assert world.names.find_user(bob, seen_by=ada) == bob
+    assert [world.names.find_user(who, seen_by=eve) for who in ("ada", bob, "eve")] == [None, None, eve]
+    assert [world.names.shared_projects(who) for who in (ada, bob, eve)] == [(search,), (search,), ()]
+    assert private != key
+
+
+def test_name_of_a_key_means_ones_own_before_a_colleagues(world):
+    ada, bob = world.user("ada"), world.user("bob")
+    world.project("search", owner="ada")
+    world.join("search", "bob")
+    adas = world.key("laptop", user="ada", project="search")
+    bobs = world.key("laptop", user="bob", project="search")
+
+    found = [world.names.find_key("laptop", owner=None, seen_by=who) for who in (ada, bob)]
+
+    assert found == [adas, bobs]
+    assert world.names.find_key("laptop", owner=ada, seen_by=bob) == adas
 
 
 # -- owners
@@ -198,17 +238,30 @@ def test_owners_are_told_of_all_but_models_and_what_is_unknown(world):
     laptop, search = world.key("laptop", user="ada"), world.project("search", owner="bob")
     owned = {
         ("key", laptop): ada,
-        ("project", search): bob,
         ("user", ada): ada,
         ("user_model", f"{bob} acme/shout"): bob,
     }
     others = [
         ("model", "acme/shout"),
         ("key", search),
+        ("project", search),
         *(("key", f"none-{number}") for number in range(1000)),
     ]
 
     assert Owners(world.database).owners([*others, *owned]) == owned
+
+
+def test_projects_of_a_user_are_those_they_have_a_role_in_now(world):
+    ada, bob = world.user("ada"), world.user("bob")
+    search = world.project("search", owner="ada")
+    world.join("search", "bob", "viewer")
+    owners = Owners(world.database)
+    assert {search} < set(owners.projects(bob))
+    assert set(owners.projects(ada)) & set(owners.projects(bob)) == {search}
+
+    world.members.remove(world.admin, "search", "bob")
+
+    assert search not in owners.projects(bob)
 
 
 # -- models
@@ -414,10 +467,38 @@ def test_list_can_be_of_some_only(world, wanted, names):
     assert sorted(subject.name for subject in found) == sorted(names)
 
 
+@pytest.mark.parametrize(
+    ("wanted", "names"),
+    [
+        ({"search": "LAP"}, ["laptop"]),
+        ({"search": "ada"}, ["ada", "ada on acme/shout"]),
+        ({"search": "Shout"}, ["acme/shout", "ada on acme/shout"]),
+        ({"search": "%"}, ["100% key"]),
+        ({"search": "_"}, []),
+        ({"kind": "key"}, ["laptop", "100% key"]),
+        ({"kind": "user_model", "search": "acme"}, ["ada on acme/shout"]),
+    ],
+)
+def test_list_is_searched_by_a_part_of_the_name_without_wildcards(world, wanted, names):
+    ada = world.user("ada", limits=["5/day"])
+    world.key("laptop", limits=["5/day"])
+    world.key("100% key", limits=["5/day"])
+    world.set(("model", "acme/shout"), "5/day")
+    world.set(("user_model", f"{ada} acme/shout"), "5/day")
+
+    assert [subject.name for subject in world.page(world.admin, **wanted)] == names
+    one_by_one, after = [], None
+    while page := world.subjects.page(world.admin, Wanted(**wanted), after=after, most=1):
+        one_by_one += page
+        after = Position(page[-1].kind, page[-1].created_at, page[-1].id)
+    assert [subject.name for subject in one_by_one] == names
+
+
 def test_a_call_counts_against_key_user_and_project(world):
     ada = world.user("ada", limits=["5/day"])
     world.user("bob")
     search = world.project("search", owner="bob", limits=["7/day"])
+    world.join("search", "ada")
     laptop = world.key("laptop", user="ada", project="search", limits=["10/1s"], models=["acme/*"])
 
     call = world.subjects.of_call(world.member("ada", ada), "laptop")
@@ -452,6 +533,24 @@ def test_calls_of_somebody_elses_key_are_nobodys_business(world):
         world.subjects.of_call(world.member("bob", world.user("bob")), "laptop")
 
     assert caught.value.code == "not_found"
+
+
+def test_a_role_in_a_project_shows_the_limits_of_it_and_of_its_keys(world):
+    bob = world.member("bob", world.user("bob", limits=["none"]))
+    world.user("ada", limits=["5/day"])
+    world.project("search", owner="ada", limits=["7/day"])
+    world.join("search", "bob", "viewer")
+    world.key("laptop", user="ada", project="search", limits=["5/day"])
+    world.key("private", user="ada", limits=["5/day"])
+
+    assert [(subject.kind, subject.name) for subject in world.page(bob)] == [
+        ("key", "laptop"),
+        ("project", "search"),
+    ]
+    assert world.subjects.find(bob, "key", "laptop").limits == ("5/day",)
+    with pytest.raises(LingpaiError, match="only they and administrators") as caught:
+        world.subjects.of_call(bob, "laptop")
+    assert caught.value.code == "insufficient_scope", "ada's own limits tell what she uses elsewhere"
 
 
 @pytest.mark.parametrize("kind", ["key", "user", "project"])

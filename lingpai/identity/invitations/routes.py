@@ -17,6 +17,7 @@ from lingpai.identity.invitations.schemas import (
 from lingpai.identity.invitations.store import StoredInvitation
 from lingpai.identity.known_ids import LookUps
 from lingpai.identity.people import People
+from lingpai.identity.references import UserReference
 from lingpai.identity.scopes import Scope
 from lingpai.identity.sessions.cookies import check_may_sign_in
 from lingpai.identity.sessions.routes import address_of, give_cookies, user_agent_of, view_of_new
@@ -34,7 +35,7 @@ def invitation_routes(people: People) -> APIRouter:
 
     @router.post("/users/{id}/invitation", status_code=201)
     def invite_user(
-        id: str,  # noqa: A002  the name on the wire
+        id: UserReference,  # noqa: A002  the name on the wire
         caller: Annotated[Principal, require(Scope.USERS_WRITE)],
     ) -> CreatedInvitationView:
         """Invite a user to choose a password. This answer is the only place where the invitation ever appears."""
@@ -42,7 +43,7 @@ def invitation_routes(people: People) -> APIRouter:
 
     @router.delete("/users/{id}/invitation", status_code=204)
     def withdraw_invitation(
-        id: str,  # noqa: A002  the name on the wire
+        id: UserReference,  # noqa: A002  the name on the wire
         caller: Annotated[Principal, require(Scope.USERS_WRITE)],
     ) -> None:
         """Take back the invitation of a user."""

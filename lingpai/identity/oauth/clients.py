@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from sqlalchemy import Connection
@@ -23,7 +24,13 @@ from lingpai.identity.oauth.schemas import (
 from lingpai.identity.oauth.token_store import SqlTokenStore
 from lingpai.identity.peppers import Peppers
 from lingpai.identity.projects import personal_project
-from lingpai.identity.rights import already_exists, check_keeps_project, check_may_hold, visible_user
+from lingpai.identity.rights import (
+    already_exists,
+    check_keeps_project,
+    check_may_hold,
+    check_may_widen,
+    visible_user,
+)
 from lingpai.identity.store import Position
 from lingpai.ids import MintedCredential, mint_credential
 from lingpai.principal import Principal
@@ -79,7 +86,7 @@ class Clients:
             project = (
                 personal_project(connection, owner)
                 if body.project is None
-                else find_project(connection, body.project, owner=visible_user(caller), param="project")
+                else find_project(connection, body.project, caller=caller, param="project")
             )
             check_keeps_project(caller, project.id, "make clients of another one", param="project")
             row = {
@@ -116,7 +123,9 @@ class Clients:
         with self._database.read() as connection:
             owner = only if user is None else find_user(connection, user, only=only, param="user").id
             project_id = (
-                None if project is None else find_project(connection, project, owner=only, param="project").id
+                None
+                if project is None
+                else find_project(connection, project, caller=caller, param="project").id
             )
             return self._store.page(connection, owner=owner, project=project_id, after=after, limit=limit)
 
@@ -193,6 +202,12 @@ class Clients:
         return found[0]
 
     def _changes(self, caller: Principal, client: Client, body: ClientUpdate, owner: User) -> dict[str, Any]:
+        if body.disabled is False and client.disabled_at is not None and not caller.is_admin:
+            raise LingpaiError(
+                "insufficient_scope",
+                f"`{client.name}` is disabled. Ask an administrator to enable it.",
+                param="disabled",
+            )
         values = self._rules.changes(caller, client, body, owner=owner)
         if body.name is not None:
             values["name"] = restrictions.checked_name(body.name)
@@ -200,6 +215,7 @@ class Clients:
             values["grants"] = _checked_grants(body.grants, client.is_public)
         if "token_lifetime_s" in body.model_fields_set:
             values["token_lifetime_s"] = body.token_lifetime_s
+        check_may_widen(caller, client, replace(client, **values))
         return values
 
     def _stored(self, minted: MintedCredential) -> dict[str, Any]:

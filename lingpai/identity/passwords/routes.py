@@ -6,6 +6,7 @@ from fastapi import APIRouter, Request, Response
 
 from lingpai.identity.passwords.schemas import PasswordChange, PasswordChanged
 from lingpai.identity.people import People
+from lingpai.identity.references import UserReference
 from lingpai.identity.sessions.cookies import csrf_token, device_cookie
 from lingpai.identity.sessions.routes import address_of, give_cookies, user_agent_of
 from lingpai.principal import Principal
@@ -19,7 +20,7 @@ def password_routes(people: People) -> APIRouter:
 
     @router.put("/{id}/password")
     async def change_password(
-        id: str,  # noqa: A002  the name on the wire
+        id: UserReference,  # noqa: A002  the name on the wire
         body: PasswordChange,
         request: Request,
         response: Response,

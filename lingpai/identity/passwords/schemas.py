@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from pydantic import BaseModel, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from lingpai.web.schemas import RequestBody
 
@@ -19,6 +19,14 @@ Password = Annotated[
 
 class PasswordChange(RequestBody):
     """A new password."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"password": "correct horse battery staple", "current_password": "a former one of mine"}
+            ]
+        }
+    )
 
     password: Password
     current_password: Annotated[

@@ -1,4 +1,4 @@
-"""People sign in: passwords, sessions, invitations, members of projects."""
+"""People sign in: passwords, sessions, invitations. Projects have members and can be deleted; keys say more of themselves."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -67,9 +67,34 @@ def upgrade() -> None:
         "INSERT INTO project_members (project_id, user_id, role, created_at) "
         "SELECT id, owner_id, 'admin', created_at FROM projects"
     )
+    # Whoever has a key in somebody else's project goes on using it.
+    op.execute(
+        "INSERT INTO project_members (project_id, user_id, role, created_at) "
+        "SELECT api_keys.project_id, api_keys.user_id, 'member', min(api_keys.created_at) "
+        "FROM api_keys JOIN projects ON projects.id = api_keys.project_id "
+        "WHERE api_keys.deleted_at IS NULL AND api_keys.user_id <> projects.owner_id AND NOT projects.is_personal "
+        "GROUP BY api_keys.project_id, api_keys.user_id"
+    )
+    # A personal project has exactly its owner: others' keys move to their own.
+    op.execute(
+        "UPDATE api_keys SET project_id = "
+        "(SELECT id FROM projects WHERE is_personal AND owner_id = api_keys.user_id) "
+        "WHERE EXISTS (SELECT 1 FROM projects WHERE id = api_keys.project_id AND is_personal "
+        "AND owner_id <> api_keys.user_id)"
+    )
+    op.add_column("projects", sa.Column("deleted_at", sa.Double))
+    op.add_column("api_keys", sa.Column("disabled_because", sa.String(64)))
+    op.add_column("api_keys", sa.Column("old_created_at", sa.Double))
+    op.add_column("api_keys", sa.Column("old_last_used_at", sa.Double))
+    op.add_column("api_keys", sa.Column("secret_last_used_at", sa.Double))
 
 
 def downgrade() -> None:
+    op.drop_column("api_keys", "secret_last_used_at")
+    op.drop_column("api_keys", "old_last_used_at")
+    op.drop_column("api_keys", "old_created_at")
+    op.drop_column("api_keys", "disabled_because")
+    op.drop_column("projects", "deleted_at")
     op.drop_table("project_members")
     op.drop_table("invitations")
     op.drop_table("sign_in_places")

@@ -130,10 +130,9 @@ def test_show_prints_details_and_a_missing_key_fails(lingpai, api):
 @pytest.mark.parametrize(
     ("fields", "state"),
     [
-        ({}, "enabled"),
-        ({"expires_at": "2099-01-01T00:00:00Z"}, "enabled"),
-        ({"expires_at": "2020-01-01T00:00:00Z"}, "expired"),
-        ({"expires_at": "2020-01-01T00:00:00Z", "disabled": True}, "disabled"),
+        ({}, "active"),
+        ({"state": "expired"}, "expired"),
+        ({"state": "disabled", "disabled_because": "disabled"}, "disabled"),
     ],
 )
 def test_state_says_why_a_key_is_not_accepted(lingpai, api, fields, state):
@@ -144,3 +143,68 @@ def test_state_says_why_a_key_is_not_accepted(lingpai, api, fields, state):
 
     assert listed.stdout.splitlines()[1].split()[4] == state
     assert ["state", state] in [line.split() for line in shown.stdout.splitlines()]
+
+
+def test_state_says_why_a_key_is_disabled(lingpai, api):
+    api.add_key("my-app", state="disabled", disabled_because="reported as leaked")
+
+    shown = lingpai("keys", "show", "my-app")
+
+    assert "disabled: reported as leaked" in shown.stdout
+
+
+def test_list_passes_every_filter_on(lingpai, api):
+    lingpai(
+        "keys", "list", "--user", "alice", "--project", "search", "--search", "50%", "--scope", "usage:read",
+        "--state", "expired",
+    )  # fmt: skip
+
+    assert api.last.query == {
+        "user": "alice", "project": "search", "search": "50%", "scope": "usage:read", "state": "expired",
+        "limit": "200",
+    }  # fmt: skip
+
+
+def test_rotate_prints_the_new_key_alone_on_stdout(lingpai, api):
+    """`KEY=$(lingpai keys rotate x)` takes exactly the key; when the old one ends is on stderr."""
+    made = api.add_key("my-app")
+
+    outcome = lingpai("keys", "rotate", "my-app", "--overlap", "7d")
+
+    assert outcome.returncode == 0
+    assert credential_id(outcome.stdout.removesuffix("\n").encode()) == made["id"]
+    assert f"({made['hint']}) works until 2099-01-01" in outcome.stderr
+    assert outcome.stdout.strip() not in outcome.stderr
+    assert api.last.body == {"overlap": "7d"}
+
+
+def test_rotate_leaves_the_overlap_to_the_server_and_says_when_there_is_none(lingpai, api):
+    api.add_key("my-app")
+
+    lingpai("keys", "rotate", "my-app")
+    usual = api.last.body
+    at_once = lingpai("keys", "rotate", "my-app", "--overlap", "0s")
+
+    assert usual == {}
+    assert "The one before it has ended." in at_once.stderr
+
+
+def test_rotate_in_json_has_the_key_and_both_secrets(lingpai, api):
+    made = api.add_key("my-app")
+
+    rotated = json.loads(lingpai("keys", "rotate", "my-app", "--json").stdout)
+
+    assert rotated["id"] == made["id"]
+    assert credential_id(rotated["key"].encode()) == made["id"]
+    assert [bool(secret["expires_at"]) for secret in rotated["secrets"]] == [False, True]
+
+
+def test_show_tells_whether_the_old_secret_is_still_used(lingpai, api):
+    made = api.add_key("my-app")
+    lingpai("keys", "rotate", "my-app")
+
+    [line] = [line for line in lingpai("keys", "show", "my-app").stdout.splitlines() if "old secret" in line]
+
+    assert made["hint"] in line
+    assert "works until 2099-01-01" in line
+    assert "last used 2026-11-20" in line

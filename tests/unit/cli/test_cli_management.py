@@ -26,6 +26,12 @@ def test_users_create_list_disable(lingpai, api):
     assert json.loads(listed.stdout)[0]["disabled"] is True
 
 
+def test_users_list_passes_filters_on(lingpai, api):
+    lingpai("users", "list", "--search", "ali", "--state", "disabled")
+
+    assert api.last.query == {"search": "ali", "state": "disabled", "limit": "200"}
+
+
 def test_users_create_knows_two_roles(lingpai, api):
     outcome = lingpai("users", "create", "alice", "--role", "owner")
 

@@ -8,7 +8,7 @@ from tests.fakes.management_api import NOW, Answer, error
 
 SEARCH = {
     "id": "prj_1", "name": "Data Science", "owner": "alice", "personal": False, "limits": ["10/1s"],
-    "created_at": NOW,
+    "created_at": NOW, "role": "admin",
 }  # fmt: skip
 OWN = {**SEARCH, "id": "prj_2", "name": "alice", "personal": True, "limits": []}
 
@@ -44,9 +44,9 @@ def test_list_is_a_table_or_json(lingpai, projects):
     as_json = lingpai("projects", "list", "--json")
 
     lines = table.stdout.splitlines()
-    assert lines[0].split() == ["name", "owner", "kind", "limits", "created", "id"]
-    assert lines[1].split()[:4] == ["alice", "alice", "personal", "none"]
-    assert "shared    10/1s" in lines[2]
+    assert lines[0].split() == ["name", "owner", "kind", "your", "role", "limits", "created", "id"]
+    assert lines[1].split()[:4] == ["alice", "alice", "personal", "admin"]
+    assert "shared    admin      10/1s" in lines[2]
     assert json.loads(as_json.stdout) == [OWN, SEARCH]
 
 
@@ -55,6 +55,40 @@ def test_show_takes_names_with_blanks(lingpai, projects):
 
     assert ["owner", "alice"] in [line.split() for line in outcome.stdout.splitlines()]
     assert ["limits", "10/1s"] in [line.split() for line in outcome.stdout.splitlines()]
+
+
+def test_list_passes_filters_on(lingpai, projects):
+    lingpai("projects", "list", "--search", "da", "--user", "bob")
+
+    assert projects.last.query == {"search": "da", "user": "bob", "limit": "200"}
+
+
+def test_rename(lingpai, projects):
+    projects.faults["PATCH", "/api/v1/projects/Data%20Science"] = Answer(body={**SEARCH, "name": "find"})
+
+    outcome = lingpai("projects", "rename", "Data Science", "find")
+
+    assert projects.last.body == {"name": "find"}
+    assert "Project Data Science is find now." in outcome.stderr
+
+
+@pytest.mark.parametrize(("flags", "query"), [(("--yes",), {}), (("--yes", "--force"), {"force": "true"})])
+def test_delete_takes_force_for_what_belongs_to_it(lingpai, projects, flags, query):
+    projects.faults["DELETE", "/api/v1/projects/prj_1"] = Answer(204)
+
+    outcome = lingpai("projects", "delete", "Data Science", *flags)
+
+    assert outcome.returncode == 0, outcome.stderr
+    assert (projects.last.method, projects.last.query) == ("DELETE", query)
+    assert "Deleted project Data Science (prj_1)." in outcome.stderr
+
+
+def test_delete_asks_before(lingpai, projects):
+    outcome = lingpai("projects", "delete", "Data Science")
+
+    assert outcome.returncode == 2
+    assert "needs --yes" in outcome.stderr
+    assert projects.last.method == "GET"
 
 
 def test_refusal_is_told(lingpai, api):

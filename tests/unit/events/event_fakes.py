@@ -31,10 +31,15 @@ class Clock:
 
 
 class Owners(dict[Subject, str]):
-    """Knows whose subjects are whose; `asked` notes for which it was asked."""
+    """Knows whose subjects are whose; `roles` are the projects of each user."""
+
+    roles: Mapping[str, Collection[str]] = {}
 
     def owners(self, subjects: Collection[Subject]) -> Mapping[Subject, str]:
         return {subject: self[subject] for subject in subjects if subject in self}
+
+    def projects(self, user_id: str) -> Collection[str]:
+        return self.roles.get(user_id, ())
 
 
 @dataclass(frozen=True)

@@ -122,6 +122,19 @@ def test_members_see_what_is_about_theirs_and_administrators_all(events):
     assert len(events.list(ADMIN)) == 3
 
 
+def test_events_of_a_project_are_for_those_with_a_role_in_it_now(events, owners):
+    """Whoever owned it when they happened included: a role that has ended shows nothing more."""
+    owners["project", "p1"] = "usr_bob"
+    threshold(events, subject=("project", "p1"))
+    flush(events)
+    assert events.list(BOB) == []
+
+    owners.roles = {"usr_bob": ["p1", "p2"]}
+
+    assert [event.subject for event in events.list(BOB)] == [("project", "p1")]
+    assert events.list(EVE) == []
+
+
 def test_lists_are_filtered_and_go_on_where_the_last_page_ended(events, clock):
     for number in range(5):
         clock.now = NOW + number // 2  # some happen at the same instant

@@ -9,9 +9,11 @@ import pytest
 from identity_fakes import DEFAULT_LIMITS, Changes, Clock, KeptTrail, network_of, validate_limit
 from sqlalchemy import event
 
+from lingpai.identity.members import Members
 from lingpai.identity.people import People
 from lingpai.identity.peppers import Peppers
 from lingpai.identity.projects import Projects
+from lingpai.identity.rotation import KeyRotation
 from lingpai.identity.schemas import UserCreate
 from lingpai.identity.scopes import ALL_SCOPES, SCOPES_OF_ROLE
 from lingpai.identity.service import Keys, Users
@@ -94,8 +96,20 @@ def keys(database: Database, changes: Changes, clock: Clock, peppers: Peppers, u
 
 
 @pytest.fixture
-def projects(database: Database, changes: Changes, clock: Clock, users: Users) -> Projects:
-    return Projects(database, on_change=changes, validate_limit=validate_limit, clock=clock)
+def projects(database: Database, changes: Changes, clock: Clock, trail: KeptTrail, users: Users) -> Projects:
+    return Projects(database, on_change=changes, validate_limit=validate_limit, trail=trail, clock=clock)
+
+
+@pytest.fixture
+def members(database: Database, changes: Changes, clock: Clock, trail: KeptTrail, users: Users) -> Members:
+    return Members(database, on_change=changes, trail=trail, clock=clock)
+
+
+@pytest.fixture
+def rotation(
+    database: Database, changes: Changes, clock: Clock, peppers: Peppers, trail: KeptTrail
+) -> KeyRotation:
+    return KeyRotation(database, on_change=changes, peppers=peppers, trail=trail, clock=clock)
 
 
 @pytest.fixture

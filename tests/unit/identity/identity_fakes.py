@@ -34,20 +34,25 @@ class Changes(list[tuple[ChangeKind, str]]):
         self.began.append(began)
 
 
-class KeptTrail:
-    """Keeps what it is told, in order. With `is_full` it fails as a full disk would."""
+class KeptTrail(list[tuple[Principal | None, Deed]]):
+    """An audit trail: who did what, in order, each in a transaction that was open. With `is_full` it fails as a full disk would."""
 
-    def __init__(self) -> None:
-        self.deeds: list[Deed] = []
-        self.callers: list[Principal | None] = []
-        self.is_full = False
+    is_full = False
+
+    @property
+    def deeds(self) -> list[Deed]:
+        return [deed for _, deed in self]
+
+    @property
+    def callers(self) -> list[Principal | None]:
+        return [caller for caller, _ in self]
 
     def record(self, connection: Connection, caller: Principal | None, deed: Deed) -> None:
         """Keep a deed."""
+        assert connection.in_transaction()
         if self.is_full:
             raise OSError("no space left on device")
-        self.deeds.append(deed)
-        self.callers.append(caller)
+        self.append((caller, deed))
 
     def said(self) -> list[tuple[str, str, str | None]]:
         """Action, result and reason of each."""

@@ -71,6 +71,7 @@ class TestPersonalProjects:
     ) -> None:
         bob = member("bob")
         with database.write() as connection:
+            connection.execute(text("DELETE FROM project_members WHERE user_id = :id"), {"id": bob.user_id})
             connection.execute(text("DELETE FROM projects WHERE name = 'bob'"))
 
         key = keys.create(bob, KeyCreate(name="a")).key
@@ -91,6 +92,7 @@ class TestMakingAndChanging:
         assert (other.owner_id, other.limits) == (bob.user_id, ())
         assert changes[-2:] == [("project", own.id), ("project", other.id)]
         assert projects.get(admin, own.id) == projects.get(admin, "Data Science") == own
+        assert (own.role, other.role, projects.get(bob, "search").role) == ("admin", None, "admin")
 
     def test_names_are_unique_over_all_owners(
         self, projects: Projects, admin: Principal, member: Member
@@ -133,20 +135,20 @@ class TestMakingAndChanging:
         assert changes[-1] == ("project", made.id)
         assert changes.began[-1] <= commits[-1]
 
-    def test_members_see_their_own_and_change_none(
+    def test_members_see_those_they_have_a_role_in(
         self, projects: Projects, admin: Principal, member: Member
     ) -> None:
         bob = member("bob")
         member("eve")
         projects.create(admin, ProjectCreate(name="search", owner="bob"))
 
+        assert projects.update(bob, "search", ProjectUpdate(name="find")).role == "admin"
+        projects.update(bob, "find", ProjectUpdate(name="search"))
         assert {project.name for project in projects.list(bob)} == {"bob", "search"}
         for reference in ("eve", "admin", projects.get(admin, "eve").id, "nothing"):
             assert code_of(partial(projects.get, bob, reference)) == ("not_found", None)
             update = partial(projects.update, bob, reference, ProjectUpdate(limits=[]))
             assert code_of(update) == ("not_found", None)
-        update = partial(projects.update, bob, "search", ProjectUpdate(limits=[]))
-        assert code_of(update)[0] == "insufficient_scope"
         assert code_of(lambda: projects.create(bob, ProjectCreate(name="x")))[0] == "insufficient_scope"
 
 
@@ -155,7 +157,7 @@ class TestKeysOfProjects:
         self, projects: Projects, keys: Keys, admin: Principal, member: Member
     ) -> None:
         member("bob")
-        search = projects.create(admin, ProjectCreate(name="search"))
+        search = projects.create(admin, ProjectCreate(name="search", owner="bob"))
 
         usual = keys.create(admin, KeyCreate(name="a", user="bob")).key
         other = keys.create(admin, KeyCreate(name="b", user="bob", project="search")).key

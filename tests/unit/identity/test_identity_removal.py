@@ -174,10 +174,15 @@ def test_projects_that_nobody_shares_are_renamed_along_and_others_stay(
     bob = users.create(admin, UserCreate(name="bob"))
     for name in ("alone", "shared", "with-a-key"):
         projects.create(admin, ProjectCreate(name=name, owner="alice"))
-    shared = projects.get(admin, "shared")
     with database.write() as connection:
-        row = {"project_id": shared.id, "user_id": bob.id, "role": "member", "created_at": 1.0}
-        connection.execute(project_members.insert(), row)
+        for name in ("shared", "with-a-key"):
+            row = {
+                "project_id": projects.get(admin, name).id,
+                "user_id": bob.id,
+                "role": "member",
+                "created_at": 1.0,
+            }
+            connection.execute(project_members.insert(), row)
     keys.create(admin, KeyCreate(name="k", user="bob", project="with-a-key"))
 
     people.removal.remove(admin, "alice")

@@ -21,7 +21,6 @@ def test_member_holds_nothing_that_changes_what_is_not_theirs() -> None:
         "events:write",
         "limits:write",
         "models:write",
-        "projects:write",
         "secrets:read",
         "secrets:write",
         "tokens:introspect",

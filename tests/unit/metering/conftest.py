@@ -113,6 +113,8 @@ class Names:
         self.keys = {"4fK3aaaaaaaa": ("laptop", "usr_ada"), "bobs": ("batch", "usr_bob")}
         self.users = {"usr_ada": "ada", "usr_bob": "bob"}
         self.projects = {"prj_ada": ("ada", "usr_ada"), "prj_bob": ("=bob", "usr_bob")}
+        self.shared = {}
+        """By user: the projects in which they see everybody's usage."""
 
     def key_names(self, key_ids):
         return {key_id: self.keys[key_id][0] for key_id in key_ids if key_id in self.keys}
@@ -123,14 +125,22 @@ class Names:
     def project_names(self, project_ids):
         return {id_: self.projects[id_][0] for id_ in project_ids if id_ in self.projects}
 
-    def find_key(self, text, *, user_id):
-        return self._find(self.keys, text, user_id)
+    def find_key(self, text, *, owner, seen_by):
+        return self._find(self.keys, text, owner or self._unless_around(seen_by))
 
-    def find_user(self, text):
-        return next((id_ for id_, name in self.users.items() if text in (id_, name)), None)
+    def find_user(self, text, *, seen_by):
+        users = {id_: (name, id_) for id_, name in self.users.items()}
+        return self._find(users, text, self._unless_around(seen_by))
 
-    def find_project(self, text, *, user_id):
-        return self._find(self.projects, text, user_id)
+    def find_project(self, text, *, seen_by):
+        return self._find(self.projects, text, self._unless_around(seen_by))
+
+    def shared_projects(self, user_id):
+        return self.shared.get(user_id, ())
+
+    def _unless_around(self, user_id):
+        """Who shares a project sees both users."""
+        return None if user_id in self.shared else user_id
 
     @staticmethod
     def _find(things, text, user_id):

@@ -181,6 +181,23 @@ def test_a_member_sees_only_their_own(get, load):
         assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")
 
 
+def test_a_role_in_a_project_shows_everybodys_calls_in_it(get, load, names):
+    """In the list, alone and in the export; the same people's calls elsewhere stay hidden."""
+    names.shared["usr_bob"] = ("prj_ada",)
+    load(
+        {"request_id": "adas"},
+        {"request_id": "adas elsewhere", "project_id": "prj_other"},
+        {"request_id": "bobs"} | BOBS,
+    )
+
+    assert sorted(listed(get("", BOB))) == ["adas", "bobs"]
+    assert listed(get("", BOB, user="ada")) == listed(get("", BOB, project="ada")) == ["adas"]
+    assert get("/adas", BOB).status_code == 200
+    assert get("/adas elsewhere", BOB).status_code == 404
+    export = get("/export", BOB, format="jsonl").text.splitlines()
+    assert sorted(json.loads(line)["id"] for line in export) == ["adas", "bobs"]
+
+
 def test_less_than_was_answered_is_never_shown(get):
     """And the scope is needed."""
     stranger = Principal("usr_bob", "bob", "member", scopes=frozenset({"model:inference"}))

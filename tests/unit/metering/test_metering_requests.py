@@ -4,6 +4,7 @@ import pytest
 from sqlalchemy import event
 
 from lingpai.metering import requests as requests_module
+from lingpai.metering.interfaces import Visible
 from lingpai.metering.requests import RequestFilter, SqlRequestStore
 
 AT = 1_800_000_000.0
@@ -143,7 +144,8 @@ def test_one_call_is_found_by_its_id(store, load_named, monkeypatch):
     load_named(range(700), lambda number: {"request_id": ids[number]})
 
     assert store.find(ids[3]).started_at == AT + 30
-    assert store.find(ids[3], user_id="usr_bob") is None
+    assert store.find(ids[3], visible=Visible("usr_bob", ())) is None
+    assert store.find(ids[3], visible=Visible("usr_bob", ("prj_other",))) is None
     assert store.find(request_id(AT, number=700)) is None
 
 

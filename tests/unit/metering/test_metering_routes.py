@@ -104,6 +104,23 @@ def test_a_member_sees_only_their_own(get):
         assert (status, body["error"]["code"]) == (404, "not_found")
 
 
+def test_a_role_in_a_project_shows_everybodys_usage_in_it(get, names):
+    """And nothing of the same people elsewhere, nor of others."""
+    names.shared["usr_bob"] = ("prj_ada",)
+
+    rows = get(BOB, by="user,project")[1]["data"]
+
+    # ada's calls with another project, or none, stay hidden
+    assert [(row["user"], row["project"], row["requests"]) for row in rows] == [
+        ("ada", "ada", 2),
+        ("bob", "=bob", 2),
+    ]
+    for parameters in ({"user": "ada"}, {"project": "ada"}, {"user": "ada", "project": "ada"}):
+        assert get(BOB, **parameters)[1]["data"][0]["requests"] == 2
+    assert get(BOB, user="bob")[1]["data"][0]["requests"] == 2
+    assert get(BOB, user="bob", project="ada")[1]["data"][0]["requests"] == 0
+
+
 def test_the_scope_is_needed(get):
     """Calling models gives no right to see who uses what."""
     status, body = get(Principal("usr_bob", "bob", "member", scopes=frozenset({"model:inference"})))

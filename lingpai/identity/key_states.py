@@ -1,0 +1,71 @@
+"""Which keys a list shows, and in which state a key is: in SQL, and of a row that was read."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sqlalchemy import ColumnElement, Row, String, and_, cast, func, not_, or_
+
+from lingpai.identity.interfaces import KeyState
+from lingpai.identity.roles import ROLES_WITH_KEYS
+from lingpai.identity.scopes import SCOPES_OF_ROLE
+from lingpai.identity.tables import api_keys, project_members, users
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyFilter:
+    """Which keys a list shows; None does not restrict. `search` is a part of the name, `now` is in Unix seconds."""
+
+    name: str | None = None
+    search: str | None = None
+    user_id: str | None = None
+    project_id: str | None = None
+    scope: str | None = None
+    state: KeyState | None = None
+    now: float = 0.0
+
+
+# When a key does not work although nobody has disabled it; `disabled_because` says the same of a row.
+_IS_ROLE_MISSING: Final = and_(
+    api_keys.c.project_id.is_not(None),
+    users.c.role != "admin",
+    func.coalesce(project_members.c.role, "none").not_in(ROLES_WITH_KEYS),
+)
+_IS_OFF: Final = or_(api_keys.c.disabled_at.is_not(None), users.c.disabled_at.is_not(None), _IS_ROLE_MISSING)
+
+
+def disabled_because(row: Row[Any]) -> str | None:
+    """Why the key of a row of `SqlCredentialStore` does not work; None when it does, or has merely expired."""
+    if row.disabled_at is not None:
+        return row.disabled_because or "disabled"
+    if row.user_disabled_at is not None:
+        return "its owner is disabled"
+    if row.project_id is not None and row.role != "admin" and row.project_role not in ROLES_WITH_KEYS:
+        return "its owner may not have keys in its project"
+    return None
+
+
+def conditions_of(wanted: KeyFilter) -> Iterator[ColumnElement[bool]]:
+    """Conditions for what `SqlKeyStore` selects from."""
+    columns = api_keys.c
+    if wanted.name is not None:
+        yield columns.name == wanted.name
+    if wanted.search is not None:
+        yield columns.name.icontains(wanted.search, autoescape=True)
+    if wanted.user_id is not None:
+        yield columns.user_id == wanted.user_id
+    if wanted.project_id is not None:
+        yield columns.project_id == wanted.project_id
+    if wanted.scope is not None:
+        yield cast(columns.scopes, String).contains(f'"{wanted.scope}"', autoescape=True)
+        yield users.c.role.in_([role for role, held in SCOPES_OF_ROLE.items() if wanted.scope in held])
+    if wanted.state is not None:
+        yield _is_in_state(wanted.state, wanted.now)
+
+
+def _is_in_state(state: KeyState, now: float) -> ColumnElement[bool]:
+    if state == "disabled":
+        return _IS_OFF
+    expires_at = api_keys.c.expires_at
+    has_expired = and_(expires_at.is_not(None), expires_at <= now)
+    return and_(not_(_IS_OFF), has_expired if state == "expired" else not_(has_expired))

@@ -1,0 +1,49 @@
+"""The bodies of ``/api/v1/keys/leaked``."""
+
+from typing import Annotated, Any, Final
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from lingpai.identity.leaks import MOST_REPORTED
+from lingpai.web.schemas import RequestBody
+
+
+class LeakedKeysReport(RequestBody):
+    """Keys that have become known to others."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"keys": ["sk-lp-…"]}]}, hide_input_in_errors=True
+    )
+
+    keys: Annotated[
+        list[Annotated[str, Field(max_length=1000)]],
+        Field(
+            max_length=MOST_REPORTED,
+            description="What was found. Anything that is no credential of the form of this server's is passed over.",
+            repr=False,
+        ),
+    ]
+
+
+class LeakAnswer(BaseModel):
+    """The same for every report."""
+
+    status: str = Field(
+        default="received", description="Keys that work are disabled now.", examples=["received"]
+    )
+
+
+# Read by hand, because it may be text as well; so FastAPI has to be told.
+LEAK_REQUEST_BODY: Final[dict[str, Any]] = {
+    "required": True,
+    "content": {
+        "application/json": {
+            "schema": LeakedKeysReport.model_json_schema(),
+            "example": {"keys": ["sk-lp-…"]},
+        },
+        "text/plain": {
+            "schema": {"type": "string", "description": "Any text; the keys in it are found by their form."},
+            "example": "LINGPAI_API_KEY=sk-lp-…",
+        },
+    },
+}

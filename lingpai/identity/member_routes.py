@@ -1,0 +1,74 @@
+"""``/api/v1/projects/{id}/members``."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path
+
+from lingpai.identity.member_schemas import MemberCreate, MemberUpdate, MemberView
+from lingpai.identity.members import Members
+from lingpai.identity.scopes import Scope
+from lingpai.principal import Principal
+from lingpai.web.auth import require
+from lingpai.web.errors import ERROR_RESPONSES
+from lingpai.web.paging import (
+    DEFAULT_LIMIT,
+    CursorParameter,
+    LimitParameter,
+    Page,
+    decode_cursor,
+    encode_cursor,
+)
+
+ProjectReference = Annotated[str, Path(description="The project's id or name.", examples=["search"])]
+UserReference = Annotated[str, Path(description="The member's user id or name.", examples=["bob"])]
+
+
+def member_routes(members: Members) -> APIRouter:
+    """The routes of the members of projects."""
+    router = APIRouter(prefix="/api/v1/projects/{id}/members", tags=["projects"], responses=ERROR_RESPONSES)
+
+    @router.get("")
+    def list_members(
+        id: ProjectReference,  # noqa: A002  the name on the wire
+        caller: Annotated[Principal, require(Scope.PROJECTS_READ)],
+        limit: LimitParameter = DEFAULT_LIMIT,
+        cursor: CursorParameter = None,
+    ) -> Page[MemberView]:
+        """List who has a role in a project, those of longest standing first."""
+        after = None if cursor is None else decode_cursor(cursor)
+        found = members.list(caller, id, after=after, limit=limit + 1)
+        next_cursor = None
+        if len(found) > limit:
+            found = found[:limit]
+            next_cursor = encode_cursor(found[-1].created_at, found[-1].user_id)
+        return Page(data=[MemberView.of(member) for member in found], next_cursor=next_cursor)
+
+    @router.post("", status_code=201)
+    def add_member(
+        id: ProjectReference,  # noqa: A002  the name on the wire
+        body: MemberCreate,
+        caller: Annotated[Principal, require(Scope.PROJECTS_WRITE)],
+    ) -> MemberView:
+        """Take somebody into a project. Its admins add whom they share a project with, administrators everybody."""
+        return MemberView.of(members.add(caller, id, body))
+
+    @router.patch("/{user}")
+    def change_member(
+        id: ProjectReference,  # noqa: A002  the name on the wire
+        user: UserReference,
+        body: MemberUpdate,
+        caller: Annotated[Principal, require(Scope.PROJECTS_WRITE)],
+    ) -> MemberView:
+        """Give a member another role, from the next call on. A viewer's keys in the project are refused."""
+        return MemberView.of(members.set_role(caller, id, user, body))
+
+    @router.delete("/{user}", status_code=204)
+    def remove_member(
+        id: ProjectReference,  # noqa: A002  the name on the wire
+        user: UserReference,
+        caller: Annotated[Principal, require(Scope.PROJECTS_WRITE)],
+    ) -> None:
+        """End somebody's role in a project, or one's own. Their keys in it are refused from the next call on."""
+        members.remove(caller, id, user)
+
+    return router
