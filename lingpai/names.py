@@ -3,8 +3,10 @@
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from sqlalchemy import Select, select
+from sqlalchemy import Select, or_, select
 
+from lingpai.identity.oauth.interfaces import CLIENT_ID_PREFIX
+from lingpai.identity.oauth.tables import clients
 from lingpai.identity.tables import api_keys, projects, users
 from lingpai.storage.database import Database
 
@@ -22,6 +24,11 @@ class Names:
         """The names of these keys."""
         return self._names(api_keys, key_ids)
 
+    def client_names(self, client_ids: Collection[str]) -> Mapping[str, str]:
+        """The names of these clients (`cl-lp-…`)."""
+        found = self._names(clients, [id_.removeprefix(CLIENT_ID_PREFIX) for id_ in client_ids])
+        return {CLIENT_ID_PREFIX + id_: name for id_, name in found.items()}
+
     def user_names(self, user_ids: Collection[str]) -> Mapping[str, str]:
         """The names of these users."""
         return self._names(users, user_ids)
@@ -32,27 +39,27 @@ class Names:
 
     def find_key(self, text: str, *, user_id: str | None) -> str | None:
         """The key with this id, or the one with this name: a key in use before a deleted one, the newest first."""
-        columns = api_keys.c
-        query = (
-            select(columns.id)
-            .where((columns.id == text) | (columns.name == text))
-            .order_by(columns.id != text, columns.deleted_at.is_not(None), columns.created_at.desc())
-            .limit(1)
-        )
-        if user_id is not None:
-            query = query.where(columns.user_id == user_id)
-        return self._one(query)
+        return self._one(_credential(api_keys, text, text, user_id))
+
+    def find_client(self, text: str, *, user_id: str | None) -> str | None:
+        """The client with this id (`cl-lp-…`), or the one with this name: one in use before a deleted one, the newest first."""
+        id_ = text.removeprefix(CLIENT_ID_PREFIX) if text.startswith(CLIENT_ID_PREFIX) else ""
+        found = self._one(_credential(clients, id_, text, user_id))
+        return None if found is None else CLIENT_ID_PREFIX + found
 
     def find_user(self, text: str) -> str | None:
         """The user with this id or name."""
         return self._one(_with_id_or_name(users, text))
 
     def find_project(self, text: str, *, user_id: str | None) -> str | None:
-        """The project with this id or name; with `user_id` only one that is this user's or has a key of theirs."""
+        """The project with this id or name; with `user_id` only one that is this user's or has a key or client of theirs."""
         query = _with_id_or_name(projects, text)
         if user_id is not None:
-            of_their_keys = select(api_keys.c.project_id).where(api_keys.c.user_id == user_id)
-            query = query.where((projects.c.owner_id == user_id) | projects.c.id.in_(of_their_keys))
+            of_theirs = [
+                projects.c.id.in_(select(table.c.project_id).where(table.c.user_id == user_id))
+                for table in (api_keys, clients)
+            ]
+            query = query.where(or_(projects.c.owner_id == user_id, *of_theirs))
         return self._one(query)
 
     def _names(self, table: Any, ids: Collection[str]) -> dict[str, str]:
@@ -69,6 +76,15 @@ class Names:
             return found
 
 
+def _credential(table: Any, id_: str, name: str, user_id: str | None) -> Select[Any]:
+    columns = table.c
+    query = select(columns.id).where((columns.id == id_) | (columns.name == name))
+    if user_id is not None:
+        query = query.where(columns.user_id == user_id)
+    in_order = (columns.id != id_, columns.deleted_at.is_not(None), columns.created_at.desc())
+    return query.order_by(*in_order).limit(1)
+
+
 def _with_id_or_name(table: Any, text: str) -> Select[Any]:
     query = select(table.c.id).where((table.c.id == text) | (table.c.name == text))
     return query.order_by(table.c.id != text).limit(1)
@@ -79,7 +95,7 @@ def _in_parts(ids: Sequence[str]) -> Iterator[Sequence[str]]:
 
 
 class Owners:
-    """Fulfils events' `SubjectOwners`: keys and projects belong to users, users to themselves, models to nobody."""
+    """Fulfils events' `SubjectOwners`: keys, clients and projects belong to users, users to themselves, models to nobody."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -92,6 +108,7 @@ class Owners:
         with self._database.read() as connection:
             for kind, owned, owner in (
                 ("key", api_keys.c.id, api_keys.c.user_id),
+                ("client", CLIENT_ID_PREFIX + clients.c.id, clients.c.user_id),
                 ("project", projects.c.id, projects.c.owner_id),
             ):
                 wanted = [id_ for each, id_ in subjects if each == kind]

@@ -114,7 +114,7 @@ app.command("lingpai.cli.projects:app", name="projects", help="Manage the projec
 app.command(
     "lingpai.cli.usage:app",
     name="usage",
-    help="Show how much was used, by key, user, project, model or time. Every call that was answered is in it.",
+    help="Show how much was used, by key, client, user, project, model or time. Every call that was answered is in it.",
 )
 app.command("lingpai.cli.requests:app", name="requests", help="List, follow and export the calls one by one.")
 app.command("lingpai.cli.events:app", name="events", help="See what happened, and try the webhooks.")

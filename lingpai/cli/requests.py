@@ -34,10 +34,11 @@ app = App(
 PATH: Final = "/api/v1/requests"
 
 _HEADERS: Final = (
-    "time", "key", "user", "model", "status", "end", "seconds", "tokens in", "tokens out", "cost", "id",
+    "time", "key", "client", "user", "model", "status", "end", "seconds", "tokens in", "tokens out", "cost", "id",
 )  # fmt: skip
 _NUMERIC: Final = ("status", "seconds", "tokens in", "tokens out", "in", "out", "cost")
 _NARROWER: Final = (
+    drop_empty("client", "key"),
     drop("id"),
     rename({"tokens in": "in", "tokens out": "out"}),
     drop_empty("cost"),
@@ -58,6 +59,7 @@ class Wishes:
     until: Annotated[str | None, Parameter(help="Started before (else now).")] = None
     tz: Annotated[str | None, Parameter(help="Time zone of dates and times (else this machine's).")] = None
     key: Annotated[str | None, Parameter(help="Only this key's calls.")] = None
+    client: Annotated[str | None, Parameter(help="Only this OAuth client's calls.")] = None
     user: Annotated[str | None, Parameter(help="Only this user's calls.")] = None
     project: Annotated[str | None, Parameter(help="Only this project's calls.")] = None
     model: Annotated[str | None, Parameter(help="Only calls of this model.")] = None
@@ -198,6 +200,7 @@ def _row(call: Mapping[str, Any]) -> Sequence[Cell]:
     return (
         call["started_at"][:19].replace("T", " "),
         call["key"],
+        call.get("client"),
         call["user"],
         call["model"],
         str(call["status"]),

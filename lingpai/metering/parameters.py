@@ -14,7 +14,9 @@ Until = Annotated[str | None, Query(max_length=64, description="Same forms; excl
 Zone = Annotated[str, Query(max_length=64, description="IANA time zone of days, hours, dates and times.")]
 By = Annotated[
     str,
-    Query(max_length=100, description="Any of key,user,project,model,task,day,hour. One row if empty."),
+    Query(
+        max_length=100, description="Any of key,client,user,project,model,task,day,hour. One row if empty."
+    ),
 ]
 Status = Annotated[
     str | None,
@@ -36,6 +38,7 @@ class UsageParameters:
     by: By = ""
     tz: Zone = "UTC"
     key: Filter = None
+    client: Filter = None
     user: Filter = None
     project: Filter = None
     model: Filter = None
@@ -52,6 +55,7 @@ class RequestParameters:
     until: Until = None
     tz: Zone = "UTC"
     key: Filter = None
+    client: Filter = None
     user: Filter = None
     project: Filter = None
     model: Filter = None

@@ -12,18 +12,26 @@ class Subjects:
     """The ids of whom a question is about; None is everybody the caller may see."""
 
     key_id: str | None
+    client_id: str | None
     user_id: str | None
     project_id: str | None
 
 
 def visible_subjects(
-    caller: Principal, names: UsageNames, *, key: str | None, user: str | None, project: str | None
+    caller: Principal,
+    names: UsageNames,
+    *,
+    key: str | None,
+    client: str | None,
+    user: str | None,
+    project: str | None,
 ) -> Subjects:
-    """The ids of the named key, user and project. Blocks. Raises LingpaiError (not_found) for what is not there."""
+    """The ids of the named key, client, user and project. Blocks. Raises LingpaiError (not_found) for what is not there."""
     user_id = _visible_user(caller, user, names)
     owner = None if caller.is_admin else caller.user_id
     return Subjects(
         key_id=_visible_key(key, user_id, names),
+        client_id=_visible_client(client, user_id, names),
         user_id=user_id,
         project_id=_visible_project(project, owner, names),
     )
@@ -41,6 +49,15 @@ def _visible_key(key: str | None, user_id: str | None, names: UsageNames) -> str
     if key is not None and key_id is None:
         raise LingpaiError("not_found", "There is no such key. Give the id or a unique name.", param="key")
     return key_id
+
+
+def _visible_client(client: str | None, user_id: str | None, names: UsageNames) -> str | None:
+    client_id = None if client is None else names.find_client(client, user_id=user_id)
+    if client is not None and client_id is None:
+        raise LingpaiError(
+            "not_found", "There is no such client. Give the id or a unique name.", param="client"
+        )
+    return client_id
 
 
 def _visible_project(project: str | None, user_id: str | None, names: UsageNames) -> str | None:

@@ -7,6 +7,8 @@ import pytest
 from lingpai.catalog.interfaces import Model
 from lingpai.catalog.service import Catalog
 from lingpai.errors import LingpaiError
+from lingpai.identity.oauth.clients import Clients
+from lingpai.identity.oauth.schemas import ClientCreate
 from lingpai.identity.peppers import Peppers
 from lingpai.identity.projects import Projects
 from lingpai.identity.schemas import KeyCreate, ProjectCreate, UserCreate
@@ -20,6 +22,7 @@ from lingpai.quotas.grammar import canonical_limit
 from lingpai.quotas.store import SqlLimitStore
 from lingpai.quotas.subjects import Position, Wanted
 from lingpai.storage.database import Database, sqlite_url
+from lingpai.storage.trail import NoTrail
 
 DEFAULT = ("2000/day@Asia/Shanghai",)
 
@@ -58,6 +61,9 @@ class World:
         default = {"default_limits": DEFAULT}
         self.users = Users(self.database, **shared, **default)
         self.keys = Keys(self.database, peppers=Peppers({1: b"p" * 32}), **shared, **default)
+        self.clients = Clients(
+            self.database, peppers=Peppers({1: b"p" * 32}), trail=NoTrail(), **shared, **default
+        )
         self.projects = Projects(self.database, **shared)
         self.users.ensure_admin()
         self.admin = self.users.local_administrator()
@@ -83,6 +89,9 @@ class World:
 
     def key(self, name, **fields) -> str:
         return self.keys.create(self.admin, KeyCreate(name=name, **fields)).key.id
+
+    def client(self, name, **fields) -> str:
+        return self.clients.create(self.admin, ClientCreate(name=name, **fields)).client.client_id
 
     def project(self, name, **fields) -> str:
         return self.projects.create(self.admin, ProjectCreate(name=name, **fields)).id
@@ -123,6 +132,25 @@ def test_deleted_key_keeps_its_name(world):
 
     assert world.names.key_names([laptop]) == {laptop: "laptop"}
     assert world.names.find_key("laptop", user_id=None) == laptop
+
+
+def test_clients_are_named_and_found_by_the_id_on_the_wire(world):
+    ada, nightly = world.user("ada"), world.client("nightly", user="ada")
+
+    assert world.names.client_names([nightly, "cl-lp-none"]) == {nightly: "nightly"}
+    assert world.names.find_client(nightly, user_id=ada) == nightly
+    assert world.names.find_client("nightly", user_id=None) == nightly
+    assert world.names.find_client(nightly, user_id=world.user("bob")) is None
+    assert world.names.find_client(nightly.removeprefix("cl-lp-"), user_id=None) is None
+
+
+def test_deleted_client_keeps_its_name(world):
+    nightly = world.client("nightly")
+
+    world.clients.delete(world.admin, nightly)
+
+    assert world.names.client_names([nightly]) == {nightly: "nightly"}
+    assert world.names.find_client("nightly", user_id=None) == nightly
 
 
 def test_more_ids_than_one_statement_takes(world):
@@ -180,14 +208,15 @@ def test_project_is_named_and_found_by_id_and_by_name(world):
     assert world.names.find_project("none", user_id=None) is None
 
 
-def test_project_is_found_by_its_owner_and_by_who_has_a_key_in_it(world):
-    ada, bob, eve = (world.user(name) for name in ("ada", "bob", "eve"))
+def test_project_is_found_by_its_owner_and_by_who_has_a_key_or_client_in_it(world):
+    ada, bob, eve, zoe = (world.user(name) for name in ("ada", "bob", "eve", "zoe"))
     search = world.project("search", owner="ada")
     world.key("laptop", user="bob", project="search")
+    world.client("nightly", user="zoe", project="search")
 
-    found = [world.names.find_project("search", user_id=user) for user in (ada, bob, eve)]
+    found = [world.names.find_project("search", user_id=user) for user in (ada, bob, zoe, eve)]
 
-    assert found == [search, search, None]
+    assert found == [search, search, search, None]
 
 
 # -- owners
@@ -197,6 +226,7 @@ def test_owners_are_told_of_all_but_models_and_what_is_unknown(world):
     ada, bob = world.user("ada"), world.user("bob")
     laptop, search = world.key("laptop", user="ada"), world.project("search", owner="bob")
     owned = {
+        ("client", world.client("nightly", user="ada")): ada,
         ("key", laptop): ada,
         ("project", search): bob,
         ("user", ada): ada,

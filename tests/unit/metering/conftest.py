@@ -107,15 +107,19 @@ def load(database, database_path, make_record):
 
 
 class Names:
-    """Two users with a key and a project each; one more key is in the records only."""
+    """Two users with a key, a client and a project each; one more key is in the records only."""
 
     def __init__(self):
         self.keys = {"4fK3aaaaaaaa": ("laptop", "usr_ada"), "bobs": ("batch", "usr_bob")}
+        self.clients = {"app": ("nightly", "usr_ada"), "bobs-app": ("indexer", "usr_bob")}
         self.users = {"usr_ada": "ada", "usr_bob": "bob"}
         self.projects = {"prj_ada": ("ada", "usr_ada"), "prj_bob": ("=bob", "usr_bob")}
 
     def key_names(self, key_ids):
         return {key_id: self.keys[key_id][0] for key_id in key_ids if key_id in self.keys}
+
+    def client_names(self, client_ids):
+        return {id_: self.clients[id_][0] for id_ in client_ids if id_ in self.clients}
 
     def user_names(self, user_ids):
         return {user_id: self.users[user_id] for user_id in user_ids if user_id in self.users}
@@ -125,6 +129,9 @@ class Names:
 
     def find_key(self, text, *, user_id):
         return self._find(self.keys, text, user_id)
+
+    def find_client(self, text, *, user_id):
+        return self._find(self.clients, text, user_id)
 
     def find_user(self, text):
         return next((id_ for id_, name in self.users.items() if text in (id_, name)), None)
