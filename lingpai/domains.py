@@ -219,6 +219,7 @@ class Domains:
         self.subjects = Subjects(
             self.database,
             keys=self.keys,
+            clients=self.clients,
             users=self.users,
             projects=self.projects,
             book=self.book,

@@ -26,12 +26,12 @@ class ChangedLimits(TypedDict):
 class NewLimits(RequestBody):
     """The limits that replace those of one subject; an empty list (or ``none``) makes it unlimited."""
 
-    subject: Literal["key", "user", "project", "model", "user_model"]
+    subject: Literal["key", "client", "user", "project", "model", "user_model"]
     id: str | None = Field(
         default=None,
         min_length=1,
         max_length=200,
-        description="The id or the name of the key, user, project or model.",
+        description="The id or the name of the key, client, user, project or model.",
     )
     user: str | None = Field(
         default=None,

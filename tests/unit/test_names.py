@@ -74,6 +74,7 @@ class World:
         self.subjects = Subjects(
             self.database,
             keys=self.keys,
+            clients=self.clients,
             users=self.users,
             projects=self.projects,
             book=self.book,
@@ -316,23 +317,26 @@ def test_user_on_a_model_is_found_by_both_names(world):
     assert (each.is_everybody, each.label) == (True, "each user of model `acme/shout`")
 
 
-def test_clients_are_not_made_yet(world):
-    with pytest.raises(LingpaiError) as caught:
-        world.subjects.find(world.admin, "client", "app")
+def test_client_is_found_with_its_limits_by_name_and_by_the_id_on_the_wire(world):
+    nightly = world.client("nightly", limits=["5/day"])
 
-    assert caught.value.code == "not_found"
+    named, by_id = (world.subjects.find(world.admin, "client", each) for each in ("nightly", nightly))
+
+    assert named == by_id
+    assert (named.id, named.label, named.limits) == (nightly, "client `nightly`", ("5/day",))
 
 
 def test_subject_of_somebody_else_does_not_exist(world):
     bob = world.member("bob", world.user("bob", limits=["5/day"]))
     world.user("ada", limits=["5/day"])
     world.key("laptop", user="ada", limits=["5/day"])
+    nightly = world.client("nightly", user="ada", limits=["5/day"])
     world.project("search", owner="ada", limits=["5/day"])
     world.set(("model", "acme/shout"), "5/day")
     bob.models = ("acme/whisper",)
 
     for kind, name in (
-        ("user", "ada"), ("key", "laptop"), ("project", "search"), ("model", "acme/shout"), ("model", "acme/none"),
+        ("user", "ada"), ("key", "laptop"), ("client", "nightly"), ("client", nightly), ("project", "search"), ("model", "acme/shout"), ("model", "acme/none"),
         ("user_model", "ada acme/whisper"),
     ):  # fmt: skip
         with pytest.raises(LingpaiError) as caught:
@@ -363,6 +367,8 @@ def test_list_holds_those_that_have_limits_kind_by_kind(world):
     ada = world.user("ada", limits=["5/day"])
     world.key("laptop", user="ada", limits=["10/1s"])
     world.key("other", user="ada")
+    world.client("nightly", user="ada", limits=["10/1s"])
+    world.client("hourly", user="ada")
     world.project("search", limits=["5/day"])
     world.project("free project")
     world.set(("user_model", f"{ada} acme/shout"), "5/day")
@@ -372,14 +378,16 @@ def test_list_holds_those_that_have_limits_kind_by_kind(world):
     assert [(subject.kind, subject.name) for subject in world.page(world.admin)] == [
         ("user", "ada"),
         ("key", "laptop"),
+        ("client", "nightly"),
         ("project", "search"),
         ("model", "acme/shout"),
         ("user_model", "ada on acme/shout"),
     ]
 
 
-def test_deleted_keys_are_not_listed(world):
+def test_deleted_keys_and_clients_are_not_listed(world):
     world.keys.delete(world.admin, world.key("laptop", limits=["5/day"]))
+    world.clients.delete(world.admin, world.client("nightly", limits=["5/day"]))
 
     assert world.page(world.admin) == []
 
@@ -388,6 +396,7 @@ def test_pages_of_any_size_hold_everybody_once(world):
     ada = world.user("ada", limits=["5/day"])
     for number in range(5):
         world.key(f"key-{number}", limits=["5/day"])
+        world.client(f"client-{number}", limits=["5/day"])
         world.key(f"unlimited-{number}", limits=["none"])
         world.project(f"project-{number}", limits=["5/day"])
         world.set(("model", f"acme/model-{number}"), "5/day")
@@ -401,7 +410,7 @@ def test_pages_of_any_size_hold_everybody_once(world):
             after = Position(page[-1].kind, page[-1].created_at, page[-1].id)
 
         assert found == everybody
-    assert len(everybody) == 21
+    assert len(everybody) == 26
 
 
 def test_more_than_two_hundred_are_all_listed(world):
@@ -415,6 +424,7 @@ def test_more_than_two_hundred_are_all_listed(world):
     ("wanted", "names"),
     [
         ({"key": "laptop"}, ["laptop"]),
+        ({"client": "nightly"}, ["nightly"]),
         ({"user": "ada"}, ["ada", "ada on acme/shout", "ada on acme/whisper"]),
         ({"model": "acme/shout"}, ["acme/shout", "each user on acme/shout", "ada on acme/shout", "bob on acme/shout"]),
         ({"user": "ada", "model": "acme/shout"}, ["ada", "acme/shout", "each user on acme/shout", "ada on acme/shout"]),
@@ -426,6 +436,7 @@ def test_list_can_be_of_some_only(world, wanted, names):
     ids = {
         "ada": ada,
         "laptop": world.key("laptop", limits=["5/day"]),
+        "nightly": world.client("nightly", limits=["5/day"]),
         "search": world.project("search", limits=["5/day"]),
     }
     world.key("other", limits=["5/day"])
@@ -450,7 +461,7 @@ def test_a_call_counts_against_key_user_and_project(world):
     search = world.project("search", owner="bob", limits=["7/day"])
     laptop = world.key("laptop", user="ada", project="search", limits=["10/1s"], models=["acme/*"])
 
-    call = world.subjects.of_call(world.member("ada", ada), "laptop")
+    call = world.subjects.of_key(world.member("ada", ada), "laptop")
 
     assert [(subject.kind, subject.id, subject.limits) for subject in call.in_order] == [
         ("key", laptop, ("10/1s",)),
@@ -460,35 +471,73 @@ def test_a_call_counts_against_key_user_and_project(world):
     assert (call.may_call("acme/shout"), call.may_call("other/shout")) == (True, False)
 
 
-def test_a_call_through_a_client_counts_against_the_client(world):
-    laptop = world.key("laptop")
+def test_a_clients_own_calls_count_against_client_owner_and_project(world):
+    ada = world.user("ada", limits=["5/day"])
+    search = world.project("search", limits=["7/day"])
+    nightly = world.client("nightly", user="ada", project="search", limits=["10/1s"], models=["acme/*"])
+
+    call = world.subjects.of_client(world.member("ada", ada), "nightly")
+
+    assert [(subject.kind, subject.id, subject.limits) for subject in call.in_order] == [
+        ("client", nightly, ("10/1s",)),
+        ("user", ada, ("5/day",)),
+        ("project", search, ("7/day",)),
+    ]
+    assert (call.key, call.credential) == (None, "A token of client `nightly`")
+    assert (call.may_call("acme/shout"), call.may_call("other/shout")) == (True, False)
+
+
+def test_a_token_counts_against_its_own_user_whoever_owns_the_client(world):
+    """Who signed in through somebody else's client cannot see the client, but what stops their own calls."""
+    bob = world.user("bob", limits=["5/day"])
+    app = world.client("app", user=world.user("ada"), limits=["3/day"])
+    caller = world.member("bob", bob)
+    caller.key_id, caller.token_id, caller.client_id, caller.client_name = None, "t", app, "app"
+
+    call = world.subjects.of_own_call(caller)
+
+    assert [(subject.kind, subject.id) for subject in call.in_order] == [("client", app), ("user", bob)]
+    with pytest.raises(LingpaiError) as caught:
+        world.subjects.of_client(caller, app)
+    assert caught.value.code == "not_found"
+
+
+def test_a_token_without_a_client_counts_against_its_user(world):
+    bob = world.user("bob", limits=["5/day"])
+    caller = world.member("bob", bob)
+    caller.key_id, caller.token_id = None, "t"
+
+    call = world.subjects.of_own_call(caller)
+
+    assert [(subject.kind, subject.id) for subject in call.in_order] == [("user", bob)]
+    assert call.credential == "A token of user `bob`"
+
+
+def test_what_was_deleted_since_the_caller_was_recognised_is_not_there(world):
     caller = world.member("admin", world.admin.user_id)
-    caller.key_id, caller.client_id, caller.client_name, caller.client_limits = (
-        laptop,
-        "c1",
-        "app",
-        ("5/day",),
-    )
+    caller.key_id = "gone"
 
-    client = world.subjects.of_call(caller, laptop).client
+    with pytest.raises(LingpaiError) as caught:
+        world.subjects.of_own_call(caller)
 
-    assert (client.kind, client.id, client.name, client.limits) == ("client", "c1", "app", ("5/day",))
+    assert caught.value.code == "not_found"
 
 
 def test_calls_of_somebody_elses_key_are_nobodys_business(world):
     world.key("laptop")
 
     with pytest.raises(LingpaiError) as caught:
-        world.subjects.of_call(world.member("bob", world.user("bob")), "laptop")
+        world.subjects.of_key(world.member("bob", world.user("bob")), "laptop")
 
     assert caught.value.code == "not_found"
 
 
-@pytest.mark.parametrize("kind", ["key", "user", "project"])
+@pytest.mark.parametrize("kind", ["key", "client", "user", "project"])
 def test_limits_are_replaced_and_none_means_unlimited(world, kind):
     ids = {
         "user": world.user("ada", limits=["5/day"]),
         "key": world.key("laptop", user="ada", limits=["5/day"]),
+        "client": world.client("nightly", user="ada", limits=["5/day"]),
         "project": world.project("search", limits=["5/day"]),
     }
     subject = (kind, ids[kind])
