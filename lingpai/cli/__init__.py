@@ -107,6 +107,11 @@ app.command(
     ),
 )
 app.command("lingpai.cli.keys:app", name="keys", help="Make and manage API keys.")
+app.command(
+    "lingpai.cli.clients:app",
+    name="clients",
+    help="Make and manage OAuth clients: programs that get access tokens.",
+)
 app.command("lingpai.cli.users:app", name="users", help="Manage the users who own keys.")
 app.command("lingpai.cli.models:app", name="models", help="List, add, check and remove models.")
 app.command("lingpai.cli.limits:app", name="limits", help="Set limits and see what is left of them.")

@@ -35,6 +35,8 @@ _COMMANDS: Final = {
     "GET /api/v1/users": "lingpai users list",
     "GET /api/v1/keys": "lingpai keys list",
     "GET /api/v1/projects": "lingpai projects list",
+    "GET /api/v1/clients": "lingpai clients list",
+    "GET /api/v1/tokens": "lingpai tokens list",
 }
 
 

@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from lingpai.cli.clients import list_ as list_clients
 from lingpai.cli.keys import list_ as list_keys
 from lingpai.cli.limits import list_ as list_limits
 from lingpai.cli.models import list_ as list_models
@@ -154,6 +155,20 @@ def test_keys_fit_into_eighty_columns(shown, api, here):
     assert len(narrow) == 2
     assert LIMIT in narrow[1]
     assert narrow[1].endswith("days ago")
+    assert len(narrow[1]) <= 80
+
+
+def test_clients_fit_into_eighty_columns_with_their_ids(shown, api, here):
+    """Programs are set up with the id: hint, grants and limits go first."""
+    api.add_client("nightly-reports", limits=[LIMIT], last_used_at="2020-01-01T00:00:00Z")
+
+    wide = shown(200, list_clients, options=here)
+    narrow = shown(80, list_clients, options=here)
+
+    assert wide[0].split()[:6] == ["name", "user", "client", "id", "hint", "grants"]
+    assert narrow[0].split() == ["name", "user", "client", "id", "state", "expires", "last", "used"]
+    assert len(narrow) == 2
+    assert api.clients["nightly-reports"]["client_id"] in narrow[1]
     assert len(narrow[1]) <= 80
 
 
