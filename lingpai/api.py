@@ -20,6 +20,7 @@ from lingpai.gateway.compatible_keys import compatible_key_routes
 from lingpai.gateway.gateway import Gateway
 from lingpai.identity import routes as identity_routes
 from lingpai.identity.oauth.client_routes import client_routes
+from lingpai.identity.oauth.live_token_routes import live_token_routes
 from lingpai.identity.oauth.routes import oauth_routes
 from lingpai.metering import journal_routes, request_routes
 from lingpai.metering import routes as metering_routes
@@ -96,6 +97,7 @@ def _routers(parts: Parts) -> list[Any]:
         compatible_key_routes(describe, time.time),
         identity_routes.key_routes(domains.keys),
         client_routes(domains.clients),
+        live_token_routes(domains.live_tokens),
         oauth_routes(domains.authorization),
         identity_routes.user_routes(domains.users),
         identity_routes.project_routes(domains.projects),

@@ -23,6 +23,7 @@ from lingpai.identity.oauth.client_authentication import ClientAuthenticator
 from lingpai.identity.oauth.client_store import SqlClientReader
 from lingpai.identity.oauth.clients import Clients
 from lingpai.identity.oauth.known_clients import KnownClients
+from lingpai.identity.oauth.live_tokens import LiveTokens
 from lingpai.identity.oauth.server import AuthorizationServer
 from lingpai.identity.oauth.token_request import NoPasswords, Parts
 from lingpai.identity.oauth.token_store import SqlTokenIds, SqlTokenStore
@@ -183,6 +184,7 @@ class Domains:
         self.clients = Clients(
             self.database, peppers=peppers, default_limits=defaults, trail=self.trail, **shared
         )
+        self.live_tokens = LiveTokens(self.database, on_change=on_change, trail=self.trail)
         self.projects = Projects(self.database, **shared)
         self.users.ensure_admin()
         self._open_authorization(settings, peppers)

@@ -112,6 +112,11 @@ app.command(
     name="clients",
     help="Make and manage OAuth clients: programs that get access tokens.",
 )
+app.command(
+    "lingpai.cli.tokens:app",
+    name="tokens",
+    help="See which programs are signed in and which tokens are out, and end them.",
+)
 app.command("lingpai.cli.users:app", name="users", help="Manage the users who own keys.")
 app.command("lingpai.cli.models:app", name="models", help="List, add, check and remove models.")
 app.command("lingpai.cli.limits:app", name="limits", help="Set limits and see what is left of them.")

@@ -29,6 +29,8 @@ class Scope(StrEnum):
     PROJECTS_READ = "projects:read"
     PROJECTS_WRITE = "projects:write"
     TOKENS_INTROSPECT = "tokens:introspect"
+    TOKENS_READ = "tokens:read"
+    TOKENS_WRITE = "tokens:write"
     USAGE_READ = "usage:read"
     USERS_READ = "users:read"
     USERS_WRITE = "users:write"

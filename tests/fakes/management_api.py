@@ -58,6 +58,7 @@ class FakeApi:
         self.page_size = 100
         self.keys: dict[str, dict[str, Any]] = {}
         self.clients: dict[str, dict[str, Any]] = {}
+        self.tokens: list[dict[str, Any]] = []
         self.users: dict[str, dict[str, Any]] = {}
         self.models = [
             _model("lingpai/eliza", "chat", ["eliza"]),
@@ -189,6 +190,32 @@ class FakeApi:
             (each for each in self.clients.values() if name in (each["client_id"], each["name"])), None
         )
 
+    # --- tokens
+
+    def add_token(self, id_: str, **fields: Any) -> dict[str, Any]:
+        token = {
+            "id": id_, "kind": "family" if id_.startswith("fam_") else "access_token", "client": "desktop",
+            "client_id": "cl-lp-4fKx0aZ1bC2d", "user": "alice", "scopes": ["model:inference"], "created_at": NOW,
+            "refreshed_at": None, "expires_at": "2099-01-01T00:00:00Z", "address": None, "user_agent": None, **fields,
+        }  # fmt: skip
+        self.tokens.append(token)
+        return token
+
+    def list_tokens(self, request: Recorded) -> Answer:
+        begin = int(request.query.get("cursor", 0))
+        end = begin + min(self.page_size, int(request.query["limit"]))
+        more = str(end) if end < len(self.tokens) else None
+        return Answer(body={"data": self.tokens[begin:end], "next_cursor": more})
+
+    def revoke_token(self, request: Recorded, id_: str) -> Answer:
+        left = [token for token in self.tokens if token["id"] != id_]
+        if len(left) == len(self.tokens):
+            return error(
+                404, "not_found", f"There is no token `{id_}`. `GET /api/v1/tokens` lists those that are out."
+            )
+        self.tokens = left
+        return Answer(204)
+
     def create_user(self, request: Recorded) -> Answer:
         default = {"role": "member", "limits": ["2000/day@Asia/Shanghai"]}
         user = {"id": "usr_1", "disabled": False, "created_at": NOW, **default, **request.body}
@@ -311,6 +338,8 @@ def _model(model: str, task: str, aliases: list[str]) -> dict[str, Any]:
 _ROUTES: list[tuple[str, str, Callable[..., Answer]]] = [
     ("POST", "/api/v1/keys", FakeApi.create_key),
     ("GET", "/api/v1/keys", FakeApi.list_keys),
+    ("GET", "/api/v1/tokens", FakeApi.list_tokens),
+    ("DELETE", "/api/v1/tokens/([^/]+)", FakeApi.revoke_token),
     ("POST", "/api/v1/clients", FakeApi.create_client),
     ("GET", "/api/v1/clients", FakeApi.list_clients),
     ("GET", "/api/v1/clients/([^/]+)", FakeApi.get_client),

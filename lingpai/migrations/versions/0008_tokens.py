@@ -97,9 +97,10 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["user_id"], ["users.id"], name="fk_access_tokens_user_id_users"),
         sa.PrimaryKeyConstraint("id", name="pk_access_tokens"),
     )
-    op.create_index("ix_access_tokens_client_id", "access_tokens", ["client_id"])
+    op.create_index("ix_access_tokens_client_id_expires_at", "access_tokens", ["client_id", "expires_at"])
     op.create_index("ix_access_tokens_expires_at", "access_tokens", ["expires_at"])
     op.create_index("ix_access_tokens_family_id", "access_tokens", ["family_id"])
+    op.create_index("ix_access_tokens_user_id_expires_at", "access_tokens", ["user_id", "expires_at"])
     op.create_table(
         "refresh_tokens",
         sa.Column("id", sa.String(12), nullable=False),
@@ -118,7 +119,7 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("id", name="pk_refresh_tokens"),
     )
-    op.create_index("ix_refresh_tokens_family_id", "refresh_tokens", ["family_id"])
+    op.create_index("ix_refresh_tokens_family_id_used_at", "refresh_tokens", ["family_id", "used_at"])
     op.add_column("api_keys", sa.Column("old_secret_hmac", sa.LargeBinary))
     op.add_column("api_keys", sa.Column("old_pepper_version", sa.Integer))
     op.add_column("api_keys", sa.Column("old_hint", sa.String(16)))

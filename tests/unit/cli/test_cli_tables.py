@@ -11,6 +11,7 @@ from lingpai.cli.limits import list_ as list_limits
 from lingpai.cli.models import list_ as list_models
 from lingpai.cli.options import Options
 from lingpai.cli.tables import drop, drop_empty, print_details, print_table, rename, swap
+from lingpai.cli.tokens import list_ as list_tokens
 from lingpai.cli.usage import usage
 
 LIMIT = "2000/day@Asia/Shanghai"
@@ -170,6 +171,27 @@ def test_clients_fit_into_eighty_columns_with_their_ids(shown, api, here):
     assert len(narrow) == 2
     assert api.clients["nightly-reports"]["client_id"] in narrow[1]
     assert len(narrow[1]) <= 80
+
+
+def test_tokens_fit_into_eighty_columns_with_their_ids(shown, api, here):
+    """Who looks at them wants to end one."""
+    signed_in = {
+        "address": "192.0.2.7",
+        "user_agent": "python-requests/2.32",
+        "refreshed_at": "2020-01-01T00:00:00Z",
+    }
+    api.add_token("fam_4fKx0aZ1bC2dE3fG", **signed_in)
+    api.add_token("4fKx0aZ1bC2d")
+
+    wide = shown(240, list_tokens, options=here)
+    narrow = shown(80, list_tokens, options=here)
+
+    assert wide[0].split() == [
+        *("id", "kind", "client", "user", "scopes", "created", "refreshed", "expires", "address", "program"),
+    ]
+    assert narrow[0].split()[:4] == ["id", "kind", "client", "user"]
+    assert narrow[1].startswith("fam_4fKx0aZ1bC2dE3fG")
+    assert max(map(len, narrow)) <= 80
 
 
 def test_limits_and_models_stay_on_their_lines(shown, api, here):
