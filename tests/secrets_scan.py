@@ -38,6 +38,7 @@ _SHOWN_BY = {
     ("keys", "create"): b"sk-lp-",
     ("keys", "rotate"): b"sk-lp-",
     ("clients", "create"): b"cs-lp-",
+    ("clients", "rotate"): b"cs-lp-",
     ("token",): b"at-lp-",
 }
 # Commands that show what a model answered, which may be the prompt that the command was given.
