@@ -5,7 +5,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from tests.e2e.lingpai_server import LingpaiServer
-from tests.e2e.raw_http import RawAnswer, chat, exchange, get, post, post_bytes
+from tests.e2e.raw_http import RawAnswer, RawConnection, chat, exchange, get, get_bytes, post, post_bytes
 from tests.secrets_scan import SCAN
 
 FORM = "application/x-www-form-urlencoded"
@@ -50,6 +50,13 @@ def call(server: LingpaiServer, token: str, **fields: Any) -> RawAnswer:
     return post(server.port, "/v1/chat/completions", chat(**fields), key=token)
 
 
-def ask(server: LingpaiServer, path: str, token: str, *, method: str = "GET") -> RawAnswer:
+def ask(server: LingpaiServer, path: str, token: str) -> RawAnswer:
     """A question to the management API with a token."""
-    return get(server.port, path, key=token, method=method)
+    return get(server.port, path, key=token)
+
+
+def delete(server: LingpaiServer, path: str, token: str) -> int:
+    """Delete something of the management API with a token; the status, which has no body when it is gone."""
+    with RawConnection(server.port) as connection:
+        connection.send(get_bytes(path, key=token, method="DELETE"))
+        return connection.read_head()[0]
