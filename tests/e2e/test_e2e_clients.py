@@ -46,6 +46,10 @@ def test_secret_from_the_command_line_gets_tokens_that_call_models(server: Lingp
     assert call(server, token).status == 200
     assert call(server, TokenClient(server, client.id, rotated).token()).status == 200
     assert shown["limits"] == ["100/day"]
+    assert server.stop() == 0
+    server.start()
+    again = server.cli_json("clients", "show", "nightly")
+    assert (again["client_id"], again["last_used_ip"]) == (client.id, "127.0.0.1")
 
 
 def test_update_disable_and_delete_act_on_the_next_call(server: LingpaiServer):
