@@ -1,12 +1,14 @@
 """OAuth clients from the command line to the reports: made, used, seen, ended, and nobody else's business."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 
 from tests.e2e.client_tokens import TokenClient, ask, call, delete, make_client
 from tests.e2e.conftest import MakeServer
-from tests.e2e.lingpai_server import LingpaiServer
+from tests.e2e.lingpai_server import ROOT, LingpaiServer, clean_environment
 from tests.e2e.raw_http import RawConnection, chat, get_bytes, post_bytes
 from tests.e2e.waiting import wait_until
 
@@ -187,3 +189,27 @@ def _events_of(server: LingpaiServer, key: str) -> list[dict[str, object]]:
 
     wait_until(are_there)
     return found
+
+
+def test_openai_sdk_with_a_library_that_keeps_its_token_fresh(server: LingpaiServer):
+    """The program in the guide: its token is renewed before it ends, and nobody notices."""
+    guide = (ROOT / "docs" / "guides" / "tokens.md").read_text(encoding="utf-8")
+    program = guide.partition("```python\n")[2].partition("```")[0]
+    client = make_client(server, "nightly", token_lifetime_s=61)  # Authlib renews 60 s before the end
+    program = program.replace("http://127.0.0.1:8741", server.base)
+    calls = (
+        "for _ in range(3):\n"
+        "    answer = client.chat.completions.create(model='fake/chat', messages=[{'role': 'user', 'content': 'hi'}])\n"
+        "    time.sleep(1.2)\n"
+        "print(answer.object)\n"
+    )
+
+    outcome = subprocess.run(
+        [sys.executable, "-c", f"import os, time\nID, SECRET = os.environ['ID'], os.environ['SECRET']\n{program}\n{calls}"],
+        env=clean_environment({"ID": client.id, "SECRET": client.secret}),
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+
+    assert (outcome.stdout, outcome.returncode) == ("chat.completion\n", 0), outcome.stderr
+    assert len(server.cli_json("tokens", "list", "--client", "nightly")) >= 3
+    assert len(server.records("client_id = ?", client.id)) == 3
