@@ -38,7 +38,7 @@ _WHOSE: Final = (
     clients.c.name.label("client_name"),
     clients.c.scopes.label("client_scopes"),
 )
-# A family has one refresh token that was not used yet; it was made when the family was refreshed last.
+# A family that can be refreshed has one refresh token that was not used yet; it was made at the last refresh.
 _LAST_ACCESS: Final = (
     select(func.max(access_tokens.c.expires_at))
     .where(access_tokens.c.family_id == token_families.c.id)
@@ -54,7 +54,7 @@ _FAMILIES: Final = (
     )
     .join_from(token_families, users, users.c.id == token_families.c.user_id)
     .outerjoin(clients, clients.c.id == token_families.c.client_id)
-    .join(
+    .outerjoin(
         refresh_tokens,
         and_(refresh_tokens.c.family_id == token_families.c.id, refresh_tokens.c.used_at.is_(None)),
     )
@@ -138,8 +138,8 @@ def _is_live(kind: str, now: float) -> ColumnElement[bool]:
 def _family(row: Row[Any]) -> LiveToken:
     return LiveToken(
         kind="family",
-        refreshed_at=row.refreshed_at if row.refreshed_at > row.created_at else None,
-        expires_at=max(row.refresh_expires_at, row.access_expires_at or 0.0),
+        refreshed_at=row.refreshed_at if (row.refreshed_at or 0.0) > row.created_at else None,
+        expires_at=max(row.refresh_expires_at or 0.0, row.access_expires_at or 0.0),
         address=row.address,
         user_agent=row.user_agent,
         **_shared(row),

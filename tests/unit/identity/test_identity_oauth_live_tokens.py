@@ -48,7 +48,13 @@ class World:
         return self.clients.create(self.callers["admin"], ClientCreate(name=name, **fields)).client.id
 
     def family(
-        self, user: str, *, client: str | None = None, refreshed: float | None = None, **fields: Any
+        self,
+        user: str,
+        *,
+        client: str | None = None,
+        refreshed: float | None = None,
+        can_refresh: bool = True,
+        **fields: Any,
     ) -> str:
         """Of a sign-in: a used refresh token for each refresh, one that is not used, and an access token."""
         number = next(self._numbers)
@@ -67,7 +73,8 @@ class World:
             connection.execute(insert(token_families), row | fields)
             if refreshed is not None:
                 self._refresh_token(connection, id_, NOW, used_at=refreshed, successor_id="r" * 12)
-            self._refresh_token(connection, id_, NOW if refreshed is None else refreshed)
+            if can_refresh:
+                self._refresh_token(connection, id_, NOW if refreshed is None else refreshed)
         self.access_token(user, client=client, family=id_)
         return id_
 
@@ -192,6 +199,18 @@ def test_sign_in_without_a_client_that_was_never_refreshed(http: TestClient, wor
     [shown] = http.get("/api/v1/tokens", headers={"x-caller": "bob"}).json()["data"]
 
     assert (shown["client"], shown["client_id"], shown["refreshed_at"]) == (None, None, None)
+
+
+def test_sign_in_that_cannot_be_refreshed_is_listed_while_its_access_token_lives(
+    http: TestClient, world: World, clock: Clock
+) -> None:
+    family = world.family("bob", can_refresh=False)
+
+    [shown] = http.get("/api/v1/tokens", headers={"x-caller": "bob"}).json()["data"]
+    clock.now = NOW + HOUR
+
+    assert (shown["id"], shown["refreshed_at"], shown["expires_at"]) == (family, None, "2026-11-18T12:06:40Z")
+    assert http.get("/api/v1/tokens", headers={"x-caller": "bob"}).json()["data"] == []
 
 
 def test_access_tokens_of_a_sign_in_are_not_listed_one_by_one(listed: Any, world: World) -> None:
