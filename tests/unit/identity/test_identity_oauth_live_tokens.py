@@ -6,11 +6,12 @@ from typing import Any
 import pytest
 from fastapi import FastAPI, Request
 from identity_fakes import DEFAULT_LIMITS, NOW, Changes, Clock, validate_limit
-from sqlalchemy import insert, select, text
+from sqlalchemy import event, insert, select
 from starlette.testclient import TestClient
 
 from lingpai.identity.oauth.clients import Clients
 from lingpai.identity.oauth.live_token_routes import live_token_routes
+from lingpai.identity.oauth.live_token_store import Place, SqlLiveTokenStore, Wanted
 from lingpai.identity.oauth.live_tokens import LiveTokens
 from lingpai.identity.oauth.schemas import ClientCreate, ClientUpdate
 from lingpai.identity.oauth.tables import access_tokens, refresh_tokens, token_families
@@ -382,15 +383,26 @@ def test_tokens_of_who_is_disabled_are_still_seen(listed: Any, world: World, use
     assert listed("admin", user="bob") == [token]
 
 
-@pytest.mark.parametrize("of", ["user_id", "client_id"])
-def test_tokens_of_one_are_found_by_an_index_in_order(database: Database, of: str) -> None:
-    """Among the millions that a busy client has out."""
-    query = (
-        f"SELECT id FROM access_tokens WHERE {of} = 'x' AND expires_at > 1 ORDER BY expires_at DESC LIMIT 50"
-    )
-
+@pytest.mark.parametrize(
+    ("wanted", "index"),
+    [
+        (Wanted(), "ix_access_tokens_expires_at"),
+        (Wanted(user_id="x"), "ix_access_tokens_user_id_expires_at"),
+        (Wanted(client_ids=("x",)), "ix_access_tokens_client_id_expires_at"),
+    ],
+)
+def test_page_of_tokens_is_read_from_an_index_in_order(
+    database: Database, wanted: Wanted, index: str
+) -> None:
+    """Among the millions that busy clients have out."""
+    seen: list[tuple[str, Any]] = []
+    event.listen(database._engine, "before_cursor_execute", lambda *said: seen.append((said[2], said[3])))
     with database.read() as connection:
-        plan = " ".join(row[3] for row in connection.execute(text(f"EXPLAIN QUERY PLAN {query}")))
+        after = Place("access_token", NOW, "x")
+        SqlLiveTokenStore().page(connection, wanted, after=after, now=NOW, limit=50)
+        statement, parameters = seen[-1]
+        rows = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)
+        plan = " ".join(row[3] for row in rows)
 
-    assert f"ix_access_tokens_{of}_expires_at" in plan
-    assert "TEMP B-TREE" not in plan
+    assert f"access_tokens USING INDEX {index} " in plan
+    assert "TEMP B-TREE FOR ORDER BY" not in plan
