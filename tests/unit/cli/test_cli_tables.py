@@ -10,9 +10,11 @@ from lingpai.cli.keys import list_ as list_keys
 from lingpai.cli.limits import list_ as list_limits
 from lingpai.cli.models import list_ as list_models
 from lingpai.cli.options import Options
+from lingpai.cli.requests import list_ as list_requests
 from lingpai.cli.tables import drop, drop_empty, print_details, print_table, rename, swap
 from lingpai.cli.tokens import list_ as list_tokens
 from lingpai.cli.usage import usage
+from tests.fakes.management_api import Answer
 
 LIMIT = "2000/day@Asia/Shanghai"
 
@@ -192,6 +194,28 @@ def test_tokens_fit_into_eighty_columns_with_their_ids(shown, api, here):
     assert narrow[0].split()[:4] == ["id", "kind", "client", "user"]
     assert narrow[1].startswith("fam_4fKx0aZ1bC2dE3fG")
     assert max(map(len, narrow)) <= 80
+
+
+def test_calls_fit_into_eighty_columns_with_who_made_them(shown, api, here):
+    """Key and client share a column; where nobody had a client, there is none."""
+    call = {
+        "started_at": "2026-11-20T16:00:00.123+08:00", "user": "alice", "model": "lingpai/eliza", "status": 200,
+        "end_reason": "complete", "duration_ms": 1250.0, "prompt_tokens": 10, "completion_tokens": 20,
+        "cost": None, "currency": None, "id": "req_a1b2c3d4e5f600000001",
+    }  # fmt: skip
+    by_key, by_client = {**call, "key": "laptop", "client": None}, {**call, "key": None, "client": "nightly"}
+    path = ("GET", "/api/v1/requests")
+
+    api.faults[path] = Answer(body={"data": [by_key, by_client], "next_cursor": None})
+    wide, both = shown(200, list_requests, options=here), shown(80, list_requests, options=here)
+    api.faults[path] = Answer(body={"data": [by_key], "next_cursor": None})
+    keys = shown(80, list_requests, options=here)
+
+    assert wide[0].split()[:3] == ["time", "key", "client"]
+    assert both[0].split()[:2] == ["time", "by"]
+    assert ("laptop" in both[1], "nightly" in both[2]) == (True, True)
+    assert keys[0].split()[:2] == ["time", "key"]
+    assert max(map(len, (*both, *keys))) <= 80
 
 
 def test_limits_and_models_stay_on_their_lines(shown, api, here):
