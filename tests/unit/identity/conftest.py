@@ -9,6 +9,7 @@ import pytest
 from identity_fakes import DEFAULT_LIMITS, Changes, Clock, validate_limit
 from sqlalchemy import event
 
+from lingpai.identity.oauth.clients import Clients
 from lingpai.identity.peppers import Peppers
 from lingpai.identity.projects import Projects
 from lingpai.identity.schemas import UserCreate
@@ -16,6 +17,7 @@ from lingpai.identity.scopes import ALL_SCOPES, SCOPES_OF_ROLE
 from lingpai.identity.service import Keys, Users
 from lingpai.principal import Principal
 from lingpai.storage.database import Database, sqlite_url
+from lingpai.storage.trail import NoTrail
 
 
 @pytest.fixture(scope="session")
@@ -80,6 +82,19 @@ def keys(database: Database, changes: Changes, clock: Clock, peppers: Peppers, u
         peppers=peppers,
         validate_limit=validate_limit,
         default_limits=DEFAULT_LIMITS,
+        clock=clock,
+    )
+
+
+@pytest.fixture
+def clients(database: Database, changes: Changes, clock: Clock, peppers: Peppers, users: Users) -> Clients:
+    return Clients(
+        database,
+        on_change=changes,
+        peppers=peppers,
+        validate_limit=validate_limit,
+        default_limits=DEFAULT_LIMITS,
+        trail=NoTrail(),
         clock=clock,
     )
 

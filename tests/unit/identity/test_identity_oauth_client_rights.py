@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from fastapi import FastAPI, Request
-from identity_fakes import DEFAULT_LIMITS, NOW, Changes, Clock, validate_limit
+from identity_fakes import NOW
 from starlette.testclient import TestClient
 
 from lingpai.errors import LingpaiError
@@ -15,14 +15,10 @@ from lingpai.identity.oauth.client_routes import client_routes
 from lingpai.identity.oauth.clients import Clients
 from lingpai.identity.oauth.interfaces import Client
 from lingpai.identity.oauth.schemas import ClientCreate, ClientUpdate, SecretRotation
-from lingpai.identity.peppers import Peppers
 from lingpai.identity.projects import Projects
 from lingpai.identity.schemas import ProjectCreate, utc_text
 from lingpai.identity.scopes import SCOPES_OF_ROLE
-from lingpai.identity.service import Users
 from lingpai.principal import Principal
-from lingpai.storage.database import Database
-from lingpai.storage.trail import NoTrail
 from lingpai.web.errors import install_error_handlers
 
 OWN_EXPIRY = NOW + 86_400
@@ -39,19 +35,6 @@ RESTRICTIONS: dict[str, dict[str, Any]] = {
 }
 Refusal = tuple[str, str | None]
 MakeClient = Callable[..., Client]
-
-
-@pytest.fixture
-def clients(database: Database, changes: Changes, clock: Clock, peppers: Peppers, users: Users) -> Clients:
-    return Clients(
-        database,
-        on_change=changes,
-        peppers=peppers,
-        validate_limit=validate_limit,
-        default_limits=DEFAULT_LIMITS,
-        trail=NoTrail(),
-        clock=clock,
-    )
 
 
 @pytest.fixture

@@ -3,29 +3,13 @@
 from collections.abc import Callable
 
 import pytest
-from identity_fakes import DEFAULT_LIMITS, NOW, validate_limit
+from identity_fakes import NOW
 
 from lingpai.identity.interfaces import Use
 from lingpai.identity.oauth.clients import Clients
 from lingpai.identity.oauth.interfaces import Client
 from lingpai.identity.oauth.schemas import ClientCreate
-from lingpai.identity.peppers import Peppers
-from lingpai.identity.service import Users
 from lingpai.principal import Principal
-from lingpai.storage.database import Database
-from lingpai.storage.trail import NoTrail
-
-
-@pytest.fixture
-def clients(database: Database, peppers: Peppers, users: Users) -> Clients:
-    return Clients(
-        database,
-        on_change=lambda *_: None,
-        peppers=peppers,
-        validate_limit=validate_limit,
-        default_limits=DEFAULT_LIMITS,
-        trail=NoTrail(),
-    )
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from fastapi import FastAPI, Request
-from identity_fakes import DEFAULT_LIMITS, NOW, Changes, Clock, validate_limit
+from identity_fakes import NOW, Changes, Clock
 from sqlalchemy import event, insert, select
 from starlette.testclient import TestClient
 
@@ -15,12 +15,11 @@ from lingpai.identity.oauth.live_token_store import Place, SqlLiveTokenStore, Wa
 from lingpai.identity.oauth.live_tokens import LiveTokens
 from lingpai.identity.oauth.schemas import ClientCreate, ClientUpdate
 from lingpai.identity.oauth.tables import access_tokens, refresh_tokens, token_families
-from lingpai.identity.peppers import Peppers
 from lingpai.identity.schemas import UserUpdate
 from lingpai.identity.service import Users
 from lingpai.principal import Principal
 from lingpai.storage.database import Database
-from lingpai.storage.trail import Deed, NoTrail
+from lingpai.storage.trail import Deed
 from lingpai.web.errors import install_error_handlers
 
 HOUR, DAY = 3600.0, 86_400.0
@@ -112,18 +111,7 @@ class World:
 
 
 @pytest.fixture
-def world(
-    database: Database, clock: Clock, peppers: Peppers, *, users: Users, admin: Principal, member: Callable[..., Principal]
-) -> World:  # fmt: skip
-    clients = Clients(
-        database,
-        on_change=lambda *_: None,
-        peppers=peppers,
-        validate_limit=validate_limit,
-        default_limits=DEFAULT_LIMITS,
-        trail=NoTrail(),
-        clock=clock,
-    )
+def world(database: Database, clients: Clients, admin: Principal, member: Callable[..., Principal]) -> World:
     return World(database, clients, {"admin": admin, "bob": member("bob"), "eve": member("eve")})
 
 
