@@ -33,7 +33,7 @@ CREATED_FIELDS: Final = (
 )  # fmt: skip
 
 _ROTATED_FIELDS: Final = (*CREATED_FIELDS, "rotated_at", "old_expires_at")
-_WORDS_FOR_ALL: Final = (("all",), ("any",))
+_WORDS_FOR_ALL: Final = {"models": ("all",), "allowed_ips": ("any",)}
 
 Grant = Literal["client_credentials", "password", "refresh_token"]
 ClientName = Annotated[str, Parameter(help="The client's name or id.")]
@@ -70,8 +70,9 @@ def create(
     The secret stands alone on stdout, so that a variable can take it; the client's id and everything else goes to stderr.
     A public client has no secret, and its id is on stdout instead.
     """
-    own = {"grants": list(grant), "public": public, "token_lifetime_s": token_lifetime}
-    body = {"name": name, **{field: value for field, value in own.items() if value}, **wishes.body()}
+    own = {"grants": list(grant) or None, "public": public or None, "token_lifetime_s": token_lifetime}
+    given = {field: value for field, value in own.items() if value is not None}
+    body = {"name": name, **given, **wishes.body()}
     with connect(options) as server:
         made = server.request("POST", CLIENT.path, json=body)
     if options.as_json:
@@ -154,7 +155,7 @@ class Changes:
             "allowed_ips": self.allow_ip,
         }
         body: dict[str, Any] = {
-            field: [] if values in _WORDS_FOR_ALL else list(values)
+            field: [] if values == _WORDS_FOR_ALL.get(field) else list(values)
             for field, values in given.items()
             if values
         }

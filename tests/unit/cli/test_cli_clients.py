@@ -64,6 +64,19 @@ def test_public_client_is_known_by_its_id(lingpai, api):
     assert api.last.body == {"name": "desktop", "public": True, "grants": ["password"]}
 
 
+def test_nothing_that_was_asked_for_is_left_out(lingpai, api):
+    """What makes no sense is the server's to refuse."""
+    api.add_client("nightly")
+
+    lingpai("clients", "create", "x", "--token-lifetime", "0")
+    lingpai("clients", "update", "nightly", "--token-lifetime", "0", "--scope", "all")
+
+    assert [request.body for request in api.requests] == [
+        {"name": "x", "token_lifetime_s": 0},
+        {"token_lifetime_s": 0, "scopes": ["all"]},
+    ]
+
+
 def test_unknown_grant_is_refused_before_anything_is_asked(lingpai, api):
     outcome = lingpai("clients", "create", "x", "--grant", "implicit")
 
