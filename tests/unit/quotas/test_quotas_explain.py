@@ -1,5 +1,7 @@
 """What applies to a call, why, and what is left."""
 
+from dataclasses import replace
+
 import pytest
 from quota_doubles import NOON_ISH, RecordedHistory, VirtualClock, attach
 
@@ -137,6 +139,11 @@ def test_who_has_no_limit_is_named():
             call_of("5/day", source="default"),
             {},
             "The default for new keys whose owner has no limits (`limits.default`); it counts the calls with this key.",
+        ),
+        (
+            replace(call_of(), key=None, client=subject("client", "app", "5/day", source="default")),
+            {},
+            "The default for new clients whose owner has no limits (`limits.default`); all tokens of the client share it.",
         ),
         (
             call_of(project=subject("project", "search", "5/day")),
