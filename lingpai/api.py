@@ -25,6 +25,7 @@ from lingpai.identity import secret_routes as key_secret_routes
 from lingpai.identity.invitations.routes import invitation_routes
 from lingpai.identity.member_routes import member_routes
 from lingpai.identity.oauth.client_routes import client_routes
+from lingpai.identity.oauth.live_token_routes import live_token_routes
 from lingpai.identity.oauth.routes import oauth_routes
 from lingpai.identity.passwords.routes import password_routes
 from lingpai.identity.sessions.authentication import signed_in
@@ -113,6 +114,7 @@ def _routers(parts: Parts) -> list[Any]:
         key_secret_routes.rotation_routes(domains.rotation),
         identity_routes.key_routes(domains.keys),
         client_routes(domains.clients),
+        live_token_routes(domains.live_tokens),
         identity_routes.user_routes(domains.users, domains.people),
         password_routes(domains.people),
         invitation_routes(domains.people),

@@ -25,6 +25,7 @@ from lingpai.identity.oauth.client_authentication import ClientAuthenticator
 from lingpai.identity.oauth.client_store import SqlClientReader
 from lingpai.identity.oauth.clients import Clients
 from lingpai.identity.oauth.known_clients import KnownClients
+from lingpai.identity.oauth.live_tokens import LiveTokens
 from lingpai.identity.oauth.passwords import CheckedPasswords
 from lingpai.identity.oauth.server import AuthorizationServer
 from lingpai.identity.oauth.token_request import Parts
@@ -206,6 +207,7 @@ class Domains:
         self.clients = Clients(
             self.database, peppers=peppers, default_limits=defaults, trail=self.trail, **shared
         )
+        self.live_tokens = LiveTokens(self.database, on_change=on_change, trail=self.trail)
         self.projects = Projects(self.database, **shared)
         self.members = Members(self.database, on_change=on_change, trail=self.trail)
         self.rotation = KeyRotation(self.database, on_change=on_change, peppers=peppers, trail=self.trail)
@@ -258,6 +260,7 @@ class Domains:
         self.subjects = Subjects(
             self.database,
             keys=self.keys,
+            clients=self.clients,
             users=self.users,
             projects=self.projects,
             book=self.book,

@@ -1,4 +1,4 @@
-"""Who can be limited, across domains: keys, users and projects of identity, models of the catalog, users on models."""
+"""Who can be limited, across domains: keys, clients, users and projects of identity, models of the catalog, users on models."""
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
@@ -10,6 +10,10 @@ from lingpai.catalog.service import Catalog
 from lingpai.errors import LingpaiError
 from lingpai.identity.interfaces import ApiKey, Project, User
 from lingpai.identity.member_store import projects_of
+from lingpai.identity.oauth.clients import Clients
+from lingpai.identity.oauth.interfaces import CLIENT_ID_PREFIX, Client
+from lingpai.identity.oauth.schemas import ClientUpdate
+from lingpai.identity.oauth.tables import clients
 from lingpai.identity.projects import Projects
 from lingpai.identity.schemas import KeyUpdate, ProjectUpdate, UserUpdate
 from lingpai.identity.service import Keys, Users
@@ -50,13 +54,14 @@ class ServedModels:
 
 
 class Subjects:
-    """Fulfils quotas' `SubjectDirectory` with identity's keys, users and projects and the book's models. All methods block."""
+    """Fulfils quotas' `SubjectDirectory` with identity's keys, clients, users and projects and the book's models. All methods block."""
 
     def __init__(
         self,
         database: Database,
         *,
         keys: Keys,
+        clients: Clients,
         users: Users,
         projects: Projects,
         book: LimitBook,
@@ -65,6 +70,7 @@ class Subjects:
         self._database = database
         self._names = Names(database)
         self._keys = keys
+        self._clients = clients
         self._users = users
         self._projects = projects
         self._book = book
@@ -74,15 +80,15 @@ class Subjects:
         """The one that `caller` sees. Raises LingpaiError `not_found`."""
         if kind == "key":
             return self._limited("key", self._keys.get(caller, reference))
+        if kind == "client":
+            return self._limited("client", self._clients.get(caller, reference))
         if kind == "user":
             return self._limited("user", self._users.get(caller, reference))
         if kind == "project":
             return self._limited("project", self._projects.get(caller, reference))
         if kind == "model":
             return self._of_entries([self._book.find(("model", self._model_id(caller, reference)))])[0]
-        if kind == "user_model":
-            return self._user_on_model(caller, reference)
-        raise LingpaiError("not_found", f"There is no {kind} `{reference}`.")
+        return self._user_on_model(caller, reference)
 
     def page(
         self, caller: Principal, wanted: Wanted, *, after: Position | None, most: int
@@ -101,7 +107,17 @@ class Subjects:
                 break
         return found
 
-    def of_call(self, caller: Principal, key: str) -> CallSubjects:
+    def of_own_call(self, caller: Principal) -> CallSubjects:
+        """Everybody whose limits a call with the credential of `caller` counts against."""
+        return CallSubjects(
+            key=self._row("key", caller.key_id),
+            client=self._row("client", caller.client_id),
+            user=self._limited_row("user", caller.user_id),
+            project=self._row("project", caller.project_id),
+            may_call=caller.may_call,
+        )
+
+    def of_key(self, caller: Principal, key: str) -> CallSubjects:
         """Everybody whose limits a call with this key counts against. Raises LingpaiError `not_found`."""
         found = self._keys.get(caller, key)
         if not caller.is_admin and found.user_id != caller.user_id:
@@ -111,49 +127,65 @@ class Subjects:
                 f"`{found.name}` is a key of `{found.user_name}`: only they and administrators see all that holds it back.",
                 "key",
             )
-        client = None
-        if caller.client_id is not None and caller.key_id == found.id:
-            name = caller.client_name or caller.client_id
-            client = LimitedSubject(
-                kind="client", id=caller.client_id, name=name, limits=caller.client_limits
-            )
-        return CallSubjects(
-            key=self._limited("key", found),
-            client=client,
-            user=self._row("user", found.user_id),
-            # Whoever may see the key may see what stops it, even if the project is somebody else's.
-            project=self._row("project", found.project_id) if found.project_id else None,
-            may_call=Principal(found.user_id, found.user_name, "member", models=found.models).may_call,
-        )
+        return self._of_credential(found, key=self._limited("key", found))
+
+    def of_client(self, caller: Principal, client: str) -> CallSubjects:
+        """Everybody whose limits a call of this client's own counts against. Raises LingpaiError `not_found`."""
+        found = self._clients.get(caller, client)
+        return self._of_credential(found, client=self._limited("client", found))
 
     def replace_limits(self, caller: Principal, subject: Subject, limits: tuple[str, ...]) -> None:
-        """Store other limits of a key, user or project."""
+        """Store other limits of a key, client, user or project."""
         kind, id_ = subject
         written = list(limits) or ["none"]
         if kind == "key":
             self._keys.update(caller, id_, KeyUpdate(limits=written))
+        elif kind == "client":
+            self._clients.update(caller, id_, ClientUpdate(limits=written))
         elif kind == "user":
             self._users.update(caller, id_, UserUpdate(limits=written))
         else:
             self._projects.update(caller, id_, ProjectUpdate(limits=written))
 
-    # -- keys, users, projects
+    # -- keys, clients, users, projects
 
-    def _limited(self, kind: SubjectKind, row: ApiKey | User | Project | Row[Any]) -> LimitedSubject:
+    def _of_credential(
+        self,
+        found: ApiKey | Client,
+        *,
+        key: LimitedSubject | None = None,
+        client: LimitedSubject | None = None,
+    ) -> CallSubjects:
+        return CallSubjects(
+            key=key,
+            client=client,
+            user=self._limited_row("user", found.user_id),
+            # Whoever may see the credential may see what stops it, even if the project is somebody else's.
+            project=self._row("project", found.project_id),
+            may_call=Principal(found.user_id, found.user_name, "member", models=found.models).may_call,
+        )
+
+    def _limited(self, kind: SubjectKind, row: ApiKey | Client | User | Project | Row[Any]) -> LimitedSubject:
         limits = tuple(row.limits)
         is_default = kind != "project" and bool(limits) and limits == self._users.default_limits
         return LimitedSubject(
             kind=kind,
-            id=row.id,
+            id=CLIENT_ID_PREFIX + row.id if kind == "client" else row.id,
             name=row.name,
             limits=limits,
             source="default" if is_default else "set",
             created_at=row.created_at,
         )
 
-    def _row(self, kind: SubjectKind, id_: str) -> LimitedSubject:
+    def _row(self, kind: SubjectKind, id_: str | None) -> LimitedSubject | None:
+        return self._limited_row(kind, id_) if id_ else None
+
+    def _limited_row(self, kind: SubjectKind, id_: str) -> LimitedSubject:
         with self._database.read() as connection:
-            return self._limited(kind, connection.execute(_rows_of(kind, id_)).one())
+            row = connection.execute(_rows_of(kind, id_)).one_or_none()
+        if row is None:  # deleted since the caller was recognised
+            raise LingpaiError("not_found", f"There is no {kind} `{id_}` any more.")
+        return self._limited(kind, row)
 
     def _page_of_rows(
         self, caller: Principal, kind: SubjectKind, wanted: Wanted, after: Position | None, most: int
@@ -168,7 +200,9 @@ class Subjects:
         if wanted.search is not None:
             query = query.where(table.c.name.icontains(wanted.search, autoescape=True))
         if after is not None:
-            query = query.where(tuple_(table.c.created_at, table.c.id) > (after.created_at, after.id))
+            query = query.where(
+                tuple_(table.c.created_at, table.c.id) > (after.created_at, _stored(after.id))
+            )
         with self._database.read() as connection:
             rows = connection.execute(query.order_by(table.c.created_at, table.c.id).limit(most))
             return [self._limited(kind, row) for row in rows]
@@ -213,13 +247,15 @@ class Subjects:
         return known is not None and known.id == model_id
 
 
-_TABLES: dict[str, Any] = {"key": api_keys, "user": users, "project": projects}
+_TABLES: dict[str, Any] = {"key": api_keys, "client": clients, "user": users, "project": projects}
 
 
 def _is_seen_by(user_id: str, kind: SubjectKind) -> ColumnElement[bool]:
-    """Themselves, the projects they have a role in, their own keys and those of these projects."""
+    """Themselves, their clients, the projects they have a role in, their own keys and those of these projects."""
     if kind == "user":
         return users.c.id == user_id
+    if kind == "client":
+        return clients.c.user_id == user_id
     if kind == "project":
         return projects.c.id.in_(projects_of(user_id))
     return (api_keys.c.user_id == user_id) | api_keys.c.project_id.in_(projects_of(user_id))
@@ -230,7 +266,12 @@ def _rows_of(kind: SubjectKind, id_: str | None) -> Select[Any]:
     query = select(table.c.id, table.c.name, table.c.limits, table.c.created_at)
     if kind != "user":
         query = query.where(table.c.deleted_at.is_(None))
-    return query if id_ is None else query.where(table.c.id == id_)
+    return query if id_ is None else query.where(table.c.id == _stored(id_))
+
+
+def _stored(id_: str) -> str:
+    """An id as the tables have it: that of a client is kept without its prefix, which no other id begins with."""
+    return id_.removeprefix(CLIENT_ID_PREFIX)
 
 
 def _user_and_model(entry: BookEntry) -> tuple[str, str]:

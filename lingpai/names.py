@@ -3,9 +3,11 @@
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from sqlalchemy import Select, select
+from sqlalchemy import Select, or_, select
 
 from lingpai.identity.member_store import people_around, projects_of
+from lingpai.identity.oauth.interfaces import CLIENT_ID_PREFIX
+from lingpai.identity.oauth.tables import clients
 from lingpai.identity.tables import api_keys, projects, users
 from lingpai.storage.database import Database
 
@@ -22,6 +24,11 @@ class Names:
     def key_names(self, key_ids: Collection[str]) -> Mapping[str, str]:
         """The names of these keys."""
         return self._names(api_keys, key_ids)
+
+    def client_names(self, client_ids: Collection[str]) -> Mapping[str, str]:
+        """The names of these clients (`cl-lp-…`)."""
+        found = self._names(clients, [id_.removeprefix(CLIENT_ID_PREFIX) for id_ in client_ids])
+        return {CLIENT_ID_PREFIX + id_: name for id_, name in found.items()}
 
     def user_names(self, user_ids: Collection[str]) -> Mapping[str, str]:
         """The names of these users."""
@@ -44,6 +51,17 @@ class Names:
         order += [columns.deleted_at.is_not(None), columns.created_at.desc()]
         return self._one(query.order_by(*order).limit(1))
 
+    def find_client(self, text: str, *, user_id: str | None) -> str | None:
+        """The client with this id (`cl-lp-…`), or the one with this name: one in use before a deleted one, the newest first."""
+        id_ = text.removeprefix(CLIENT_ID_PREFIX) if text.startswith(CLIENT_ID_PREFIX) else ""
+        columns = clients.c
+        query = select(columns.id).where((columns.id == id_) | (columns.name == text))
+        if user_id is not None:
+            query = query.where(columns.user_id == user_id)
+        in_order = (columns.id != id_, columns.deleted_at.is_not(None), columns.created_at.desc())
+        found = self._one(query.order_by(*in_order).limit(1))
+        return None if found is None else CLIENT_ID_PREFIX + found
+
     def find_user(self, text: str, *, seen_by: str | None) -> str | None:
         """The user with this id or name; with `seen_by` that user, or somebody who shares a project with them."""
         query = _with_id_or_name(users, text)
@@ -52,12 +70,14 @@ class Names:
         return self._one(query)
 
     def find_project(self, text: str, *, seen_by: str | None) -> str | None:
-        """The project with this id or name; with `seen_by` only one that this user has a role or a key in."""
+        """The project with this id or name; with `seen_by` only one that this user has a role, a key or a client in."""
         query = _with_id_or_name(projects, text)
         if seen_by is not None:
-            of_their_keys = select(api_keys.c.project_id).where(api_keys.c.user_id == seen_by)
-            with_role = projects.c.id.in_(projects_of(seen_by))
-            query = query.where(with_role | projects.c.id.in_(of_their_keys))
+            of_theirs = [
+                projects.c.id.in_(select(table.c.project_id).where(table.c.user_id == seen_by))
+                for table in (api_keys, clients)
+            ]
+            query = query.where(or_(projects.c.id.in_(projects_of(seen_by)), *of_theirs))
         return self._one(query)
 
     def shared_projects(self, user_id: str) -> tuple[str, ...]:
@@ -90,7 +110,7 @@ def _in_parts(ids: Sequence[str]) -> Iterator[Sequence[str]]:
 
 
 class Owners:
-    """Fulfils events' `SubjectOwners`: keys belong to users, users to themselves, projects to all with a role, models to nobody."""
+    """Fulfils events' `SubjectOwners`: keys and clients belong to users, users to themselves, projects to all with a role, models to nobody."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -101,10 +121,13 @@ class Owners:
             (kind, id_): id_.partition(" ")[0] for kind, id_ in subjects if kind in {"user", "user_model"}
         }
         with self._database.read() as connection:
-            keys = api_keys.c
-            for part in _in_parts([id_ for kind, id_ in subjects if kind == "key"]):
-                rows = connection.execute(select(keys.id, keys.user_id).where(keys.id.in_(part)))
-                found.update((("key", id_), user_id) for id_, user_id in rows)
+            for kind, owned, owner in (
+                ("key", api_keys.c.id, api_keys.c.user_id),
+                ("client", CLIENT_ID_PREFIX + clients.c.id, clients.c.user_id),
+            ):
+                for part in _in_parts([id_ for each, id_ in subjects if each == kind]):
+                    rows = connection.execute(select(owned, owner).where(owned.in_(part)))
+                    found.update(((kind, id_), user_id) for id_, user_id in rows)
         return found
 
     def projects(self, user_id: str) -> tuple[str, ...]:

@@ -41,6 +41,7 @@ _SHOWN_BY = {
     ("keys", "create"): b"sk-lp-",
     ("keys", "rotate"): b"sk-lp-",
     ("clients", "create"): b"cs-lp-",
+    ("clients", "rotate"): b"cs-lp-",
     ("token",): b"at-lp-",
     ("users", "invite"): b"in-lp-",
 }

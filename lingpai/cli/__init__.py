@@ -107,6 +107,16 @@ app.command(
     ),
 )
 app.command("lingpai.cli.keys:app", name="keys", help="Make and manage API keys.")
+app.command(
+    "lingpai.cli.clients:app",
+    name="clients",
+    help="Make and manage OAuth clients: programs that get access tokens.",
+)
+app.command(
+    "lingpai.cli.tokens:app",
+    name="tokens",
+    help="See which programs are signed in and which tokens are out, and end them.",
+)
 app.command("lingpai.cli.users:app", name="users", help="Manage the users who own keys.")
 app.command("lingpai.cli.models:app", name="models", help="List, add, check and remove models.")
 app.command("lingpai.cli.limits:app", name="limits", help="Set limits and see what is left of them.")
@@ -114,7 +124,7 @@ app.command("lingpai.cli.projects:app", name="projects", help="Manage the projec
 app.command(
     "lingpai.cli.usage:app",
     name="usage",
-    help="Show how much was used, by key, user, project, model or time. Every call that was answered is in it.",
+    help="Show how much was used, by key, client, user, project, model or time. Every call that was answered is in it.",
 )
 app.command(
     "lingpai.cli.secrets:app",

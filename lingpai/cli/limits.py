@@ -1,4 +1,4 @@
-"""`lingpai limits`: what keys, users, projects and models may use, what is left, and what applies to a call."""
+"""`lingpai limits`: what keys, clients, users, projects and models may use, what is left, and what applies to a call."""
 
 from typing import Annotated, Any, Final, Literal
 
@@ -33,7 +33,7 @@ _WORDS: Final[dict[str, list[str] | None]] = {"none": [], "default": None}
     help_epilogue=examples(
         "lingpai limits set user alice 2000/day@Asia/Shanghai",
         "lingpai limits set key my-app 10/1s 500/hour",
-        "lingpai limits set key nightly '100000 tokens/day'",
+        "lingpai limits set client nightly '100000 tokens/day'",
         "lingpai limits set project search '5 USD/month' '3 CNY/1h'",
         "lingpai limits set model acme/chat '8 concurrent wait 30s'",
         "lingpai limits set user-model '*' acme/chat '10/1s wait 5s'",
@@ -43,9 +43,9 @@ _WORDS: Final[dict[str, list[str] | None]] = {"none": [], "default": None}
 )
 def set_(
     subject: Annotated[
-        Literal["key", "user", "project", "model", "user-model"],
+        Literal["key", "client", "user", "project", "model", "user-model"],
         Parameter(
-            help="Whose limits: a key's; a user's or a project's (shared by all its keys); a model's (shared by all"
+            help="Whose limits: a key's; an OAuth client's (shared by all its tokens); a user's or a project's (shared by all its keys); a model's (shared by all"
             " callers); or a user's on one model."
         ),
     ],
@@ -65,7 +65,7 @@ def set_(
     ],
     options: Options = NO_OPTIONS,
 ) -> None:
-    """Replace the limits of a key, user, project or model, from the next call on. What was used stays used."""
+    """Replace the limits of a key, client, user, project or model, from the next call on. What was used stays used."""
     body: dict[str, Any] = {"subject": subject, "id": name}
     if subject == "user-model":
         if not limits:
@@ -76,8 +76,8 @@ def set_(
         raise UsageError("Give at least one limit (2000/day@Asia/Shanghai), or none for no limit at all.")
     word = limits[0] if len(limits) == 1 else ""
     body["limits"] = _WORDS.get(word, list(limits))
-    with connect(options) as client:
-        answer = client.request("PUT", PATH, json=body)
+    with connect(options) as server:
+        answer = server.request("PUT", PATH, json=body)
     if answer.get("warning"):
         say(answer["warning"])
     _print_limits(answer["data"], options, nothing=_without(subject, name, now=" now"))
@@ -95,6 +95,7 @@ def set_(
 def list_(
     *,
     key: Annotated[str | None, Parameter(help="This key's limits.")] = None,
+    client: Annotated[str | None, Parameter(help="This OAuth client's limits.")] = None,
     user: Annotated[
         str | None, Parameter(help="This user's limits, those on single models included.")
     ] = None,
@@ -108,9 +109,9 @@ def list_(
     options: Options = NO_OPTIONS,
 ) -> None:
     """List the limits, what is left, and when they reset."""
-    wanted = {"key": key, "user": user, "project": project, "model": model}
-    with connect(options) as client:
-        limits = all_pages(client, PATH, {**wanted, "search": search})
+    wanted = {"key": key, "client": client, "user": user, "project": project, "model": model}
+    with connect(options) as server:
+        limits = all_pages(server, PATH, {**wanted, "search": search})
     named = [(subject, name) for subject, name in wanted.items() if name is not None]
     nothing = _without(*named[0]) if named else "No limits are set."
     _print_limits(limits, options, nothing=nothing)
@@ -120,6 +121,7 @@ def list_(
     help_epilogue=examples(
         "lingpai limits explain my-app",
         "lingpai limits explain my-app --model lingpai/eliza",
+        "lingpai limits explain --client nightly",
         "lingpai limits explain my-app --json",
     )
 )
@@ -129,13 +131,17 @@ def explain(
     ] = None,
     /,
     *,
+    client: Annotated[str | None, Parameter(help="Instead of a key: an OAuth client, by name or id.")] = None,
     model: Annotated[str | None, Parameter(help="The model that is called, by id or alias.")] = None,
     options: Options = NO_OPTIONS,
 ) -> None:
-    """Show every limit that applies to a call with a key: where it comes from, what is left, which is tightest."""
-    params = {name: value for name, value in (("key", key), ("model", model)) if value is not None}
-    with connect(options) as client:
-        answer = client.request("GET", f"{PATH}/explain", params=params)
+    """Show every limit that applies to a call: where it comes from, what is left, which is tightest."""
+    if key is not None and client is not None:
+        raise UsageError("A call has a key or a client. Name one of both.")
+    wishes = {"key": key, "client": client, "model": model}
+    params = {name: value for name, value in wishes.items() if value is not None}
+    with connect(options) as server:
+        answer = server.request("GET", f"{PATH}/explain", params=params)
     if options.as_json:
         print_json(answer)
     else:
@@ -144,8 +150,12 @@ def explain(
 
 def _without(subject: str, name: str, *, now: str = "") -> str:
     """That there is nothing to show, and what may still stop a call."""
-    if subject == "key":
-        return f"Key {name} has no limits of its own{now}; `lingpai limits explain {name}` shows what applies to it."
+    if subject in {"key", "client"}:
+        named = name if subject == "key" else f"--client {name}"
+        return (
+            f"{subject.capitalize()} {name} has no limits of its own{now}; "
+            f"`lingpai limits explain {named}` shows what applies to it."
+        )
     return f"{subject.replace('-model', '').capitalize()} {name} has no limits{now}."
 
 

@@ -14,9 +14,9 @@ from cyclopts import App, Parameter
 
 from lingpai.cli.failures import CommandError, UsageError
 from lingpai.cli.options import NO_OPTIONS, Options, examples
-from lingpai.cli.output import Cell, print_json, print_line, say
+from lingpai.cli.output import Cell, as_text, print_json, print_line, say
 from lingpai.cli.server import connect, segment
-from lingpai.cli.tables import drop, drop_empty, print_details, print_table, rename
+from lingpai.cli.tables import Columns, Step, drop, drop_empty, print_details, print_table, rename
 from lingpai.cli.times import local_zone
 from lingpai.client import Client
 from lingpai.client._calls import json_of
@@ -34,7 +34,7 @@ app = App(
 PATH: Final = "/api/v1/requests"
 
 _HEADERS: Final = (
-    "time", "key", "user", "model", "status", "end", "seconds", "tokens in", "tokens out", "cost", "id",
+    "time", "key", "client", "user", "model", "status", "end", "seconds", "tokens in", "tokens out", "cost", "id",
 )  # fmt: skip
 _NUMERIC: Final = ("status", "seconds", "tokens in", "tokens out", "in", "out", "cost")
 _NARROWER: Final = (
@@ -58,6 +58,7 @@ class Wishes:
     until: Annotated[str | None, Parameter(help="Started before (else now).")] = None
     tz: Annotated[str | None, Parameter(help="Time zone of dates and times (else this machine's).")] = None
     key: Annotated[str | None, Parameter(help="Only this key's calls.")] = None
+    client: Annotated[str | None, Parameter(help="Only this OAuth client's calls.")] = None
     user: Annotated[str | None, Parameter(help="Only this user's calls.")] = None
     project: Annotated[str | None, Parameter(help="Only this project's calls.")] = None
     model: Annotated[str | None, Parameter(help="Only calls of this model.")] = None
@@ -107,7 +108,8 @@ def list_(
     if options.as_json:
         print_json(calls)
     elif calls:
-        print_table(_HEADERS, [_row(call) for call in calls], right=_NUMERIC, narrower=_NARROWER)
+        narrower = (drop_empty("client", "key"), _callers_in_one_column(calls), *_NARROWER)
+        print_table(_HEADERS, [_row(call) for call in calls], right=_NUMERIC, narrower=narrower)
     else:
         say("There are no such calls.")
 
@@ -198,6 +200,7 @@ def _row(call: Mapping[str, Any]) -> Sequence[Cell]:
     return (
         call["started_at"][:19].replace("T", " "),
         call["key"],
+        call.get("client"),
         call["user"],
         call["model"],
         str(call["status"]),
@@ -208,6 +211,22 @@ def _row(call: Mapping[str, Any]) -> Sequence[Cell]:
         f"{call['cost']} {call['currency']}" if call["cost"] else None,
         call["id"],
     )
+
+
+def _callers_in_one_column(calls: Sequence[Mapping[str, Any]]) -> Step:
+    """A call has a key or a client, so one column has room for both."""
+    callers = [as_text(call["key"] or call.get("client")) for call in calls]
+
+    def step(columns: Columns) -> Columns:
+        if not {"key", "client"} <= columns.keys():
+            return columns
+        others = {header: cells for header, cells in columns.items() if header != "client"}
+        return {
+            "by" if header == "key" else header: callers if header == "key" else cells
+            for header, cells in others.items()
+        }
+
+    return step
 
 
 @contextmanager

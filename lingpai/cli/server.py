@@ -37,6 +37,8 @@ _COMMANDS: Final = {
     "GET /api/v1/keys": "lingpai keys list",
     "GET /api/v1/projects": "lingpai projects list",
     "GET /api/v1/projects/{id}/members": "lingpai projects members list PROJECT",
+    "GET /api/v1/clients": "lingpai clients list",
+    "GET /api/v1/tokens": "lingpai tokens list",
 }
 
 

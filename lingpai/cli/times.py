@@ -14,6 +14,7 @@ LOCALTIME: Final = Path("/etc/localtime")
 
 _DURATION = re.compile(r"[1-9]\d*\s*[smhdw]")
 _ZONE = re.compile(r"UTC|[A-Za-z][A-Za-z0-9_+-]*(?:/[A-Za-z0-9_+-]+){1,2}")
+_SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _UNITS: Final = ((86400, "day"), (3600, "hour"), (60, "minute"), (1, "second"))
 
 
@@ -43,6 +44,25 @@ def expiry_fields(text: str | None) -> dict[str, str]:
     if _is_date(value):
         return {"expires_at": value}
     raise UsageError(f"--expires {text!r} is neither a duration (90d, 12h) nor a date (2027-01-31).")
+
+
+def new_expiry(text: str) -> str | None:
+    """`--expires` of something that is there already: the date or time it ends, None for `never`.
+
+    A duration counts from now, by this machine's clock.
+    """
+    value = text.strip()
+    if value.lower() == "never":
+        return None
+    fields = expiry_fields(value)
+    if "expires_at" in fields:
+        return fields["expires_at"]
+    count, unit = fields["expires_in"][:-1], fields["expires_in"][-1]
+    try:
+        moment = datetime.now(UTC) + timedelta(seconds=int(count) * _SECONDS[unit])
+    except OverflowError as exc:
+        raise UsageError(f"--expires {text!r} is too far away. Use never for no end.") from exc
+    return f"{moment:%Y-%m-%dT%H:%M:%SZ}"
 
 
 def _is_date(text: str) -> bool:

@@ -17,7 +17,7 @@ from lingpai.cli.times import local_zone, shown_in_zone
 
 app = App(
     name="usage",
-    help="Show how much was used, by key, user, project, model or time. Every call that was answered is in it.",
+    help="Show how much was used, by key, client, user, project, model or time. Every call that was answered is in it.",
     help_epilogue=examples(
         "lingpai usage",
         "lingpai usage --by key,model --since 1d",
@@ -34,7 +34,7 @@ app.command(
 )
 
 PATH: Final = "/api/v1/usage"
-GROUPS: Final = ("key", "user", "project", "model", "task", "day", "hour")
+GROUPS: Final = ("key", "client", "user", "project", "model", "task", "day", "hour")
 AMOUNTS: Final = ("requests", "prompt_tokens", "completion_tokens", "cost", "errors", "refused")
 
 # What a narrow terminal does without, in this order.
@@ -49,12 +49,15 @@ def usage(
     until: Annotated[str | None, Parameter(help="Until when (else now).")] = None,
     by: Annotated[
         str | None,
-        Parameter(help="Group by any of key, user, project, model, task, day, hour, with commas between."),
+        Parameter(
+            help="Group by any of key, client, user, project, model, task, day, hour, with commas between."
+        ),
     ] = None,
     tz: Annotated[
         str | None, Parameter(help="Time zone of days, hours and dates (else this machine's).")
     ] = None,
     key: Annotated[str | None, Parameter(help="Only this key's usage.")] = None,
+    client: Annotated[str | None, Parameter(help="Only this OAuth client's usage.")] = None,
     user: Annotated[str | None, Parameter(help="Only this user's usage.")] = None,
     project: Annotated[str | None, Parameter(help="Only this project's usage.")] = None,
     model: Annotated[str | None, Parameter(help="Only this model's usage.")] = None,
@@ -66,9 +69,9 @@ def usage(
     if csv and options.as_json:
         raise UsageError("--csv and --json exclude each other.")
     wishes = {"since": since, "until": until, "by": ",".join(groups), "tz": tz or local_zone()}
-    wishes |= {"key": key, "user": user, "project": project, "model": model}
-    with connect(options) as client:
-        report = client.request("GET", PATH, params={name: value for name, value in wishes.items() if value})
+    wishes |= {"key": key, "client": client, "user": user, "project": project, "model": model}
+    with connect(options) as server:
+        report = server.request("GET", PATH, params={name: value for name, value in wishes.items() if value})
     if options.as_json:
         print_json(report["data"])
     elif csv:

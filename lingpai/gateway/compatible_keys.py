@@ -43,7 +43,7 @@ def compatible_key_routes(describe: Describe, clock: Callable[[], float]) -> API
         limit = chosen(caller, _UNITS_OF_OPENROUTER)
         used, left = (_number(limit["used"]), _number(limit["remaining"])) if limit else (0, None)
         data = {
-            "label": caller.key_name or caller.client_name,
+            "label": caller.key_name or caller.client_name or caller.user_name,
             "limit": None if left is None else round(used + left, 9),
             "limit_remaining": left,
             "limit_reset": _reset(limit["limit"]) if limit else None,
@@ -59,7 +59,7 @@ def compatible_key_routes(describe: Describe, clock: Callable[[], float]) -> API
         used, left = (_new_api_units(limit, "used"), _new_api_units(limit, "remaining")) if limit else (0, 0)
         data = {
             "object": "token_usage",
-            "name": caller.key_name or caller.client_name,
+            "name": caller.key_name or caller.client_name or caller.user_name,
             "total_granted": used + left,
             "total_used": used,
             "total_available": left,

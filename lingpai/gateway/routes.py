@@ -50,10 +50,10 @@ def _document(router: APIRouter, endpoint: Endpoint) -> None:
 
 
 def key_routes(describe: Callable[[tuple[Any, ...], float], Any], clock: Callable[[], float]) -> APIRouter:
-    """`GET /v1/key`: what this key may do, what is left, when it resets."""
+    """`GET /v1/key`: what this key or access token may do, what is left, when it resets."""
     router = APIRouter(tags=["keys"], responses=ERROR_RESPONSES)
 
-    @router.get("/v1/key", summary="What this key may do and what is left of its limits")
+    @router.get("/v1/key", summary="What this key or access token may do and what is left of its limits")
     async def show_key(caller: Annotated[Principal, require(ANY)]) -> JSONResponse:
         account = caller.account
         body = {

@@ -33,6 +33,8 @@ class Scope(StrEnum):
     SESSIONS_READ = "sessions:read"
     SESSIONS_WRITE = "sessions:write"
     TOKENS_INTROSPECT = "tokens:introspect"
+    TOKENS_READ = "tokens:read"
+    TOKENS_WRITE = "tokens:write"
     USAGE_READ = "usage:read"
     USERS_READ = "users:read"
     USERS_WRITE = "users:write"

@@ -23,6 +23,10 @@ class UsageNames(Protocol):
         """The names of these keys; unknown ids are left out."""
         ...
 
+    def client_names(self, client_ids: Collection[str]) -> Mapping[str, str]:
+        """The names of these clients (`cl-lp-…`); unknown ids are left out."""
+        ...
+
     def user_names(self, user_ids: Collection[str]) -> Mapping[str, str]:
         """The names of these users; unknown ids are left out."""
         ...
@@ -33,6 +37,10 @@ class UsageNames(Protocol):
 
     def find_key(self, text: str, *, owner: str | None, seen_by: str | None) -> str | None:
         """The id of the key with this id or unique name, or None. With `owner` only that user's; `seen_by` as below."""
+        ...
+
+    def find_client(self, text: str, *, user_id: str | None) -> str | None:
+        """The id of the client with this id or unique name, or None. With `user_id`, only that user's clients are seen."""
         ...
 
     def find_user(self, text: str, *, seen_by: str | None) -> str | None:

@@ -48,11 +48,11 @@ VALUES (?, ifnull(?, ''), ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 
 # rather than overflow, because SQLite would go on in floating point.
 _ADD_ROLLUP: Final = f"""
 INSERT INTO usage_rollups
-    (bucket_start, key_id, user_id, project_id, model, task,
+    (bucket_start, key_id, user_id, client_id, project_id, model, task,
      requests, errors, refused, charged, prompt_tokens, completion_tokens, cached_tokens, reasoning_tokens,
      charged_tokens, cost_usd, cost_cny, charged_usd, charged_cny)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-ON CONFLICT (bucket_start, key_id, user_id, project_id, model, task) DO UPDATE SET
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (bucket_start, key_id, user_id, client_id, project_id, model, task) DO UPDATE SET
     requests = requests + excluded.requests,
     errors = errors + excluded.errors,
     refused = refused + excluded.refused,
@@ -144,7 +144,7 @@ class SqliteLoader:
         (last_id,) = connection.execute("SELECT last_insert_rowid()").fetchone()
         rollups, marks = roll_up(records, first_id=last_id - len(records) + 1)
         connection.executemany(_ADD_ROLLUP, politely(rollups))
-        connection.executemany(_ADD_CHARGE, politely(charges_of(records, rollups)))
+        connection.executemany(_ADD_CHARGE, politely(charges_of(rollups)))
         connection.executemany(_ADD_MARK, marks)
 
     def close(self) -> None:
@@ -176,13 +176,13 @@ def _politely(rows: Iterable[Row]) -> Iterator[Row]:
 def roll_up(records: Sequence[UsageRecord], *, first_id: int = 1) -> tuple[list[RollUp], list[Mark]]:
     """The sums of `records` per group in the order of the columns of usage_rollups, and the marks of their buckets.
 
-    A group is a bucket, key, user, project, model and task. A refused call counts as refused only, and so does one
+    A group is a bucket, key, user, client, project, model and task. A refused call counts as refused only, and so does one
     whose caller left before it was admitted; an error is an admitted call that ended badly. The first record has the id
     `first_id`, and the others follow.
 
     `rebuild` says the same in SQL.
     """
-    sums: dict[tuple[int, str, str, str, str, str], list[int]] = {}
+    sums: dict[tuple[int, str, str, str, str, str, str], list[int]] = {}
     stretches: list[tuple[int, int]] = []
     bucket = bucket_end = 0
     for index, record in enumerate(records):
@@ -190,7 +190,16 @@ def roll_up(records: Sequence[UsageRecord], *, first_id: int = 1) -> tuple[list[
             bucket = bucket_start(record.started_at)
             bucket_end = bucket + BUCKET_SECONDS
             stretches.append((bucket, first_id + index))
-        group = (bucket, record.key_id or "", record.user_id, record.project_id, record.model, record.task)
+        key_id = record.key_id or ""
+        group = (
+            bucket,
+            key_id,
+            record.user_id,
+            record.client_id,
+            record.project_id,
+            record.model,
+            record.task,
+        )
         total = sums.get(group)
         if total is None:
             total = sums[group] = [0] * 13
@@ -198,31 +207,20 @@ def roll_up(records: Sequence[UsageRecord], *, first_id: int = 1) -> tuple[list[
     return [(*group, *total) for group, total in sums.items()], _marks(stretches, first_id + len(records))
 
 
-def charges_of(records: Iterable[UsageRecord], rollups: Iterable[RollUp]) -> list[Charge]:
-    """What users, models and clients were charged, in the order of the columns of usage_charges.
-
-    `rollups` are those of `records`; clients are in the records only.
-    """
+def charges_of(rollups: Iterable[RollUp]) -> list[Charge]:
+    """What users, models and clients were charged in `rollups`, in the order of the columns of usage_charges."""
     sums: dict[Subject, list[int]] = {}
     row: Any
     for row in rollups:
-        amounts = (row[9], row[14], row[17], row[18])
+        amounts = (row[10], row[15], row[18], row[19])
         if any(amounts):
-            bucket, _, user, project, model = row[:5]
+            bucket, _, user, client, project, model = row[:6]
             _add_amounts(sums, (bucket, "user", user, project, model), amounts)
             if model:
                 _add_amounts(sums, (bucket, "model", model, "", ""), amounts)
-    for record in records:
-        if record.client_id and any(amounts := _charged(record)):
-            subject = (bucket_start(record.started_at), "client", record.client_id, "", "")
-            _add_amounts(sums, subject, amounts)
+            if client:
+                _add_amounts(sums, (bucket, "client", client, "", ""), amounts)
     return [(*subject, *total) for subject, total in sums.items()]
-
-
-def _charged(record: UsageRecord) -> Amounts:
-    cost, currency = record.charged_cost, record.currency
-    usd, cny = cost if currency == "USD" else 0, cost if currency == "CNY" else 0
-    return record.charged, record.charged_tokens, usd, cny
 
 
 def _add_amounts(sums: dict[Subject, list[int]], subject: Subject, amounts: Amounts) -> None:

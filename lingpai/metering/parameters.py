@@ -10,6 +10,9 @@ from lingpai.metering.records import EndReason
 from lingpai.web.formats import formatted
 
 KeyFilter = Annotated[str | None, Query(max_length=200, description="Only with this key (id or name).")]
+ClientFilter = Annotated[
+    str | None, Query(max_length=200, description="Only with tokens of this client (id or name).")
+]
 UserFilter = Annotated[str | None, Query(max_length=200, description="Only of this user (id or name).")]
 ProjectFilter = Annotated[
     str | None, Query(max_length=200, description="Only of keys of this project (id or name).")
@@ -43,7 +46,7 @@ By = Annotated[
     str,
     Query(
         max_length=100,
-        description="Any of key,user,project,model,task,day,hour. One row if empty.",
+        description="Any of key,client,user,project,model,task,day,hour. One row if empty.",
         json_schema_extra=formatted("usage-groups"),
     ),
 ]
@@ -67,6 +70,7 @@ class UsageParameters:
     by: By = ""
     tz: Zone = "UTC"
     key: KeyFilter = None
+    client: ClientFilter = None
     user: UserFilter = None
     project: ProjectFilter = None
     model: ModelFilter = None
@@ -87,6 +91,7 @@ class RequestParameters:
     until: Until = None
     tz: Zone = "UTC"
     key: KeyFilter = None
+    client: ClientFilter = None
     user: UserFilter = None
     project: ProjectFilter = None
     model: ModelFilter = None

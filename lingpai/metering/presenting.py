@@ -1,7 +1,7 @@
 """Records and report rows as the management API shows them: names for ids, decimals for money, times in a zone."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 from zoneinfo import ZoneInfo
 
 from lingpai.metering.interfaces import UsageNames
@@ -11,6 +11,9 @@ from lingpai.prices import NANO, decimal_text
 
 Fields = dict[str, Any]
 
+WITH_IDS: Final = frozenset({"key", "client", "project"})
+"""Groups of a report that show their id beside the name: names of these are not unique, and change."""
+
 
 class NameBook:
     """Names that were looked up once. All methods but `name` block."""
@@ -18,6 +21,7 @@ class NameBook:
     def __init__(self, names: UsageNames) -> None:
         self._look_up = {
             "key": names.key_names,
+            "client": names.client_names,
             "user": names.user_names,
             "project": names.project_names,
         }
@@ -43,7 +47,7 @@ class NameBook:
                 self.learn(group, {row.group[index] for row in rows})
 
     def name(self, kind: str, id_: str) -> str | None:
-        """The name of what was learned; None for no id, which stands for a call without a key or project."""
+        """The name of what was learned; None for no id, which stands for a call without a key, client or project."""
         return self._known[kind][id_] if id_ else None
 
 
@@ -55,11 +59,12 @@ def record_fields(record: Any, book: NameBook, zone: ZoneInfo) -> Fields:
         "started_at": iso_in_zone(record.started_at, zone),
         "key": book.name("key", record.key_id),
         "key_id": record.key_id or None,
+        "client": book.name("client", record.client_id),
+        "client_id": record.client_id or None,
         "user": book.name("user", record.user_id) or "",
         "user_id": record.user_id,
         "project": book.name("project", record.project_id),
         "project_id": record.project_id or None,
-        "client_id": record.client_id or None,
         "model": record.model or None,
         "backend": record.backend or None,
         "task": record.task or None,
@@ -88,7 +93,7 @@ def group_fields(row: UsageRow, by: Sequence[Group], book: NameBook) -> Fields:
     """The group of a report row: names, and beside them the ids that can be looked up."""
     fields: Fields = {}
     for group, value in zip(by, row.group, strict=True):
-        if group in ("key", "project"):
+        if group in WITH_IDS:
             fields |= {group: book.name(group, value), f"{group}_id": value or None}
         else:
             fields[group] = book.name(group, value) if group == "user" else value

@@ -41,7 +41,7 @@ from lingpai.metering.tables import (
 from lingpai.storage.database import Database
 
 _STRETCH: Final = 50_000
-_GROUP: Final = ("key_id", "user_id", "project_id", "model", "task")
+_GROUP: Final = ("key_id", "user_id", "client_id", "project_id", "model", "task")
 _SUBJECT: Final = ("kind", "id", "project_id", "model")
 
 Sums = dict[str, int]
@@ -231,12 +231,10 @@ def _add(groups: Groups, more: Iterable[tuple[tuple[str, ...], Sums]]) -> None:
 
 
 def _finish(groups: Groups) -> BucketSums:
-    """What `loader.roll_up` and `loader.charges_of` say of records with these sums, which are by client as well."""
-    rollups: Groups = {}
+    """What `loader.roll_up` and `loader.charges_of` say of records with these sums."""
+    rollups = {group: dict(sums) for group, sums in groups.items()}
     charges: Groups = {}
-    for (*group, client_id), sums in groups.items():
-        _, user_id, project_id, model, _ = group
-        _add(rollups, [(tuple(group), sums)])
+    for (_, user_id, client_id, project_id, model, _), sums in groups.items():
         charged = {name: sums[name] for name in CHARGED}
         if not any(charged.values()):
             continue
@@ -252,9 +250,9 @@ def _finish(groups: Groups) -> BucketSums:
 def _summed(
     connection: Connection, bucket: int, first: int, last: int
 ) -> Iterator[tuple[tuple[str, ...], Sums]]:
-    """The sums of the bucket's records with ids from `first` to `last`, by `_GROUP` and client. Money is not capped."""
+    """The sums of the bucket's records with ids from `first` to `last`, by `_GROUP`. Money is not capped."""
     records = usage_records.c
-    group = [*(records[name] for name in _GROUP), records.client_id]
+    group = [records[name] for name in _GROUP]
     found = (
         select(*group, *_sums())
         .where(records.id >= first, records.id <= last)

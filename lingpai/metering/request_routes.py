@@ -96,7 +96,9 @@ def request_routes(
 
 def _filter(asked: RequestParameters, caller: Principal, names: UsageNames, *, now: float) -> RequestFilter:
     zone = parse_zone(asked.tz)
-    who = visible_subjects(caller, names, key=asked.key, user=asked.user, project=asked.project)
+    who = visible_subjects(
+        caller, names, key=asked.key, client=asked.client, user=asked.user, project=asked.project
+    )
 
     def moment(text: str | None, param: str) -> float | None:
         return None if text is None else parse_moment(text, now=now, zone=zone, param=param)
@@ -105,6 +107,7 @@ def _filter(asked: RequestParameters, caller: Principal, names: UsageNames, *, n
         since=moment(asked.since, "since"),
         until=moment(asked.until, "until"),
         key_id=who.key_id,
+        client_id=who.client_id,
         user_id=who.user_id,
         project_id=who.project_id,
         model=asked.model,

@@ -40,6 +40,7 @@ class RequestFilter:
     since: float | None = None
     until: float | None = None
     key_id: str | None = None
+    client_id: str | None = None
     user_id: str | None = None
     project_id: str | None = None
     model: str | None = None
@@ -168,7 +169,7 @@ def _stretch_below(ranges: list[tuple[int, int]], before: int | None) -> tuple[i
 
 
 def _in_buckets(wanted: RequestFilter) -> list[ColumnElement[bool]]:
-    """Conditions on the marks: buckets of the time, and with something of the key, user, project or model in them."""
+    """Conditions on the marks: buckets of the time, and with something of the key, client, user, project or model in them."""
     marks, rollups = usage_marks.c, usage_rollups.c
     conditions = []
     if wanted.since is not None:

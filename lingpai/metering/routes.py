@@ -13,7 +13,7 @@ from lingpai.metering.export import as_csv, as_jsonl, spool
 from lingpai.metering.interfaces import UsageNames
 from lingpai.metering.parameters import ExportParameters, UsageParameters
 from lingpai.metering.periods import iso_utc
-from lingpai.metering.presenting import Fields, NameBook, amount_fields, group_fields
+from lingpai.metering.presenting import WITH_IDS, Fields, NameBook, amount_fields, group_fields
 from lingpai.metering.schemas import UsageAnswer, UsageRowBody
 from lingpai.metering.service import Group, UsageQuestion, UsageReport, UsageRow
 from lingpai.metering.tables import COUNTS, MONEY
@@ -39,7 +39,7 @@ def usage_routes(report: UsageReport, wait: Wait, names: UsageNames) -> APIRoute
         asked: Annotated[UsageParameters, Depends()],
         response: Response,
     ) -> UsageAnswer:
-        """What was used, by key, user, project, model, task, day or hour.
+        """What was used, by key, client, user, project, model, task, day or hour.
 
         Administrators see everybody's, everybody else their own and that of the projects they have a role in.
 
@@ -86,13 +86,16 @@ async def all_recorded(wait: Wait) -> None:
 
 
 def _question(asked: UsageParameters, caller: Principal, names: UsageNames) -> UsageQuestion:
-    who = visible_subjects(caller, names, key=asked.key, user=asked.user, project=asked.project)
+    who = visible_subjects(
+        caller, names, key=asked.key, client=asked.client, user=asked.user, project=asked.project
+    )
     return UsageQuestion(
         since=asked.since,
         until=asked.until,
         by=asked.by,
         tz=asked.tz,
         key_id=who.key_id,
+        client_id=who.client_id,
         user_id=who.user_id,
         project_id=who.project_id,
         model=asked.model,
@@ -115,9 +118,7 @@ def _answer(report: UsageReport, question: UsageQuestion, book: NameBook) -> Usa
 
 
 def _group_columns(by: Iterable[Group]) -> list[str]:
-    return [
-        name for group in by for name in ((group, f"{group}_id") if group in ("key", "project") else (group,))
-    ]
+    return [name for group in by for name in ((group, f"{group}_id") if group in WITH_IDS else (group,))]
 
 
 def _export_chunks(by: Sequence[Group], rows: Iterator[UsageRow], book: NameBook) -> Iterator[list[Fields]]:

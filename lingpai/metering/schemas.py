@@ -10,6 +10,10 @@ class UsageRowBody(BaseModel):
 
     key: str | None = Field(default=None, description="The key's name; null for calls without a key.")
     key_id: str | None = None
+    client: str | None = Field(
+        default=None, description="The OAuth client's name; null for calls without one."
+    )
+    client_id: str | None = None
     user: str | None = Field(default=None, description="The user's name.")
     project: str | None = Field(default=None, description="The project's name; null for calls without one.")
     project_id: str | None = None
@@ -55,11 +59,12 @@ class RequestBody(BaseModel):
     started_at: str = Field(examples=["2026-11-20T16:00:00.123+08:00"])
     key: str | None = Field(description="The key's name; null for a call without a key.")
     key_id: str | None
+    client: str | None = Field(description="The OAuth client's name; null for a call without one.")
+    client_id: str | None
     user: str
     user_id: str
     project: str | None
     project_id: str | None
-    client_id: str | None
     model: str | None = Field(description="Null when the caller named none that exists.")
     backend: str | None
     task: str | None

@@ -15,13 +15,14 @@ from lingpai.metering.records import BUCKET_SECONDS, bucket_start
 from lingpai.metering.store import GroupColumn, SqlUsageStore, UsageFilter, joined_sum
 from lingpai.metering.tables import COUNTS
 
-Group = Literal["key", "user", "project", "model", "task", "day", "hour"]
+Group = Literal["key", "client", "user", "project", "model", "task", "day", "hour"]
 
 MAX_ROWS: Final = 10_000
 """The most rows of one report. An export has no such bound."""
 
 _COLUMNS: Final[dict[Group, GroupColumn | None]] = {
     "key": "key_id",
+    "client": "client_id",
     "user": "user_id",
     "project": "project_id",
     "model": "model",
@@ -40,6 +41,7 @@ class UsageQuestion:
     by: str = ""
     tz: str = "UTC"
     key_id: str | None = None
+    client_id: str | None = None
     user_id: str | None = None
     project_id: str | None = None
     model: str | None = None
@@ -124,6 +126,7 @@ class UsageReport:
             since=since,
             until=until,
             key_id=question.key_id,
+            client_id=question.client_id,
             user_id=question.user_id,
             project_id=question.project_id,
             model=question.model,

@@ -36,11 +36,11 @@ from lingpai.metering.tables import (
 from lingpai.prices import NANO
 from lingpai.storage.database import Database
 
-GroupColumn = Literal["key_id", "user_id", "project_id", "model", "task"]
+GroupColumn = Literal["key_id", "client_id", "user_id", "project_id", "model", "task"]
 Charge = tuple[float, int]
 """When a call was admitted (unix seconds), and what it was charged."""
 
-SUBJECT_COLUMNS: Final = ("key_id", "user_id", "project_id", "model")
+SUBJECT_COLUMNS: Final = ("key_id", "client_id", "user_id", "project_id", "model")
 """What records and roll-ups can both be narrowed to."""
 
 _KINDS: Final = ("key", "client", "user", "project", "model", "user_model")
@@ -63,6 +63,7 @@ class UsageFilter:
     since: int
     until: int
     key_id: str | None = None
+    client_id: str | None = None
     user_id: str | None = None
     project_id: str | None = None
     model: str | None = None

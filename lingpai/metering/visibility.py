@@ -18,15 +18,22 @@ class Subjects:
     """
 
     key_id: str | None
+    client_id: str | None
     user_id: str | None
     project_id: str | None
     visible: Visible | None
 
 
 def visible_subjects(
-    caller: Principal, names: UsageNames, *, key: str | None, user: str | None, project: str | None
+    caller: Principal,
+    names: UsageNames,
+    *,
+    key: str | None,
+    client: str | None,
+    user: str | None,
+    project: str | None,
 ) -> Subjects:
-    """The ids of the named key, user and project. Blocks. Raises LingpaiError (not_found) for what is not there."""
+    """The ids of the named key, client, user and project. Blocks. Raises LingpaiError (not_found) for what is not there."""
     seen_by = None if caller.is_admin else caller.user_id
     user_id = None if user is None else names.find_user(user, seen_by=seen_by)
     if user is not None and user_id is None:
@@ -34,15 +41,28 @@ def visible_subjects(
     key_id = None if key is None else names.find_key(key, owner=user_id, seen_by=seen_by)
     if key is not None and key_id is None:
         raise LingpaiError("not_found", "There is no such key. Give the id or a unique name.", param="key")
+    client_id = None if client is None else names.find_client(client, user_id=seen_by or user_id)
+    if client is not None and client_id is None:
+        raise LingpaiError(
+            "not_found", "There is no such client. Give the id or a unique name.", param="client"
+        )
     project_id = None if project is None else names.find_project(project, seen_by=seen_by)
     if project is not None and project_id is None:
         raise LingpaiError("not_found", "There is no such project. Give the id or the name.", param="project")
     hidden = visible_to(caller, names)
     if hidden is not None and not hidden.project_ids:
-        return Subjects(key_id=key_id, user_id=caller.user_id, project_id=project_id, visible=None)
+        return Subjects(
+            key_id=key_id,
+            client_id=client_id,
+            user_id=caller.user_id,
+            project_id=project_id,
+            visible=None,
+        )
     if hidden is not None and (user_id == hidden.user_id or project_id in hidden.project_ids):
         hidden = None
-    return Subjects(key_id=key_id, user_id=user_id, project_id=project_id, visible=hidden)
+    return Subjects(
+        key_id=key_id, client_id=client_id, user_id=user_id, project_id=project_id, visible=hidden
+    )
 
 
 def visible_to(caller: Principal, names: UsageNames) -> Visible | None:

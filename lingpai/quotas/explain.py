@@ -19,10 +19,10 @@ Loaded: TypeAlias = tuple[LimitedSubject, Sequence[Meter]]
 _COUNTS: Final[dict[SubjectKind, str]] = {
     "key": "it counts the calls with this key",
     "client": "all tokens of the client share it",
-    "user": "all keys of the user share it",
-    "project": "all keys of the project share it",
+    "user": "all keys and tokens of the user share it",
+    "project": "all keys and clients of the project share it",
     "model": "all callers of the model share it",
-    "user_model": "it counts this user's calls to the model, with whichever key",
+    "user_model": "it counts this user's calls to the model, with whichever key or token",
 }
 
 
@@ -60,9 +60,12 @@ class Tightest(TypedDict):
 
 
 class Explanation(TypedDict):
-    """What applies to a call of a key: `data` in the order key, client, user, project, model, user on the model."""
+    """What applies to a call: `data` in the order key, client, user, project, model, user on the model.
 
-    key: Named
+    `key` is null for a call with an access token; `client` is the client whose token it is.
+    """
+
+    key: Named | None
     user: Named
     project: Named | None
     client: Named | None
@@ -93,10 +96,10 @@ def explain(
     applying = [(subject, meter) for subject, meter in lines if _exemption(meter, model) is None]
     tightest = min(applying, key=lambda line: _tightness(line[1], now), default=None)
     return Explanation(
-        key=_named(call.key),
+        key=_named_if_any(call.key),
         user=_named(call.user),
-        project=None if call.project is None else _named(call.project),
-        client=None if call.client is None else _named(call.client),
+        project=_named_if_any(call.project),
+        client=_named_if_any(call.client),
         model=None if model is None else model.id,
         data=[_explained(subject, meter, model, now) for subject, meter in lines],
         unlimited=[_unlimited(subject) for subject, meters in loaded if not meters],
@@ -121,6 +124,10 @@ def _named(subject: LimitedSubject) -> Named:
     return Named(id=subject.id, name=subject.name)
 
 
+def _named_if_any(subject: LimitedSubject | None) -> Named | None:
+    return None if subject is None else _named(subject)
+
+
 def _explained(subject: LimitedSubject, meter: Meter, model: KnownModel | None, now: float) -> ExplainedLimit:
     exemption = _exemption(meter, model)
     sentences = [f"{_origin(subject)}; {_COUNTS[subject.kind]}.", _what_is_left(meter, now)]
@@ -137,7 +144,7 @@ def _explained(subject: LimitedSubject, meter: Meter, model: KnownModel | None, 
 
 def _origin(subject: LimitedSubject) -> str:
     if subject.source == "default":
-        given = "new users" if subject.kind == "user" else "new keys whose owner has no limits"
+        given = "new users" if subject.kind == "user" else f"new {subject.kind}s whose owner has no limits"
         return f"The default for {given} (`limits.default`)"
     if subject.source == "settings":
         return f"From lingpai.toml (`[[models]]`), for {subject.label}"

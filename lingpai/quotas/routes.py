@@ -11,7 +11,7 @@ from lingpai.errors import LingpaiError
 from lingpai.principal import Principal
 from lingpai.quotas.explain import Explanation
 from lingpai.quotas.schemas import ChangedLimits, LimitPage, NewLimits
-from lingpai.quotas.service import Limits
+from lingpai.quotas.service import Limits, is_about_itself
 from lingpai.web.auth import ANY, insufficient_scope, require
 from lingpai.web.errors import ERROR_RESPONSES
 from lingpai.web.paging import DEFAULT_LIMIT, MAX_LIMIT, CursorParameter
@@ -22,6 +22,7 @@ SubjectsParameter = Annotated[
     int, Query(ge=1, le=MAX_LIMIT, description="The most subjects to return, each with all of its limits.")
 ]
 KeyFilter = Annotated[str | None, Query(max_length=200, description="This key's, by id or name.")]
+ClientFilter = Annotated[str | None, Query(max_length=200, description="This OAuth client's, by id or name.")]
 UserFilter = Annotated[
     str | None,
     Query(max_length=200, description="This user's, by id or name, those on single models included."),
@@ -54,6 +55,7 @@ def limit_routes(limits: Limits) -> APIRouter:
         *,
         caller: Annotated[Principal, require(READ)],
         key: KeyFilter = None,
+        client: ClientFilter = None,
         user: UserFilter = None,
         project: ProjectFilter = None,
         model: ModelFilter = None,
@@ -64,7 +66,14 @@ def limit_routes(limits: Limits) -> APIRouter:
     ) -> LimitPage:
         """Every limit that the caller may see, with what is used and left and when it resets."""
         wanted = await limits.wanted(
-            caller, key=key, user=user, project=project, model=model, kind=subject, search=search
+            caller,
+            key=key,
+            client=client,
+            user=user,
+            project=project,
+            model=model,
+            kind=subject,
+            search=search,
         )
         return await limits.page(caller, wanted, limit=limit, cursor=cursor)
 
@@ -80,28 +89,34 @@ def limit_routes(limits: Limits) -> APIRouter:
     async def explain_limits(
         caller: Annotated[Principal, require(ANY)],
         key: Annotated[
-            str | None, Query(max_length=200, description="Id or name; the key that asks, when left out.")
+            str | None,
+            Query(max_length=200, description="Id or name; the credential that asks, when left out."),
+        ] = None,
+        client: Annotated[
+            str | None, Query(max_length=200, description="Instead of a key: an OAuth client, by id or name.")
         ] = None,
         model: Annotated[str | None, Query(max_length=200, description="Id or alias.")] = None,
     ) -> Explanation:
-        """What applies to a call of a key: every limit, where it comes from, what is left, and which is tightest.
+        """What applies to a call: every limit, where it comes from, what is left, and which is tightest.
 
-        Every key may ask about itself; for another one it needs the scope `limits:read`.
+        Every key and every access token may ask about itself; about others only with the scope `limits:read`.
         """
-        return await limits.explain(caller, _asked_about(caller, key), model)
+        _check_may_ask(caller, key, client)
+        return await limits.explain(caller, key=key, client=client, model=model)
 
     return router
 
 
-def _asked_about(caller: Principal, key: str | None) -> str:
-    """The id or name of the key that an explanation is about. A key needs no scope to ask about itself."""
-    if caller.key_id is not None and key in {None, caller.key_id, caller.key_name}:
-        return caller.key_id
+def _check_may_ask(caller: Principal, key: str | None, client: str | None) -> None:
+    """Raise LingpaiError unless the caller may ask about this key or client. Nobody needs a scope to ask about themselves."""
+    if key is not None and client is not None:
+        raise LingpaiError("invalid_request", "A call has a key or a client. Name one of both.", "client")
+    if is_about_itself(caller, key, client):
+        return
     if READ not in caller.scopes:
         raise insufficient_scope(READ, caller)
-    if key is None:
+    if key is None and client is None:
         raise LingpaiError("invalid_request", "Name the key that the call would be made with.", "key")
-    return key
 
 
 def _check_may_write(caller: Principal) -> None:

@@ -37,7 +37,7 @@ def _named(subjects: list[str], fields: list[str], *, may_take_back: bool) -> di
 
 
 _NAMED: Final[list[Any]] = [
-    _named(["key", "user", "project"], ["id"], may_take_back=False),
+    _named(["key", "client", "user", "project"], ["id"], may_take_back=False),
     _named(["model"], ["model"], may_take_back=True),
     _named(["model"], ["id"], may_take_back=True),
     _named(["user_model"], ["user", "model"], may_take_back=True),
@@ -54,12 +54,12 @@ class NewLimits(RequestBody):
         }
     )
 
-    subject: Literal["key", "user", "project", "model", "user_model"]
+    subject: Literal["key", "client", "user", "project", "model", "user_model"]
     id: str | None = Field(
         default=None,
         min_length=1,
         max_length=200,
-        description="The id or the name of the key, user, project or model.",
+        description="The id or the name of the key, client, user, project or model.",
         json_schema_extra=formatted("user-name"),
     )
     user: str | None = Field(

@@ -54,7 +54,7 @@ class Limits:
     ) -> None:
         """`load` brings a subject's meters into memory, `clock` gives Unix seconds.
 
-        `generation` grows with every change to a key, user or project: what was read under another one may be stale,
+        `generation` grows with every change to a key, client, user or project: what was read under another one may be stale,
         and attaching stale limits would undo the change.
         """
         self._directory = directory
@@ -81,6 +81,7 @@ class Limits:
         caller: Principal,
         *,
         key: str | None,
+        client: str | None,
         user: str | None,
         project: str | None,
         model: str | None,
@@ -95,6 +96,7 @@ class Limits:
         def find_all() -> Wanted:
             return Wanted(
                 key=find("key", key),
+                client=find("client", client),
                 user=find("user", user),
                 project=find("project", project),
                 model=find("model", model),
@@ -126,17 +128,26 @@ class Limits:
 
         return {"data": await self._settled(read), "warning": self._warning(found)}
 
-    async def explain(self, caller: Principal, key: str, model: str | None) -> Explanation:
-        """What applies to a call of `key` to `model`."""
+    async def explain(
+        self, caller: Principal, *, key: str | None, client: str | None, model: str | None
+    ) -> Explanation:
+        """What applies to a call to `model` of `key` or `client`, or with the caller's own credential."""
 
         async def read(is_current: IsCurrent) -> Explanation:
-            call = await asyncio.to_thread(self._directory.of_call, caller, key)
+            call = await asyncio.to_thread(self._subjects_of_call, caller, key, client)
             known = None if model is None else self._callable(call, model)
             subjects = subjects_of_call(call, known, self._book)
             loaded = [(subject, await self._meters(subject, is_current)) for subject in subjects]
             return explain(call, known, loaded, self._clock())
 
         return await self._settled(read)
+
+    def _subjects_of_call(self, caller: Principal, key: str | None, client: str | None) -> CallSubjects:
+        if is_about_itself(caller, key, client):
+            return self._directory.of_own_call(caller)
+        if client is not None:
+            return self._directory.of_client(caller, client)
+        return self._directory.of_key(caller, key or "")
 
     async def _settled(self, read: Callable[[IsCurrent], Awaitable[T]]) -> T:
         """What `read` answers, once no limit was changed while it read."""
@@ -156,12 +167,12 @@ class Limits:
         return rows_of(subject, meters, self._clock())
 
     def _callable(self, call: CallSubjects, model: str) -> KnownModel:
-        """The model, if the key may call it; refused as the call itself would be."""
+        """The model, if the call may go to it; refused as the call itself would be."""
         known = self._models.named(model)
         if known is not None and (call.may_call(known.id) or call.may_call(model)):
             return known
         if known is not None:
-            raise LingpaiError("model_not_allowed", f"Key `{call.key.name}` may not call `{model}`.", "model")
+            raise LingpaiError("model_not_allowed", f"{call.credential} may not call `{model}`.", "model")
         near = self._models.nearest(model, may_see=call.may_call)
         raise LingpaiError("model_not_found", f"There is no model `{model}`.{near}", "model")
 
@@ -177,12 +188,22 @@ class Limits:
 
 _NAMED_BY: Final[dict[str, tuple[str, ...]]] = {
     "key": ("id",),
+    "client": ("id",),
     "user": ("id",),
     "project": ("id",),
     "model": ("model",),
     "user_model": ("user", "model"),
 }
 """The fields that name a subject."""
+
+
+def is_about_itself(caller: Principal, key: str | None, client: str | None) -> bool:
+    """Whether who asks about this key or client (ids or names; None: not named) asks about their own credential."""
+    if key is None and client is None:
+        return caller.credential_id is not None
+    if client is None:
+        return caller.key_id is not None and key in {caller.key_id, caller.key_name}
+    return caller.client_id is not None and client in {caller.client_id, caller.client_name}
 
 
 def _subject_of(body: NewLimits) -> tuple[SubjectKind, str]:

@@ -10,7 +10,7 @@ from lingpai.quotas.interfaces import Subject, SubjectKind
 EACH_USER: Final = "*"
 """Stands for the user in limits that hold for each user of a model separately."""
 
-LISTED_KINDS: Final[tuple[SubjectKind, ...]] = ("user", "key", "project", "model", "user_model")
+LISTED_KINDS: Final[tuple[SubjectKind, ...]] = ("user", "key", "client", "project", "model", "user_model")
 """The order of lists."""
 
 LimitSource: TypeAlias = Literal["set", "default", "settings"]
@@ -67,6 +67,7 @@ class Wanted:
     """
 
     key: str | None = None
+    client: str | None = None
     user: str | None = None
     project: str | None = None
     model: str | None = None
@@ -75,17 +76,18 @@ class Wanted:
 
     @property
     def is_everything(self) -> bool:
-        return self.key is self.user is self.project is self.model is None
+        return self.key is self.client is self.user is self.project is self.model is None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallSubjects:
-    """Whose limits a call with one key counts against, those of the model aside.
+    """Whose limits a call with one credential counts against, those of the model aside.
 
-    `may_call` says whether the key's list of models allows an id or alias.
+    A call has a key, or a client whose access token it came with, or neither: a token that a user got without a
+    registered client. `may_call` says whether the list of models of the key or client allows an id or alias.
     """
 
-    key: LimitedSubject
+    key: LimitedSubject | None
     client: LimitedSubject | None
     user: LimitedSubject
     project: LimitedSubject | None
@@ -98,12 +100,19 @@ class CallSubjects:
             subject for subject in (self.key, self.client, self.user, self.project) if subject is not None
         )
 
+    @property
+    def credential(self) -> str:
+        """What the call is made with, to begin a sentence: Key `ci`."""
+        if self.key is not None:
+            return f"Key `{self.key.name}`"
+        return f"A token of {(self.client or self.user).label}"
+
 
 class SubjectDirectory(Protocol):
     """Looks up who is limited. Blocking; called from worker threads.
 
-    A caller sees what its role allows: administrators everything, everybody else their own user and keys, the projects they
-    have a role in with their keys, and the models that their key may call. The rest does not exist for them: LingpaiError `not_found`.
+    A caller sees what its role allows: administrators everything, everybody else their own user, keys and clients, the
+    projects they have a role in with their keys, and the models that their key may call. The rest does not exist for them: LingpaiError `not_found`.
     """
 
     def find(self, caller: Principal, kind: SubjectKind, reference: str) -> LimitedSubject:
@@ -116,12 +125,20 @@ class SubjectDirectory(Protocol):
         """Up to `most` of those that the caller sees and that have limits, in the order of `LISTED_KINDS`."""
         ...
 
-    def of_call(self, caller: Principal, key: str) -> CallSubjects:
+    def of_own_call(self, caller: Principal) -> CallSubjects:
+        """Everybody whose limits a call counts against that comes with the credential of `caller`."""
+        ...
+
+    def of_key(self, caller: Principal, key: str) -> CallSubjects:
         """Everybody whose limits a call with this key (id or name) counts against."""
         ...
 
+    def of_client(self, caller: Principal, client: str) -> CallSubjects:
+        """Everybody whose limits a call counts against that this client (id or name) makes on its own behalf."""
+        ...
+
     def replace_limits(self, caller: Principal, subject: Subject, limits: tuple[str, ...]) -> None:
-        """Stores `limits` (canonical; none = unlimited) of a key, user or project, and tells the gateway."""
+        """Stores `limits` (canonical; none = unlimited) of a key, client, user or project, and tells the gateway."""
         ...
 
 

@@ -52,9 +52,14 @@ def decode_cursor(cursor: str) -> tuple[float, str]:
         )
     except (ValueError, TypeError, RecursionError) as exc:
         raise _bad_cursor() from exc
-    if type(created_at) is not float or type(id_) is not str:
+    if type(created_at) is not float or type(id_) is not str or not _is_text(id_):
         raise _bad_cursor()
     return created_at, id_
+
+
+def _is_text(value: str) -> bool:
+    """Whether a database can be asked for it: JSON can spell half of a surrogate pair, which is no character."""
+    return not any("\ud800" <= character <= "\udfff" for character in value)
 
 
 def _bad_cursor() -> LingpaiError:

@@ -146,7 +146,13 @@ def terminals():
 
 @pytest.mark.parametrize(
     "document",
-    ["README.md", "docs/guides/keys.md", "docs/guides/limits.md", "docs/guides/signing-in.md"],
+    [
+        "README.md",
+        "docs/guides/keys.md",
+        "docs/guides/limits.md",
+        "docs/guides/signing-in.md",
+        "docs/guides/tokens.md",
+    ],
 )
 def test_a_tour_works_as_it_says(terminals, document):
     server, shell = terminals

@@ -28,7 +28,7 @@ _FIRST_KEY = re.compile(r"sk-lp-\w+")
 METRICS_TOKEN = "LINGPAI__SERVER__METRICS_TOKEN"
 """The variable for a server whose metrics need a token."""
 # What a server shows its administrator, kept in a file each when it is stopped: none of it may hold a secret.
-_BY = "by=key,user,project,model,task,day"
+_BY = "by=key,client,user,project,model,task,day"
 _SHOWN = {
     "metrics.txt": "/metrics",
     "requests.csv": "/api/v1/requests/export?format=csv",
@@ -36,8 +36,8 @@ _SHOWN = {
     "usage.csv": f"/api/v1/usage/export?format=csv&{_BY}",
     "usage.jsonl": f"/api/v1/usage/export?format=jsonl&{_BY}",
     **{f"{name}.json": f"/api/v1/{name}" for name in (
-        "clients", "events", "keys", "limits", "models", "projects", "requests", "secrets", "sessions", "targets", "usage",
-        "users",
+        "clients", "events", "keys", "limits", "models", "projects", "requests", "secrets", "sessions", "targets", "tokens",
+        "usage", "users",
     )},
 }  # fmt: skip
 

@@ -264,7 +264,7 @@ def test_rebuild_repairs_falsified_sums_while_the_server_answers(make_server: Ma
     right = sums(server)
     with closing(sqlite3.connect(server.data / "lingpai.db", timeout=10)) as database, database:
         database.execute("UPDATE usage_rollups SET requests = requests + 7, prompt_tokens = 1")
-        database.execute("INSERT INTO usage_rollups SELECT 900, 'nobody', user_id, project_id, model, task, 1,"
+        database.execute("INSERT INTO usage_rollups SELECT 900, 'nobody', user_id, client_id, project_id, model, task, 1,"
                          " 0, 0, 1, 1, 1, 0, 0, 1, 0, 0, 0, 0 FROM usage_rollups LIMIT 1")  # fmt: skip
     false = sums(server)
     ended = threading.Event()

@@ -57,6 +57,8 @@ class FakeApi:
         self.accepted_key = mint_credential("sk-lp-").token
         self.page_size = 100
         self.keys: dict[str, dict[str, Any]] = {}
+        self.clients: dict[str, dict[str, Any]] = {}
+        self.tokens: list[dict[str, Any]] = []
         self.users: dict[str, dict[str, Any]] = {}
         self.models = [
             _model("lingpai/eliza", "chat", ["eliza"]),
@@ -151,6 +153,84 @@ class FakeApi:
 
     def _find_key(self, name: str) -> dict[str, Any] | None:
         return next((key for key in self.keys.values() if name in {key["id"], key["name"]}), None)
+
+    # --- clients
+
+    def add_client(self, name: str, *, public: bool = False, **wishes: Any) -> dict[str, Any]:
+        minted = mint_credential("cs-lp-")
+        client = {
+            "client_id": f"cl-lp-{minted.id}", "name": name, "user": "admin", "project": "admin",
+            "grants": ["client_credentials"], "public": public, "scopes": ["model:inference"], "models": [],
+            "limits": [], "allowed_ips": [], "token_lifetime_s": None, "expires_at": None, "created_at": NOW,
+            "disabled": False, "last_used_at": None, "last_used_ip": None, "hint": None if public else minted.hint,
+            "rotated_at": None, "old_hint": None, "old_expires_at": None, **wishes,
+        }  # fmt: skip
+        self.clients[name] = client
+        return {**client, "client_secret": None if public else minted.token}
+
+    def create_client(self, request: Recorded) -> Answer:
+        wishes = {name: value for name, value in request.body.items() if name != "expires_in"}
+        return Answer(201, self.add_client(**wishes))
+
+    def list_clients(self, request: Recorded) -> Answer:
+        return Answer(body={"data": list(self.clients.values()), "next_cursor": None})
+
+    def get_client(self, request: Recorded, name: str) -> Answer:
+        client = self._find_client(name)
+        return Answer(body=client) if client else error(404, "not_found", f"There is no client `{name}`.")
+
+    def change_client(self, request: Recorded, name: str) -> Answer:
+        client = self._find_client(name)
+        if client is None:
+            return error(404, "not_found", f"There is no client `{name}`.")
+        client.update(request.body)
+        return Answer(body=client)
+
+    def rotate_client(self, request: Recorded, name: str) -> Answer:
+        client = self._find_client(name)
+        if client is None:
+            return error(404, "not_found", f"There is no client `{name}`.")
+        old = {} if request.body.get("overlap") == "0s" else {"old_hint": "cs-lp-…old", "old_expires_at": NOW}
+        client.update(rotated_at=NOW, **old)
+        return Answer(body={**client, "client_secret": mint_credential("cs-lp-").token})
+
+    def delete_client(self, request: Recorded, name: str) -> Answer:
+        client = self._find_client(name)
+        if client is None:
+            return error(404, "not_found", f"There is no client `{name}`.")
+        del self.clients[client["name"]]
+        return Answer(204)
+
+    def _find_client(self, name: str) -> dict[str, Any] | None:
+        return next(
+            (each for each in self.clients.values() if name in (each["client_id"], each["name"])), None
+        )
+
+    # --- tokens
+
+    def add_token(self, id_: str, **fields: Any) -> dict[str, Any]:
+        token = {
+            "id": id_, "kind": "family" if id_.startswith("fam_") else "access_token", "client": "desktop",
+            "client_id": "cl-lp-4fKx0aZ1bC2d", "user": "alice", "scopes": ["model:inference"], "created_at": NOW,
+            "refreshed_at": None, "expires_at": "2099-01-01T00:00:00Z", "address": None, "user_agent": None, **fields,
+        }  # fmt: skip
+        self.tokens.append(token)
+        return token
+
+    def list_tokens(self, request: Recorded) -> Answer:
+        begin = int(request.query.get("cursor", 0))
+        end = begin + min(self.page_size, int(request.query["limit"]))
+        more = str(end) if end < len(self.tokens) else None
+        return Answer(body={"data": self.tokens[begin:end], "next_cursor": more})
+
+    def revoke_token(self, request: Recorded, id_: str) -> Answer:
+        left = [token for token in self.tokens if token["id"] != id_]
+        if len(left) == len(self.tokens):
+            return error(
+                404, "not_found", f"There is no token `{id_}`. `GET /api/v1/tokens` lists those that are out."
+            )
+        self.tokens = left
+        return Answer(204)
 
     def create_user(self, request: Recorded) -> Answer:
         default = {"role": "member", "limits": ["2000/day@Asia/Shanghai"]}
@@ -304,6 +384,14 @@ _ROUTES: list[tuple[str, str, Callable[..., Answer]]] = [
     ("POST", "/api/v1/keys/leaked", FakeApi.report_leaked),
     ("POST", "/api/v1/keys/([^/]+)/rotate", FakeApi.rotate_key),
     ("GET", "/api/v1/keys", FakeApi.list_keys),
+    ("GET", "/api/v1/tokens", FakeApi.list_tokens),
+    ("DELETE", "/api/v1/tokens/([^/]+)", FakeApi.revoke_token),
+    ("POST", "/api/v1/clients", FakeApi.create_client),
+    ("GET", "/api/v1/clients", FakeApi.list_clients),
+    ("GET", "/api/v1/clients/([^/]+)", FakeApi.get_client),
+    ("PATCH", "/api/v1/clients/([^/]+)", FakeApi.change_client),
+    ("POST", "/api/v1/clients/([^/]+)/rotate", FakeApi.rotate_client),
+    ("DELETE", "/api/v1/clients/([^/]+)", FakeApi.delete_client),
     ("GET", "/api/v1/keys/([^/]+)", FakeApi.get_key),
     ("PATCH", "/api/v1/keys/([^/]+)", FakeApi.change_key),
     ("DELETE", "/api/v1/keys/([^/]+)", FakeApi.delete_key),

@@ -9,6 +9,8 @@ from lingpai.catalog.service import Catalog
 from lingpai.errors import LingpaiError
 from lingpai.identity.member_schemas import MemberCreate
 from lingpai.identity.members import Members
+from lingpai.identity.oauth.clients import Clients
+from lingpai.identity.oauth.schemas import ClientCreate
 from lingpai.identity.peppers import Peppers
 from lingpai.identity.projects import Projects
 from lingpai.identity.schemas import KeyCreate, ProjectCreate, UserCreate
@@ -22,6 +24,7 @@ from lingpai.quotas.grammar import canonical_limit
 from lingpai.quotas.store import SqlLimitStore
 from lingpai.quotas.subjects import Position, Wanted
 from lingpai.storage.database import Database, sqlite_url
+from lingpai.storage.trail import NoTrail
 
 DEFAULT = ("2000/day@Asia/Shanghai",)
 
@@ -60,6 +63,9 @@ class World:
         default = {"default_limits": DEFAULT}
         self.users = Users(self.database, **shared, **default)
         self.keys = Keys(self.database, peppers=Peppers({1: b"p" * 32}), **shared, **default)
+        self.clients = Clients(
+            self.database, peppers=Peppers({1: b"p" * 32}), trail=NoTrail(), **shared, **default
+        )
         self.projects = Projects(self.database, **shared)
         self.members = Members(self.database, on_change=lambda *_: None, clock=self._tick)
         self.users.ensure_admin()
@@ -71,6 +77,7 @@ class World:
         self.subjects = Subjects(
             self.database,
             keys=self.keys,
+            clients=self.clients,
             users=self.users,
             projects=self.projects,
             book=self.book,
@@ -86,6 +93,9 @@ class World:
 
     def key(self, name, **fields) -> str:
         return self.keys.create(self.admin, KeyCreate(name=name, **fields)).key.id
+
+    def client(self, name, **fields) -> str:
+        return self.clients.create(self.admin, ClientCreate(name=name, **fields)).client.client_id
 
     def project(self, name, **fields) -> str:
         return self.projects.create(self.admin, ProjectCreate(name=name, **fields)).id
@@ -129,6 +139,25 @@ def test_deleted_key_keeps_its_name(world):
 
     assert world.names.key_names([laptop]) == {laptop: "laptop"}
     assert world.names.find_key("laptop", owner=None, seen_by=None) == laptop
+
+
+def test_clients_are_named_and_found_by_the_id_on_the_wire(world):
+    ada, nightly = world.user("ada"), world.client("nightly", user="ada")
+
+    assert world.names.client_names([nightly, "cl-lp-none"]) == {nightly: "nightly"}
+    assert world.names.find_client(nightly, user_id=ada) == nightly
+    assert world.names.find_client("nightly", user_id=None) == nightly
+    assert world.names.find_client(nightly, user_id=world.user("bob")) is None
+    assert world.names.find_client(nightly.removeprefix("cl-lp-"), user_id=None) is None
+
+
+def test_deleted_client_keeps_its_name(world):
+    nightly = world.client("nightly")
+
+    world.clients.delete(world.admin, nightly)
+
+    assert world.names.client_names([nightly]) == {nightly: "nightly"}
+    assert world.names.find_client("nightly", user_id=None) == nightly
 
 
 def test_more_ids_than_one_statement_takes(world):
@@ -189,17 +218,20 @@ def test_project_is_named_and_found_by_id_and_by_name(world):
     assert world.names.find_project("none", seen_by=None) is None
 
 
-def test_project_is_found_by_who_has_a_role_or_a_key_in_it(world):
+def test_project_is_found_by_who_has_a_role_a_key_or_a_client_in_it(world):
     """A key stays one's own, and what was used with it, when the role has ended."""
-    ada, bob, eve = (world.user(name) for name in ("ada", "bob", "eve"))
+    ada, bob, eve, zoe = (world.user(name) for name in ("ada", "bob", "eve", "zoe"))
     search = world.project("search", owner="ada")
     world.join("search", "bob")
     world.key("laptop", user="bob", project="search")
     world.members.remove(world.admin, "search", "bob")
+    world.join("search", "zoe")
+    world.client("nightly", user="zoe", project="search")
+    world.members.remove(world.admin, "search", "zoe")
 
-    found = [world.names.find_project("search", seen_by=user) for user in (ada, bob, eve)]
+    found = [world.names.find_project("search", seen_by=user) for user in (ada, bob, zoe, eve)]
 
-    assert found == [search, search, None]
+    assert found == [search, search, search, None]
 
 
 def test_what_belongs_to_a_project_is_found_by_all_with_a_role_in_it(world):
@@ -237,6 +269,7 @@ def test_owners_are_told_of_all_but_models_and_what_is_unknown(world):
     ada, bob = world.user("ada"), world.user("bob")
     laptop, search = world.key("laptop", user="ada"), world.project("search", owner="bob")
     owned = {
+        ("client", world.client("nightly", user="ada")): ada,
         ("key", laptop): ada,
         ("user", ada): ada,
         ("user_model", f"{bob} acme/shout"): bob,
@@ -339,23 +372,26 @@ def test_user_on_a_model_is_found_by_both_names(world):
     assert (each.is_everybody, each.label) == (True, "each user of model `acme/shout`")
 
 
-def test_clients_are_not_made_yet(world):
-    with pytest.raises(LingpaiError) as caught:
-        world.subjects.find(world.admin, "client", "app")
+def test_client_is_found_with_its_limits_by_name_and_by_the_id_on_the_wire(world):
+    nightly = world.client("nightly", limits=["5/day"])
 
-    assert caught.value.code == "not_found"
+    named, by_id = (world.subjects.find(world.admin, "client", each) for each in ("nightly", nightly))
+
+    assert named == by_id
+    assert (named.id, named.label, named.limits) == (nightly, "client `nightly`", ("5/day",))
 
 
 def test_subject_of_somebody_else_does_not_exist(world):
     bob = world.member("bob", world.user("bob", limits=["5/day"]))
     world.user("ada", limits=["5/day"])
     world.key("laptop", user="ada", limits=["5/day"])
+    nightly = world.client("nightly", user="ada", limits=["5/day"])
     world.project("search", owner="ada", limits=["5/day"])
     world.set(("model", "acme/shout"), "5/day")
     bob.models = ("acme/whisper",)
 
     for kind, name in (
-        ("user", "ada"), ("key", "laptop"), ("project", "search"), ("model", "acme/shout"), ("model", "acme/none"),
+        ("user", "ada"), ("key", "laptop"), ("client", "nightly"), ("client", nightly), ("project", "search"), ("model", "acme/shout"), ("model", "acme/none"),
         ("user_model", "ada acme/whisper"),
     ):  # fmt: skip
         with pytest.raises(LingpaiError) as caught:
@@ -386,6 +422,8 @@ def test_list_holds_those_that_have_limits_kind_by_kind(world):
     ada = world.user("ada", limits=["5/day"])
     world.key("laptop", user="ada", limits=["10/1s"])
     world.key("other", user="ada")
+    world.client("nightly", user="ada", limits=["10/1s"])
+    world.client("hourly", user="ada")
     world.project("search", limits=["5/day"])
     world.project("free project")
     world.set(("user_model", f"{ada} acme/shout"), "5/day")
@@ -395,14 +433,16 @@ def test_list_holds_those_that_have_limits_kind_by_kind(world):
     assert [(subject.kind, subject.name) for subject in world.page(world.admin)] == [
         ("user", "ada"),
         ("key", "laptop"),
+        ("client", "nightly"),
         ("project", "search"),
         ("model", "acme/shout"),
         ("user_model", "ada on acme/shout"),
     ]
 
 
-def test_deleted_keys_are_not_listed(world):
+def test_deleted_keys_and_clients_are_not_listed(world):
     world.keys.delete(world.admin, world.key("laptop", limits=["5/day"]))
+    world.clients.delete(world.admin, world.client("nightly", limits=["5/day"]))
 
     assert world.page(world.admin) == []
 
@@ -411,6 +451,7 @@ def test_pages_of_any_size_hold_everybody_once(world):
     ada = world.user("ada", limits=["5/day"])
     for number in range(5):
         world.key(f"key-{number}", limits=["5/day"])
+        world.client(f"client-{number}", limits=["5/day"])
         world.key(f"unlimited-{number}", limits=["none"])
         world.project(f"project-{number}", limits=["5/day"])
         world.set(("model", f"acme/model-{number}"), "5/day")
@@ -424,7 +465,7 @@ def test_pages_of_any_size_hold_everybody_once(world):
             after = Position(page[-1].kind, page[-1].created_at, page[-1].id)
 
         assert found == everybody
-    assert len(everybody) == 21
+    assert len(everybody) == 26
 
 
 def test_more_than_two_hundred_are_all_listed(world):
@@ -438,6 +479,7 @@ def test_more_than_two_hundred_are_all_listed(world):
     ("wanted", "names"),
     [
         ({"key": "laptop"}, ["laptop"]),
+        ({"client": "nightly"}, ["nightly"]),
         ({"user": "ada"}, ["ada", "ada on acme/shout", "ada on acme/whisper"]),
         ({"model": "acme/shout"}, ["acme/shout", "each user on acme/shout", "ada on acme/shout", "bob on acme/shout"]),
         ({"user": "ada", "model": "acme/shout"}, ["ada", "acme/shout", "each user on acme/shout", "ada on acme/shout"]),
@@ -449,6 +491,7 @@ def test_list_can_be_of_some_only(world, wanted, names):
     ids = {
         "ada": ada,
         "laptop": world.key("laptop", limits=["5/day"]),
+        "nightly": world.client("nightly", limits=["5/day"]),
         "search": world.project("search", limits=["5/day"]),
     }
     world.key("other", limits=["5/day"])
@@ -501,7 +544,7 @@ def test_a_call_counts_against_key_user_and_project(world):
     world.join("search", "ada")
     laptop = world.key("laptop", user="ada", project="search", limits=["10/1s"], models=["acme/*"])
 
-    call = world.subjects.of_call(world.member("ada", ada), "laptop")
+    call = world.subjects.of_key(world.member("ada", ada), "laptop")
 
     assert [(subject.kind, subject.id, subject.limits) for subject in call.in_order] == [
         ("key", laptop, ("10/1s",)),
@@ -511,26 +554,63 @@ def test_a_call_counts_against_key_user_and_project(world):
     assert (call.may_call("acme/shout"), call.may_call("other/shout")) == (True, False)
 
 
-def test_a_call_through_a_client_counts_against_the_client(world):
-    laptop = world.key("laptop")
+def test_a_clients_own_calls_count_against_client_owner_and_project(world):
+    ada = world.user("ada", limits=["5/day"])
+    search = world.project("search", limits=["7/day"])
+    nightly = world.client("nightly", user="ada", project="search", limits=["10/1s"], models=["acme/*"])
+
+    call = world.subjects.of_client(world.member("ada", ada), "nightly")
+
+    assert [(subject.kind, subject.id, subject.limits) for subject in call.in_order] == [
+        ("client", nightly, ("10/1s",)),
+        ("user", ada, ("5/day",)),
+        ("project", search, ("7/day",)),
+    ]
+    assert (call.key, call.credential) == (None, "A token of client `nightly`")
+    assert (call.may_call("acme/shout"), call.may_call("other/shout")) == (True, False)
+
+
+def test_a_token_counts_against_its_own_user_whoever_owns_the_client(world):
+    """Who signed in through somebody else's client cannot see the client, but what stops their own calls."""
+    bob = world.user("bob", limits=["5/day"])
+    app = world.client("app", user=world.user("ada"), limits=["3/day"])
+    caller = world.member("bob", bob)
+    caller.key_id, caller.token_id, caller.client_id, caller.client_name = None, "t", app, "app"
+
+    call = world.subjects.of_own_call(caller)
+
+    assert [(subject.kind, subject.id) for subject in call.in_order] == [("client", app), ("user", bob)]
+    with pytest.raises(LingpaiError) as caught:
+        world.subjects.of_client(caller, app)
+    assert caught.value.code == "not_found"
+
+
+def test_a_token_without_a_client_counts_against_its_user(world):
+    bob = world.user("bob", limits=["5/day"])
+    caller = world.member("bob", bob)
+    caller.key_id, caller.token_id = None, "t"
+
+    call = world.subjects.of_own_call(caller)
+
+    assert [(subject.kind, subject.id) for subject in call.in_order] == [("user", bob)]
+    assert call.credential == "A token of user `bob`"
+
+
+def test_what_was_deleted_since_the_caller_was_recognised_is_not_there(world):
     caller = world.member("admin", world.admin.user_id)
-    caller.key_id, caller.client_id, caller.client_name, caller.client_limits = (
-        laptop,
-        "c1",
-        "app",
-        ("5/day",),
-    )
+    caller.key_id = "gone"
 
-    client = world.subjects.of_call(caller, laptop).client
+    with pytest.raises(LingpaiError) as caught:
+        world.subjects.of_own_call(caller)
 
-    assert (client.kind, client.id, client.name, client.limits) == ("client", "c1", "app", ("5/day",))
+    assert caught.value.code == "not_found"
 
 
 def test_calls_of_somebody_elses_key_are_nobodys_business(world):
     world.key("laptop")
 
     with pytest.raises(LingpaiError) as caught:
-        world.subjects.of_call(world.member("bob", world.user("bob")), "laptop")
+        world.subjects.of_key(world.member("bob", world.user("bob")), "laptop")
 
     assert caught.value.code == "not_found"
 
@@ -549,15 +629,16 @@ def test_a_role_in_a_project_shows_the_limits_of_it_and_of_its_keys(world):
     ]
     assert world.subjects.find(bob, "key", "laptop").limits == ("5/day",)
     with pytest.raises(LingpaiError, match="only they and administrators") as caught:
-        world.subjects.of_call(bob, "laptop")
+        world.subjects.of_key(bob, "laptop")
     assert caught.value.code == "insufficient_scope", "ada's own limits tell what she uses elsewhere"
 
 
-@pytest.mark.parametrize("kind", ["key", "user", "project"])
+@pytest.mark.parametrize("kind", ["key", "client", "user", "project"])
 def test_limits_are_replaced_and_none_means_unlimited(world, kind):
     ids = {
         "user": world.user("ada", limits=["5/day"]),
         "key": world.key("laptop", user="ada", limits=["5/day"]),
+        "client": world.client("nightly", user="ada", limits=["5/day"]),
         "project": world.project("search", limits=["5/day"]),
     }
     subject = (kind, ids[kind])

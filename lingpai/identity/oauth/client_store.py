@@ -92,7 +92,11 @@ class SqlClientStore:
             )
             .values(last_used_at=bindparam("time"), last_used_ip=bindparam("address"))
         )
-        rows = [{"use_id": each.id.removeprefix(CLIENT_ID_PREFIX), **each._asdict()} for each in uses]
+        # No key but these: one that is called like a column would be set as well.
+        rows = [
+            {"use_id": each.id.removeprefix(CLIENT_ID_PREFIX), "time": each.time, "address": each.address}
+            for each in uses
+        ]
         connection.execute(statement, rows)
 
 

@@ -6,6 +6,9 @@ from typing import Final, Literal
 Grant = Literal["client_credentials", "password", "refresh_token"]
 GRANTS: Final[tuple[Grant, ...]] = ("client_credentials", "password", "refresh_token")
 
+LiveTokenKind = Literal["family", "access_token"]
+"""All tokens of one sign-in together, or a single access token."""
+
 CLIENT_ID_PREFIX: Final = "cl-lp-"
 """No user name begins so: a client cannot pass for a user, nor a user for a client (RFC 9700 section 4.15)."""
 
@@ -59,3 +62,26 @@ class CreatedClient:
 
     client: Client
     secret: str | None = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiveToken:
+    """A family or an access token that has not ended, without anything secret. Times are Unix seconds.
+
+    `client_id` (`cl-lp-…`) is None for the built-in public client. `scopes` are those that take effect now. `ends_at` is
+    the end that cannot be moved, by which lists are ordered; `expires_at` when it ends if nobody refreshes it.
+    """
+
+    id: str
+    kind: LiveTokenKind
+    client_id: str | None
+    client_name: str | None
+    user_id: str
+    user_name: str
+    scopes: tuple[str, ...]
+    created_at: float
+    ends_at: float
+    expires_at: float
+    refreshed_at: float | None = None
+    address: str | None = None
+    user_agent: str | None = None

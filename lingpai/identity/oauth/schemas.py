@@ -34,7 +34,7 @@ Grants = Annotated[
         max_length=10,
         json_schema_extra={"minItems": 1},
         description="How it may get tokens. `password` lets it trade users' passwords for tokens, which RFC 9700 section "
-        "2.4 forbids; leave it out wherever you can.",
+        "2.4 forbids; leave it out wherever you can. Only administrators can allow it.",
         examples=[["client_credentials"]],
     ),
 ]

@@ -96,7 +96,8 @@ access_tokens: Final = Table(
     Column("created_at", Double, nullable=False),
     Column("expires_at", Double, nullable=False),
     Index("ix_access_tokens_family_id", "family_id"),
-    Index("ix_access_tokens_client_id", "client_id"),
+    Index("ix_access_tokens_client_id_expires_at", "client_id", "expires_at"),
+    Index("ix_access_tokens_user_id_expires_at", "user_id", "expires_at"),
     Index("ix_access_tokens_expires_at", "expires_at"),
 )
 
@@ -113,5 +114,6 @@ refresh_tokens: Final = Table(
     Column("used_at", Double),
     Column("successor_id", String(12)),
     CheckConstraint("(used_at IS NULL) = (successor_id IS NULL)", name="used_token_has_successor"),
-    Index("ix_refresh_tokens_family_id", "family_id"),
+    # A family may have thousands of used ones; the one that is not is found at once.
+    Index("ix_refresh_tokens_family_id_used_at", "family_id", "used_at"),
 )

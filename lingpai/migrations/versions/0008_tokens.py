@@ -1,4 +1,4 @@
-"""OAuth clients, their tokens, and two secrets at a time for clients and API keys."""
+"""OAuth clients, their tokens and their usage, and two secrets at a time for clients and API keys."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -7,6 +7,12 @@ revision = "0008"
 down_revision = "0007"
 branch_labels = None
 depends_on = None
+
+_GROUP = "bucket_start, key_id, user_id, project_id, model, task"
+_SUMS = (
+    "requests, errors, refused, charged, prompt_tokens, completion_tokens, cached_tokens, reasoning_tokens,"
+    " charged_tokens, cost_usd, cost_cny, charged_usd, charged_cny"
+)
 
 
 def upgrade() -> None:
@@ -91,9 +97,10 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["user_id"], ["users.id"], name="fk_access_tokens_user_id_users"),
         sa.PrimaryKeyConstraint("id", name="pk_access_tokens"),
     )
-    op.create_index("ix_access_tokens_client_id", "access_tokens", ["client_id"])
+    op.create_index("ix_access_tokens_client_id_expires_at", "access_tokens", ["client_id", "expires_at"])
     op.create_index("ix_access_tokens_expires_at", "access_tokens", ["expires_at"])
     op.create_index("ix_access_tokens_family_id", "access_tokens", ["family_id"])
+    op.create_index("ix_access_tokens_user_id_expires_at", "access_tokens", ["user_id", "expires_at"])
     op.create_table(
         "refresh_tokens",
         sa.Column("id", sa.String(12), nullable=False),
@@ -112,16 +119,42 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("id", name="pk_refresh_tokens"),
     )
-    op.create_index("ix_refresh_tokens_family_id", "refresh_tokens", ["family_id"])
+    op.create_index("ix_refresh_tokens_family_id_used_at", "refresh_tokens", ["family_id", "used_at"])
     op.add_column("api_keys", sa.Column("old_secret_hmac", sa.LargeBinary))
     op.add_column("api_keys", sa.Column("old_pepper_version", sa.Integer))
     op.add_column("api_keys", sa.Column("old_hint", sa.String(16)))
     op.add_column("api_keys", sa.Column("old_expires_at", sa.Double))
     op.add_column("api_keys", sa.Column("rotated_at", sa.Double))
     op.add_column("api_keys", sa.Column("signature_required", sa.Boolean))
+    by_client = ["bucket_start", "key_id", "user_id", "client_id", "project_id", "model", "task"]
+    _rebuild_rollups(by_client, f"{_GROUP}, {_SUMS}, '' FROM usage_rollups")
+
+
+def _rebuild_rollups(key: list[str], rows: str) -> None:
+    """Sums by other columns. SQLite cannot change a primary key in place: a new table takes the old one's name."""
+    group = [sa.Column(name, sa.String, nullable=False) for name in key[1:]]
+    sums = [sa.Column(name, sa.BigInteger, nullable=False) for name in _SUMS.split(", ")]
+    op.create_table(
+        "usage_rollups_new",
+        sa.Column("bucket_start", sa.BigInteger, nullable=False),
+        *group,
+        *sums,
+        sa.PrimaryKeyConstraint(*key, name="pk_usage_rollups"),
+        sa.CheckConstraint(f"min({_SUMS}) >= 0", name="ck_usage_rollups_totals_are_not_negative"),
+        sqlite_with_rowid=False,
+    )
+    columns = [*_GROUP.split(", "), *_SUMS.split(", ")]
+    columns += [name for name in key if name not in columns]
+    op.execute(f"INSERT INTO usage_rollups_new ({', '.join(columns)}) SELECT {rows}")
+    op.drop_table("usage_rollups")
+    op.rename_table("usage_rollups_new", "usage_rollups")
+    for name in key[1:-1]:
+        op.create_index(f"ix_usage_rollups_{name}_bucket_start", "usage_rollups", [name, "bucket_start"])
 
 
 def downgrade() -> None:
+    sums = ", ".join(f"sum({name})" for name in _SUMS.split(", "))
+    _rebuild_rollups(_GROUP.split(", "), f"{_GROUP}, {sums} FROM usage_rollups GROUP BY {_GROUP}")
     op.drop_column("api_keys", "signature_required")
     op.drop_column("api_keys", "rotated_at")
     op.drop_column("api_keys", "old_expires_at")

@@ -54,7 +54,7 @@ def test_limits_set_and_list(lingpai, api):
     assert "2026-11-21 00:00" in done.stdout
 
 
-@pytest.mark.parametrize("subject", ["user", "project", "model"])
+@pytest.mark.parametrize("subject", ["client", "user", "project", "model"])
 def test_limits_set_takes_any_subject_and_unit(lingpai, api, subject):
     limits = ["100000 tokens/day", "5 USD/month", "8 concurrent wait 30s"]
 
@@ -116,7 +116,7 @@ def test_limits_set_without_a_limit_changes_nothing(lingpai, api, arguments):
 # -- list
 
 
-@pytest.mark.parametrize("subject", ["key", "user", "project", "model"])
+@pytest.mark.parametrize("subject", ["key", "client", "user", "project", "model"])
 def test_limits_list_filters(lingpai, api, subject):
     outcome = lingpai("limits", "list", f"--{subject}", "alice", "--json")
 
@@ -158,6 +158,10 @@ def test_limits_for_each_user_are_listed_without_a_count(lingpai, api):
         (
             ["list", "--key", "k"],
             "Key k has no limits of its own; `lingpai limits explain k` shows what applies to it.",
+        ),
+        (
+            ["list", "--client", "nightly"],
+            "Client nightly has no limits of its own; `lingpai limits explain --client nightly` shows what applies to it.",
         ),
         (["list", "--user", "alice"], "User alice has no limits."),
         (["list", "--model", "acme/chat"], "Model acme/chat has no limits."),
@@ -249,6 +253,21 @@ def test_explain_without_a_key_is_about_the_one_that_asks(lingpai, remote, signe
 
     assert outcome.returncode == 0
     assert remote.last.query == {}
+
+
+def test_explain_of_a_client(lingpai, api):
+    api.faults["GET", EXPLAIN] = explanation(line("5/day", remaining=5))
+
+    outcome = lingpai("limits", "explain", "--client", "nightly", "--model", "acme/chat")
+
+    assert outcome.returncode == 0
+    assert api.last.query == {"client": "nightly", "model": "acme/chat"}
+
+
+def test_explain_is_about_a_key_or_a_client(lingpai, api):
+    outcome = lingpai("limits", "explain", "my-app", "--client", "nightly")
+
+    assert (outcome.returncode, api.requests) == (2, [])
 
 
 def test_explain_of_a_model_that_the_key_may_not_call_is_refused(lingpai, api):

@@ -21,6 +21,7 @@ def call(name, **changes):
         "id": name,
         "started_at": "2026-11-20T16:00:00.123+08:00",
         "key": "laptop",
+        "client": None,
         "user": "ada",
         "model": "lingpai/eliza",
         "status": 200,
@@ -55,7 +56,19 @@ def test_list_shows_a_line_for_each_call(api, here, capsys):
 
     lines = capsys.readouterr().out.splitlines()
     assert lines[1].split() == [
-        *("2026-11-20", "16:00:00", "laptop", "ada", "lingpai/eliza", "200", "complete", "1.25", "10", "20"),
+        *(
+            "2026-11-20",
+            "16:00:00",
+            "laptop",
+            "–",
+            "ada",
+            "lingpai/eliza",
+            "200",
+            "complete",
+            "1.25",
+            "10",
+            "20",
+        ),
         *("0.0015", "USD", "req_1"),
     ]
     assert api.last.query == {

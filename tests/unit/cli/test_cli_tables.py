@@ -5,12 +5,16 @@ import sys
 
 import pytest
 
+from lingpai.cli.clients import list_ as list_clients
 from lingpai.cli.keys import list_ as list_keys
 from lingpai.cli.limits import list_ as list_limits
 from lingpai.cli.models import list_ as list_models
 from lingpai.cli.options import Options
+from lingpai.cli.requests import list_ as list_requests
 from lingpai.cli.tables import drop, drop_empty, print_details, print_table, rename, swap
+from lingpai.cli.tokens import list_ as list_tokens
 from lingpai.cli.usage import usage
+from tests.fakes.management_api import Answer
 
 LIMIT = "2000/day@Asia/Shanghai"
 
@@ -155,6 +159,63 @@ def test_keys_fit_into_eighty_columns(shown, api, here):
     assert LIMIT in narrow[1]
     assert narrow[1].endswith("days ago")
     assert len(narrow[1]) <= 80
+
+
+def test_clients_fit_into_eighty_columns_with_their_ids(shown, api, here):
+    """Programs are set up with the id: hint, grants and limits go first."""
+    api.add_client("nightly-reports", limits=[LIMIT], last_used_at="2020-01-01T00:00:00Z")
+
+    wide = shown(200, list_clients, options=here)
+    narrow = shown(80, list_clients, options=here)
+
+    assert wide[0].split()[:6] == ["name", "user", "client", "id", "hint", "grants"]
+    assert narrow[0].split() == ["name", "user", "client", "id", "state", "expires", "last", "used"]
+    assert len(narrow) == 2
+    assert api.clients["nightly-reports"]["client_id"] in narrow[1]
+    assert len(narrow[1]) <= 80
+
+
+def test_tokens_fit_into_eighty_columns_with_their_ids(shown, api, here):
+    """Who looks at them wants to end one."""
+    signed_in = {
+        "address": "192.0.2.7",
+        "user_agent": "python-requests/2.32",
+        "refreshed_at": "2020-01-01T00:00:00Z",
+    }
+    api.add_token("fam_4fKx0aZ1bC2dE3fG", **signed_in)
+    api.add_token("4fKx0aZ1bC2d")
+
+    wide = shown(240, list_tokens, options=here)
+    narrow = shown(80, list_tokens, options=here)
+
+    assert wide[0].split() == [
+        *("id", "kind", "client", "user", "scopes", "created", "refreshed", "expires", "address", "program"),
+    ]
+    assert narrow[0].split()[:4] == ["id", "kind", "client", "user"]
+    assert narrow[1].startswith("fam_4fKx0aZ1bC2dE3fG")
+    assert max(map(len, narrow)) <= 80
+
+
+def test_calls_fit_into_eighty_columns_with_who_made_them(shown, api, here):
+    """Key and client share a column; where nobody had a client, there is none."""
+    call = {
+        "started_at": "2026-11-20T16:00:00.123+08:00", "user": "alice", "model": "lingpai/eliza", "status": 200,
+        "end_reason": "complete", "duration_ms": 1250.0, "prompt_tokens": 10, "completion_tokens": 20,
+        "cost": None, "currency": None, "id": "req_a1b2c3d4e5f600000001",
+    }  # fmt: skip
+    by_key, by_client = {**call, "key": "laptop", "client": None}, {**call, "key": None, "client": "nightly"}
+    path = ("GET", "/api/v1/requests")
+
+    api.faults[path] = Answer(body={"data": [by_key, by_client], "next_cursor": None})
+    wide, both = shown(200, list_requests, options=here), shown(80, list_requests, options=here)
+    api.faults[path] = Answer(body={"data": [by_key], "next_cursor": None})
+    keys = shown(80, list_requests, options=here)
+
+    assert wide[0].split()[:3] == ["time", "key", "client"]
+    assert both[0].split()[:2] == ["time", "by"]
+    assert ("laptop" in both[1], "nightly" in both[2]) == (True, True)
+    assert keys[0].split()[:2] == ["time", "key"]
+    assert max(map(len, (*both, *keys))) <= 80
 
 
 def test_limits_and_models_stay_on_their_lines(shown, api, here):

@@ -31,7 +31,7 @@ def ask(path, *limits, used=None, **fields):
     meters = limiter.attach(subject, limits, limiter.read_history(subject, limits))
     if used is not None:
         limiter.reserve(limit_set(meters), NOW, used, used)
-    caller = Principal("u1", "alice", "member", key_id="k1", key_name="ci", **fields)
+    caller = Principal("u1", "alice", "member", **{"key_id": "k1", "key_name": "ci", **fields})
     caller.account = SimpleNamespace(meters=meters)
     app = FastAPI()
     app.include_router(compatible_key_routes(describe, lambda: NOW))
@@ -60,6 +60,15 @@ def test_openrouter_gets_credits_where_there_is_a_limit_in_usd():
         "expires_at": "2026-11-20T09:00:00Z",
         "is_free_tier": False,
     }
+
+
+@pytest.mark.parametrize(("client", "label"), [("nightly", "nightly"), (None, "alice")])
+def test_access_token_is_called_after_its_client_or_else_its_user(client, label):
+    """Both kinds of programs want a text there."""
+    token = {"key_id": None, "key_name": None, "token_id": "t1", "client_name": client}
+
+    assert ask("/api/v1/key", "5/day", **token)["label"] == label
+    assert ask("/api/usage/token", "5/day", **token)["name"] == label
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from identity_fakes import DEFAULT_LIMITS, Changes, Clock, KeptTrail, network_of
 from sqlalchemy import event
 
 from lingpai.identity.members import Members
+from lingpai.identity.oauth.clients import Clients
 from lingpai.identity.people import People
 from lingpai.identity.peppers import Peppers
 from lingpai.identity.projects import Projects
@@ -91,6 +92,21 @@ def keys(database: Database, changes: Changes, clock: Clock, peppers: Peppers, u
         peppers=peppers,
         validate_limit=validate_limit,
         default_limits=DEFAULT_LIMITS,
+        clock=clock,
+    )
+
+
+@pytest.fixture
+def clients(
+    *, database: Database, changes: Changes, clock: Clock, peppers: Peppers, users: Users, trail: KeptTrail
+) -> Clients:
+    return Clients(
+        database,
+        on_change=changes,
+        peppers=peppers,
+        validate_limit=validate_limit,
+        default_limits=DEFAULT_LIMITS,
+        trail=trail,
         clock=clock,
     )
 

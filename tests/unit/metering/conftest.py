@@ -107,10 +107,11 @@ def load(database, database_path, make_record):
 
 
 class Names:
-    """Two users with a key and a project each; one more key is in the records only."""
+    """Two users with a key, a client and a project each; one more key is in the records only."""
 
     def __init__(self):
         self.keys = {"4fK3aaaaaaaa": ("laptop", "usr_ada"), "bobs": ("batch", "usr_bob")}
+        self.clients = {"app": ("nightly", "usr_ada"), "bobs-app": ("indexer", "usr_bob")}
         self.users = {"usr_ada": "ada", "usr_bob": "bob"}
         self.projects = {"prj_ada": ("ada", "usr_ada"), "prj_bob": ("=bob", "usr_bob")}
         self.shared = {}
@@ -118,6 +119,9 @@ class Names:
 
     def key_names(self, key_ids):
         return {key_id: self.keys[key_id][0] for key_id in key_ids if key_id in self.keys}
+
+    def client_names(self, client_ids):
+        return {id_: self.clients[id_][0] for id_ in client_ids if id_ in self.clients}
 
     def user_names(self, user_ids):
         return {user_id: self.users[user_id] for user_id in user_ids if user_id in self.users}
@@ -127,6 +131,9 @@ class Names:
 
     def find_key(self, text, *, owner, seen_by):
         return self._find(self.keys, text, owner or self._unless_around(seen_by))
+
+    def find_client(self, text, *, user_id):
+        return self._find(self.clients, text, user_id)
 
     def find_user(self, text, *, seen_by):
         users = {id_: (name, id_) for id_, name in self.users.items()}

@@ -119,6 +119,14 @@ def test_projects_are_summed_apart(loader, make_record, tables):
     assert [row["project_id"] for row in tables.rows(usage_rollups)] == ["prj_ada", "prj_other"]
 
 
+def test_clients_are_summed_apart(loader, make_record, tables):
+    """Calls with tokens have no key: without the client they would all be one."""
+    loader.load([make_record(key_id=None, client_id=name) for name in ("app", "app", "other", "")], (1, 1))
+
+    sums = {row["client_id"]: row["requests"] for row in tables.rows(usage_rollups)}
+    assert sums == {"": 1, "app": 2, "other": 1}
+
+
 def test_what_limits_were_charged_is_kept_apart_from_keys_and_tasks(loader, make_record, tables):
     """A row for each user, project and model together, for each model and for each client."""
     records = [make_record(key_id=f"key-{n}", task=f"task-{n}") for n in range(5)]

@@ -84,7 +84,7 @@ def test_wrong_missing_and_invented_sums_are_put_right_and_reported(database, lo
         database,
         f"UPDATE usage_rollups SET requests = 9, charged_usd = 1 WHERE bucket_start = {int(AT)} AND key_id = 'a'",
         f"DELETE FROM usage_rollups WHERE bucket_start = {int(AT) + 900}",
-        "INSERT INTO usage_rollups VALUES (900, 'x', '', '', '', '', 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)",
+        "INSERT INTO usage_rollups VALUES (900, 'x', '', '', '', '', '', 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)",
         "DELETE FROM usage_marks WHERE first_id = 1",
         "UPDATE usage_marks SET first_id = 1 WHERE first_id = 5",
     )

@@ -45,11 +45,12 @@ def test_a_call_is_shown_with_everything_that_is_known_of_it(get, load):
         "started_at": "2027-01-15T16:00:00.000+08:00",
         "key": "laptop",
         "key_id": "4fK3aaaaaaaa",
+        "client": "nightly",
+        "client_id": "app",
         "user": "ada",
         "user_id": "usr_ada",
         "project": "ada",
         "project_id": "prj_ada",
-        "client_id": "app",
         "model": "lingpai/eliza",
         "backend": "demo",
         "task": "chat",
@@ -88,6 +89,7 @@ def test_what_there_is_none_of_is_null(get, load):
         "key_id",
         "project",
         "project_id",
+        "client",
         "client_id",
         "model",
         "backend",
@@ -118,6 +120,8 @@ def test_pages_lead_to_the_end(get, load):
         ({"since": "2027-01-15T16:00:30", "tz": "Asia/Shanghai"}, ["c"]),
         ({"until": "2027-01-15T08:00:30"}, ["b", "a"]),
         ({"key": "laptop"}, ["c", "a"]),
+        ({"client": "indexer"}, ["b"]),
+        ({"client": "bobs-app"}, ["b"]),
         ({"user": "bob"}, ["b"]),
         ({"project": "=bob"}, ["b"]),
         ({"model": "other"}, ["c"]),
@@ -131,7 +135,7 @@ def test_filters_take_names_times_and_classes(get, load, parameters, expected):
     """And a bad one is named."""
     load(
         {"request_id": "a"},
-        {"request_id": "b", "status": 429, "end_reason": "refused"} | BOBS,
+        {"request_id": "b", "status": 429, "end_reason": "refused", "client_id": "bobs-app"} | BOBS,
         {"request_id": "c", "started_at": NOW - 15, "model": "other"},
     )
 
@@ -174,6 +178,8 @@ def test_a_member_sees_only_their_own(get, load):
         ("/adas", {}),
         ("", {"user": "ada"}),
         ("", {"key": "laptop"}),
+        ("", {"client": "nightly"}),
+        ("/export", {"client": "app"}),
         ("", {"project": "ada"}),
         ("/export", {"project": "prj_ada"}),
     ):

@@ -170,6 +170,23 @@ def test_projects_group_and_filter_as_keys_do(get):
     assert get(BOB, project="ada")[0] == get(project="none")[0] == 404
 
 
+def test_clients_group_and_filter_as_keys_do(get, get_raw, load):
+    """Calls with access tokens have a client and no key; one that was deleted long ago keeps its id."""
+    load(*[{"key_id": None, "client_id": "app"}] * 3, {"key_id": None, "client_id": "gone"})
+    load({"key_id": None, "client_id": "bobs-app", "user_id": "usr_bob"})
+
+    _, body = get(by="client")
+
+    groups = {(row["client"], row["client_id"]): row["requests"] for row in body["data"]}
+    assert groups == {(None, None): 5, ("nightly", "app"): 3, ("gone", "gone"): 1, ("indexer", "bobs-app"): 1}
+    assert get(client="nightly")[1]["data"][0]["requests"] == get(client="app")[1]["data"][0]["requests"] == 3
+    assert get(BOB, client="indexer")[1]["data"][0]["requests"] == 1
+    assert get(BOB, client="nightly")[0] == get(BOB, client="app")[0] == 404
+    exported = get_raw("/api/v1/usage/export", by="client", client="nightly").text.splitlines()
+    assert exported[0].startswith("client,client_id,requests,")
+    assert exported[1].startswith("nightly,app,3,")
+
+
 def test_a_report_that_is_too_long_is_refused_and_not_cut(get, load):
     """Its reader would take a part for the whole."""
     assert get(by="key,user")[0] == 200

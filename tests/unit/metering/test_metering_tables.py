@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import select, text
@@ -12,7 +13,7 @@ from lingpai.metering.store import SqlUsageStore
 from lingpai.metering.tables import usage_marks, usage_records, usage_rollups
 from lingpai.storage.database import Database
 from lingpai.storage.metadata import metadata
-from lingpai.storage.upgrade import upgrade
+from lingpai.storage.upgrade import alembic_config, upgrade
 
 _OURS = {
     "usage_records",
@@ -75,6 +76,19 @@ INSERT INTO usage_records (request_id, key_id, user_id, model, backend, task, en
 VALUES (:id, 'k', 'u', 'm', 'b', 'chat', '/', :at, 1.0, 1, 1, 0, 0, 'reported', 200, 'complete', 1, 0, '::1')
 """
 _OLD_ROLLUP = "INSERT INTO usage_rollups VALUES (1800000000, 'k', 'u', 'm', 'chat', 1, 2, 3, 4, 5, 6, 7, 8)"
+
+
+def test_going_back_before_clients_adds_their_sums_up(database, load):
+    """What was used stays, also in a release that does not tell clients apart."""
+    load({"client_id": "app"}, {"client_id": "other"}, {"client_id": ""}, {"key_id": "k"})
+
+    with database.write() as connection:
+        command.downgrade(alembic_config(connection), "0007")
+        rows = connection.execute(
+            text("SELECT key_id, requests, prompt_tokens FROM usage_rollups ORDER BY requests")
+        )
+
+    assert [tuple(row) for row in rows] == [("k", 1, 10), ("4fK3aaaaaaaa", 3, 30)]
 
 
 def test_the_ingester_loads_no_server_code():

@@ -1,5 +1,7 @@
 """What applies to a call, why, and what is left."""
 
+from dataclasses import replace
+
 import pytest
 from quota_doubles import NOON_ISH, RecordedHistory, VirtualClock, attach
 
@@ -131,7 +133,7 @@ def test_who_has_no_limit_is_named():
         (
             call_of(user=("5/day",), source="default"),
             {},
-            "The default for new users (`limits.default`); all keys of the user share it.",
+            "The default for new users (`limits.default`); all keys and tokens of the user share it.",
         ),
         (
             call_of("5/day", source="default"),
@@ -139,9 +141,14 @@ def test_who_has_no_limit_is_named():
             "The default for new keys whose owner has no limits (`limits.default`); it counts the calls with this key.",
         ),
         (
+            replace(call_of(), key=None, client=subject("client", "app", "5/day", source="default")),
+            {},
+            "The default for new clients whose owner has no limits (`limits.default`); all tokens of the client share it.",
+        ),
+        (
             call_of(project=subject("project", "search", "5/day")),
             {},
-            "Set on project `search`; all keys of the project share it.",
+            "Set on project `search`; all keys and clients of the project share it.",
         ),
         (
             call_of(),
@@ -151,12 +158,12 @@ def test_who_has_no_limit_is_named():
         (
             call_of(),
             {user_on("user-1", "acme/chat"): ("5/day",)},
-            "Set for user `alice` on model `acme/chat`; it counts this user's calls to the model, with whichever key.",
+            "Set for user `alice` on model `acme/chat`; it counts this user's calls to the model, with whichever key or token.",
         ),
         (
             call_of(),
             {user_on("*", "acme/chat"): ("5/day",)},
-            "Set for each user of model `acme/chat`; it counts this user's calls to the model, with whichever key.",
+            "Set for each user of model `acme/chat`; it counts this user's calls to the model, with whichever key or token.",
         ),
     ],
 )

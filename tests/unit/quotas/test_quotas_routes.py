@@ -20,11 +20,20 @@ from lingpai.web.errors import install_error_handlers
 ADMIN = Principal("usr_1", "admin", "admin", scopes=frozenset({"limits:read", "limits:write"}))
 MEMBER = Principal("usr_2", "alice", "member", scopes=frozenset({"limits:read", "limits:write"}))
 READER = Principal("usr_2", "alice", "admin", scopes=frozenset({"limits:read"}))
+TOKEN = Principal(
+    "u1",
+    "alice",
+    "member",
+    token_id="t1",
+    client_id="cl-lp-1",
+    client_name="nightly",
+    scopes=frozenset({"model:inference"}),
+)
 CALLER = Principal("u1", "alice", "member", key_id="k1", key_name="ci", scopes=frozenset({"model:inference"}))
 
 
 class ListedSubjects:
-    """A directory of one key, one user and the models of a book; members see the key `ci` only."""
+    """A directory of a key, a client, a user and the models of a book; members see the key `ci` only."""
 
     def __init__(self, book: LimitBook) -> None:
         self.book = book
@@ -33,6 +42,7 @@ class ListedSubjects:
             LimitedSubject(
                 kind="key", id="k1", name="ci", limits=("10/day@Asia/Shanghai", "5/1s"), created_at=2.0
             ),
+            LimitedSubject(kind="client", id="cl-lp-1", name="nightly", limits=("7/day",), created_at=3.0),
         ]
 
     def find(self, caller, kind, reference):
@@ -50,17 +60,27 @@ class ListedSubjects:
         users = [self.find(caller, *entry.subject) for entry in self.book.entries("user_model")]
         found = [subject for subject in [*self.subjects, *models, *users] if subject.limits]
         if not wanted.is_everything:
-            ids = (wanted.key, wanted.user, wanted.project, wanted.model)
+            ids = (wanted.key, wanted.client, wanted.user, wanted.project, wanted.model)
             found = [subject for subject in found if subject.id in ids]
         if after is not None:
             found = [subject for subject in found if _place(subject) > _place(after)]
         return found[:most]
 
-    def of_call(self, caller, key):
-        key = self.find(caller, "key", key)
+    def of_own_call(self, caller):
+        if caller.client_id is None:
+            return self.of_key(caller, caller.key_id)
+        return self._call(client=self.subjects[2])
+
+    def of_key(self, caller, key):
+        return self._call(key=self.find(caller, "key", key))
+
+    def of_client(self, caller, client):
+        return self._call(client=self.find(caller, "client", client))
+
+    def _call(self, key=None, client=None):
         return CallSubjects(
             key=key,
-            client=None,
+            client=client,
             user=self.subjects[0],
             project=None,
             may_call=lambda model: model != "acme/secret",
@@ -150,6 +170,7 @@ def test_all_limits_are_listed_with_their_state():
         ("user", "alice", "20/week", 1),
         ("key", "ci", "10/day@Asia/Shanghai", 1),
         ("key", "ci", "5/1s", 0),
+        ("client", "nightly", "7/day", 1),
     ]
     assert rows[1] == {
         "subject": "key",
@@ -194,8 +215,8 @@ def test_pages_neither_repeat_nor_skip_a_subject():
         cursor = {"cursor": page["next_cursor"]} if page["next_cursor"] else None
         pages += 1
 
-    assert [row["id"] for row in rows] == ["u1", "k1", "k1", "acme/a", "acme/b"]
-    assert pages == 4
+    assert [row["id"] for row in rows] == ["u1", "k1", "k1", "cl-lp-1", "acme/a", "acme/b"]
+    assert pages == 5
 
 
 @pytest.mark.parametrize("cursor", ["x", "WzEuMCwgInRlYW0gYSJd", "WzEuMCwgMV0"])
@@ -261,6 +282,20 @@ def test_the_limits_of_a_model_are_kept_in_the_book():
         ("8 concurrent wait 30s", "concurrent", 30)
     ]
     assert server.book.find(("model", "acme/chat")).limits == ("8 concurrent wait 30s",)
+
+
+def test_new_limits_of_a_client_take_effect_at_once_and_keep_what_is_used():
+    server = Server(ADMIN)
+    server.get()
+    meters = server.limiter.attach(("client", "cl-lp-1"), ("7/day",))
+    server.limiter.admit(limit_set(meters), server.clock())
+
+    answer = server.put(subject="client", id="nightly", limits=["1/day"])
+
+    assert [(row["subject"], row["id"], row["remaining"]) for row in answer.json()["data"]] == [
+        ("client", "cl-lp-1", 0)
+    ]
+    assert server.get(client="nightly")["data"] == answer.json()["data"]
 
 
 def test_a_user_on_a_model_is_named_by_both():
@@ -355,6 +390,28 @@ def test_a_key_may_ask_what_applies_to_itself_without_any_scope():
     assert (answers[0]["model"], answers[0]["tightest"]["limit"]) == (None, "10/day@Asia/Shanghai")
 
 
+def test_an_access_token_may_ask_what_applies_to_itself_without_any_scope():
+    server = Server(TOKEN)
+
+    answers = [
+        server.explain(**params).json() for params in ({}, {"client": "cl-lp-1"}, {"client": "nightly"})
+    ]
+
+    assert answers[0] == answers[1] == answers[2]
+    assert (answers[0]["key"], answers[0]["client"]) == (None, {"id": "cl-lp-1", "name": "nightly"})
+    assert [(line["subject"], line["limit"]) for line in answers[0]["data"]] == [
+        ("client", "7/day"),
+        ("user", "20/week"),
+    ]
+    assert "all tokens of the client share it" in answers[0]["data"][0]["why"]
+
+
+def test_an_administrator_may_ask_about_any_client():
+    answer = Server(ADMIN).explain(client="nightly").json()
+
+    assert (answer["key"], answer["client"]) == (None, {"id": "cl-lp-1", "name": "nightly"})
+
+
 def test_the_limits_of_the_model_are_explained_by_id_or_alias():
     server = Server(CALLER)
     server.kept.replace(("model", "acme/chat"), ("3/day",))
@@ -377,6 +434,11 @@ def test_an_administrator_may_ask_about_any_key():
         (CALLER, {"key": "other"}, 403, "insufficient_scope"),
         (MEMBER, {"key": "ci"}, 404, "not_found"),
         (ADMIN, {}, 400, "invalid_request"),
+        (ADMIN, {"key": "ci", "client": "nightly"}, 400, "invalid_request"),
+        (ADMIN, {"client": "other"}, 404, "not_found"),
+        (TOKEN, {"client": "other"}, 403, "insufficient_scope"),
+        (TOKEN, {"key": "ci"}, 403, "insufficient_scope"),
+        (TOKEN, {"model": "acme/secret"}, 403, "model_not_allowed"),
         (CALLER, {"model": "acme/secret"}, 403, "model_not_allowed"),
         (CALLER, {"model": "acme/chta"}, 404, "model_not_found"),
     ],

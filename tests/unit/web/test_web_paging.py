@@ -23,7 +23,19 @@ def test_cursor_can_stand_in_a_url_as_it_is() -> None:
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"[]", b"[1.5]", b'[1, "a"]', b"[1.5, 2]", b'[1.5, "a", 3]', b"{}", b"\xff", b"7", b"[" * 300],
+    [
+        b"",
+        b"[]",
+        b"[1.5]",
+        b'[1, "a"]',
+        b"[1.5, 2]",
+        b'[1.5, "a", 3]',
+        b"{}",
+        b"\xff",
+        b"7",
+        b"[" * 300,
+        b'[1.5, "\\ud800"]',
+    ],
 )
 def test_cursor_of_another_making_is_refused(content: bytes) -> None:
     with pytest.raises(LingpaiError) as caught:
