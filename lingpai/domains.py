@@ -20,8 +20,9 @@ from lingpai.events.webhooks import Webhooks
 from lingpai.identity.keyring import Keyring
 from lingpai.identity.known_ids import KnownIds, LookUps, SqlIds, fill_in_background
 from lingpai.identity.oauth.client_authentication import ClientAuthenticator
-from lingpai.identity.oauth.client_store import SqlClientReader
+from lingpai.identity.oauth.client_store import SqlClientIds, SqlClientReader
 from lingpai.identity.oauth.clients import Clients
+from lingpai.identity.oauth.interfaces import CLIENT_ID_PREFIX
 from lingpai.identity.oauth.known_clients import KnownClients
 from lingpai.identity.oauth.server import AuthorizationServer
 from lingpai.identity.oauth.token_request import NoPasswords, Parts
@@ -95,7 +96,13 @@ class Domains:
     def learn_key_ids(self) -> None:
         """Begin to read the ids of all keys, so that garbage needs no look-up. Changes must be heard of already."""
         fill_in_background(self.known_ids, SqlIds(self.database))
+        fill_in_background(self._client_ids, SqlClientIds(self.database))
         self.known_tokens.renew(SqlTokenIds(self.database))
+
+    def forget_client(self, client_id: str) -> None:
+        """A client (`cl-lp-…`) was made or has changed: what is in memory of it and of its tokens goes."""
+        self._client_ids.add(client_id.removeprefix(CLIENT_ID_PREFIX))
+        self.keyring.forget_client(client_id)
 
     def renew_token_ids(self) -> None:
         """Let go of the ids of tokens that have expired. Call it now and then."""
@@ -189,8 +196,12 @@ class Domains:
 
     def _open_authorization(self, settings: Settings, peppers: Peppers) -> None:
         self._commit = GroupCommit(self.database)
+        self._client_ids = KnownIds()
         known = KnownClients(
-            SqlClientReader(self.database), peppers, generation=lambda: self.keyring.generation
+            SqlClientReader(self.database),
+            peppers,
+            generation=lambda: self.keyring.generation,
+            ids=self._client_ids,
         )
         self.authorization = AuthorizationServer(
             authenticator=ClientAuthenticator(known, LookUps(), same_network=network_of),

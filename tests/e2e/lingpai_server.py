@@ -36,7 +36,7 @@ _SHOWN = {
     "usage.csv": f"/api/v1/usage/export?format=csv&{_BY}",
     "usage.jsonl": f"/api/v1/usage/export?format=jsonl&{_BY}",
     **{f"{name}.json": f"/api/v1/{name}" for name in (
-        "events", "keys", "limits", "models", "projects", "requests", "usage", "users",
+        "clients", "events", "keys", "limits", "models", "projects", "requests", "usage", "users",
     )},
 }  # fmt: skip
 
@@ -47,6 +47,9 @@ class StartFailed(AssertionError):  # noqa: N818  it fails the test
 
 class LingpaiServer:
     """`lingpai serve TARGETS…` with its data in `folder`/data."""
+
+    program: tuple[str, ...] = ("-m", "lingpai.cli")
+    """What Python runs."""
 
     def __init__(
         self, folder: Path, *targets: str, config: str | None = None, environment: Mapping[str, str] | None = None,
@@ -95,7 +98,7 @@ class LingpaiServer:
         with out_path.open("ab") as out, (self.folder / "stderr.txt").open("ab") as err:
             self.process = subprocess.Popen(
                 [
-                    *self.under, sys.executable, "-m", "lingpai.cli", "serve", *self.targets,
+                    *self.under, sys.executable, *self.program, "serve", *self.targets,
                     "--data", str(self.data), *self._port_arguments(), *self.arguments,
                 ],
                 cwd=self.folder, env=self.environment, stdout=out, stderr=err, stdin=subprocess.DEVNULL,
