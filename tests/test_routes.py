@@ -16,6 +16,7 @@ from lingpai.web.auth import ANY, declared_scope, open_reason
 
 OPEN = {
     "/.well-known/oauth-authorization-server",
+    "/.well-known/oauth-authorization-server/{path:path}",
     "/.well-known/oauth-protected-resource",
     "/.well-known/oauth-protected-resource/{path:path}",
     "/api/v1/token",

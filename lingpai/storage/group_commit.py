@@ -88,7 +88,7 @@ def _outcome(job: Job, connection: Connection) -> tuple[Any, BaseException | Non
     try:
         with connection.begin_nested():
             return job(connection), None
-    except Exception as error:  # noqa: BLE001  it is the caller's, and raised there
+    except Exception as error:
         if not _is_in_transaction(connection):
             # SQLite gave the whole transaction up (the disk is full). Another job would be one of its own, and could
             # be there for good although everybody is told that it failed.

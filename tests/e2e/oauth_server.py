@@ -2,6 +2,7 @@
 
 import base64
 import json
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -106,6 +107,11 @@ class OAuthServer(LingpaiServer):
 def basic_header(name: str, secret: str) -> str:
     """The value of an Authorization header (RFC 7617)."""
     return "Basic " + base64.b64encode(f"{name}:{secret}".encode()).decode()
+
+
+def soon() -> str:
+    """A time one to two seconds ahead, as the management API writes it."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 2))
 
 
 def is_oauth_error(answer: RawAnswer, status: int, error: str) -> bool:
