@@ -114,6 +114,8 @@ def _authenticator(parts: Parts) -> Callable[[Request], Any]:
         headers = request.headers.raw
         if has_doubled_credential(headers):
             raise authenticate.doubled_credential()
+        if authenticate.has_credential_in_address(b"?" + request.scope["query_string"]):
+            raise authenticate.credential_in_address()
         token = read_credential(dict(headers))
         if token is None:
             if getattr(request.state, "is_local", False):
