@@ -200,7 +200,7 @@ class Domains:
         known = KnownClients(
             SqlClientReader(self.database),
             peppers,
-            generation=lambda: self.keyring.generation,
+            generation=lambda: self.keyring.changes,
             ids=self._client_ids,
         )
         self.authorization = AuthorizationServer(

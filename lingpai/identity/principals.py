@@ -16,7 +16,7 @@ class LoadedPrincipal(Principal):
     """A principal that knows how old it is."""
 
     as_of: int = 0
-    """The keyring's generation when the database was read."""
+    """The keyring's `changes` when the database was read."""
 
 
 def principal_of_key(row: Row[Any], as_of: int) -> LoadedPrincipal:

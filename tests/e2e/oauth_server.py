@@ -68,11 +68,11 @@ class OAuthServer(LingpaiServer):
     ) -> RawAnswer:
         """The answer to a form posted to `path`; credentials in it become known to the scan for secrets."""
         body = fields if isinstance(fields, bytes) else urlencode(list(_pairs(fields))).encode()
-        headers = tuple(options.pop("headers", ()))
+        headers, timeout = tuple(options.pop("headers", ())), options.pop("timeout", 20)
         if basic is not None:
             headers = (f"authorization: {basic_header(*basic)}", *headers)
         request = post_bytes(path, body, **{"content_type": FORM, "headers": headers, **options})
-        answer = exchange(self.port, request)
+        answer = exchange(self.port, request, timeout=timeout)
         SCAN.secrets.add_credentials(answer.body)
         return answer
 
