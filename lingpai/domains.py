@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from math import ceil
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import lingpai.audit.tables
 import lingpai.identity.oauth.tables
@@ -53,6 +53,9 @@ from lingpai.storage.group_commit import GroupCommit
 from lingpai.storage.metadata import metadata
 from lingpai.storage.trail import NoTrail, Trail
 from lingpai.targets import CatalogLimits
+
+_PAUSE_S: Final = 0.02
+"""Between two transactions that delete what has expired: whoever waits for the write lock shall get it."""
 
 
 class Domains:
@@ -115,6 +118,7 @@ class Domains:
             with self.database.write() as connection:
                 if not store.delete_expired(connection, now=now):
                     return
+            time.sleep(_PAUSE_S)
 
     def set_default_limits(self, limits: tuple[str, ...]) -> None:
         """Change the limits that new users and keys get when none are given."""

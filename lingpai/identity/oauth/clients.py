@@ -1,7 +1,7 @@
 """The rules of OAuth clients: administrators see and change all of them, members their own."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Final
 
 from sqlalchemy import Connection
@@ -70,6 +70,7 @@ class Clients:
         """Make a client for the caller or, by an administrator, for anybody. Its secret is in the answer and nowhere else."""
         name = restrictions.checked_name(body.name)
         grants = _checked_grants(body.grants if body.grants is not None else DEFAULT_GRANTS, body.public)
+        _check_may_grant(caller, grants)
         minted = mint_credential("cs-lp-")
         began = time.monotonic()
         with self._database.write() as connection:
@@ -198,6 +199,7 @@ class Clients:
             values["name"] = restrictions.checked_name(body.name)
         if body.grants is not None:
             values["grants"] = _checked_grants(body.grants, client.is_public)
+            _check_may_grant(caller, set(values["grants"]) - set(client.grants))
         if "token_lifetime_s" in body.model_fields_set:
             values["token_lifetime_s"] = body.token_lifetime_s
         return values
@@ -232,6 +234,16 @@ class Clients:
                 before=None if before is None else ClientView.of(before).model_dump(),
                 after=None if after is None else ClientView.of(after).model_dump(),
             ),
+        )
+
+
+def _check_may_grant(caller: Principal, grants: Collection[Grant]) -> None:
+    # RFC 9700 section 2.4 forbids it, and `oauth.password_grant` does not bind registered clients.
+    if "password" in grants and not caller.is_admin:
+        raise LingpaiError(
+            "insufficient_scope",
+            "Only administrators may let a client use `password`. Choose `client_credentials`, or ask one.",
+            "grants",
         )
 
 

@@ -9,7 +9,7 @@ from lingpai.identity.oauth.tables import access_tokens, clients, refresh_tokens
 from lingpai.identity.tables import users
 from lingpai.storage.database import Database
 
-_MOST_EXPIRED: Final = 5000
+_MOST_EXPIRED: Final = 1000
 """At most so many rows go in one transaction, so that nobody waits long for the write lock."""
 
 _OF_CLIENT: Final = (

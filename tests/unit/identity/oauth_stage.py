@@ -21,6 +21,7 @@ from lingpai.identity.oauth.client_authentication import ClientAuthenticator
 from lingpai.identity.oauth.client_store import SqlClientIds, SqlClientReader
 from lingpai.identity.oauth.clients import Clients
 from lingpai.identity.oauth.errors import OAuthError
+from lingpai.identity.oauth.introspection import Introspection
 from lingpai.identity.oauth.known_clients import KnownClients
 from lingpai.identity.oauth.schemas import ClientCreate, ClientUpdate
 from lingpai.identity.oauth.server import AuthorizationServer
@@ -140,6 +141,7 @@ class Stage:
             address="http://127.0.0.1:8741",
             clock=self.clock,
         )
+        self.server._introspection = Introspection(self.database, monotonic=self.monotonic)
         self.client_ids.fill(SqlClientIds(self.database), pause=lambda _: None)
         self.token_ids.renew(SqlTokenIds(self.database))
 
