@@ -190,7 +190,7 @@ def test_changed_lifetime_is_that_of_new_tokens(oauth: OAuthServer, client: Clie
     assert oauth.token(client)["expires_in"] == 3600
 
 
-def test_member_cannot_let_a_client_take_passwords(oauth: OAuthServer):
+def test_rfc9700_s2_4_member_cannot_let_a_client_take_passwords(oauth: OAuthServer):
     """RFC 9700 section 2.4 forbids the grant; that an administrator allows it is what keeps it from being a trap."""
     key = oauth.make_key("bobs", user="bob", scopes=["clients:read", "clients:write", "model:inference"])
     made = post_bytes("/api/v1/clients", {"name": "trap", "grants": ["password"], "public": True}, key=key)

@@ -79,7 +79,9 @@ def _fails(_: str) -> None:
      ("192.0.2.7", False), ("::ffff:192.0.2.7", False), ("::1:2", False), ("::127.0.0.1", False),
      ("1.127.0.0", False), ("127.evil.example", False), ("2001:db8::1", False)],
 )  # fmt: skip
-def test_password_grant_without_a_client_is_for_this_machine(stage: Stage, address: str, is_open: bool):
+def test_rfc9700_s2_4_password_grant_without_a_client_is_for_this_machine(
+    stage: Stage, address: str, is_open: bool
+):
     """By default nobody else sends passwords (security.md D2)."""
     stage.person("mia")
     form = {"username": "mia", "password": stage.passwords["mia"]}
@@ -93,7 +95,9 @@ def test_password_grant_without_a_client_is_for_this_machine(stage: Stage, addre
 @pytest.mark.parametrize(
     ("setting", "here", "elsewhere"), [("off", 400, 400), ("loopback", 200, 400), ("on", 200, 200)]
 )
-def test_password_grant_is_as_the_settings_say(stage: Stage, setting: str, here: int, elsewhere: int):
+def test_rfc9700_s2_4_password_grant_is_as_the_settings_say(
+    stage: Stage, setting: str, here: int, elsewhere: int
+):
     """From the next request on, and told in the metadata."""
     stage.person("mia")
     form = {"username": "mia", "password": stage.passwords["mia"]}
@@ -104,7 +108,7 @@ def test_password_grant_is_as_the_settings_say(stage: Stage, setting: str, here:
     assert stage.token("password", form, address="192.0.2.7").status == elsewhere
 
 
-def test_registered_client_may_take_passwords_from_everywhere(stage: Stage, agent: Program):
+def test_rfc9700_s2_4_registered_client_may_take_passwords_from_everywhere(stage: Stage, agent: Program):
     """Where an administrator allowed it; others may not, wherever they are."""
     form = {"username": "mia", "password": stage.passwords["mia"]}
     other = stage.program("other")
@@ -162,7 +166,7 @@ def test_what_cannot_be_recorded_does_not_happen(
     caplog.clear()
 
 
-def test_introspection_of_what_there_is_not_is_bounded(stage: Stage, agent: Program):
+def test_rfc7662_s2_1_introspection_of_what_there_is_not_is_bounded(stage: Stage, agent: Program):
     """RFC 7662 section 2.1: a client that scans for tokens is slowed down, and still hears of good ones."""
     good = stage.token("client_credentials", program=agent).json["access_token"]
 
@@ -176,7 +180,9 @@ def test_introspection_of_what_there_is_not_is_bounded(stage: Stage, agent: Prog
     assert stage.introspect(mint_credential("at-lp-").token, other).json == {"active": False}
 
 
-def test_debug_log_shows_no_secret(stage: Stage, agent: Program, caplog: pytest.LogCaptureFixture):
+def test_rfc9700_s4_9_3_debug_log_shows_no_secret(
+    stage: Stage, agent: Program, caplog: pytest.LogCaptureFixture
+):
     """At the most talkative level as well."""
     caplog.set_level(logging.DEBUG)
     tokens = stage.sign_in("mia", agent)
