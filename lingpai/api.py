@@ -138,6 +138,8 @@ def _authenticator(parts: Parts) -> Callable[[Request], Any]:
         headers = request.headers.raw
         if has_doubled_credential(headers):
             raise authenticate.doubled_credential()
+        if authenticate.has_credential_in_address(b"?" + request.scope["query_string"]):
+            raise authenticate.credential_in_address()
         token = read_credential(dict(headers))
         caller = await signed_in(request, parts.domains.people.sessions, has_credential=token is not None)
         if caller is not None:

@@ -391,7 +391,7 @@ class Application:
         self.meters.limits_changed((kind, id_), began=began)
         keyring = self.domains.keyring
         forget = {
-            "client": keyring.forget_client,
+            "client": self.domains.forget_client,
             "key": keyring.forget_key,
             "project": keyring.forget_project,
             "token": keyring.forget_token,

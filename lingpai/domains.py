@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from math import ceil
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import lingpai.audit.tables
 import lingpai.identity.oauth.tables
@@ -22,8 +22,9 @@ from lingpai.identity.known_ids import KnownIds, LookUps, SqlIds, fill_in_backgr
 from lingpai.identity.leaks import Leak, LeakedKeys, LeakReports
 from lingpai.identity.members import Members
 from lingpai.identity.oauth.client_authentication import ClientAuthenticator
-from lingpai.identity.oauth.client_store import SqlClientReader
+from lingpai.identity.oauth.client_store import SqlClientIds, SqlClientReader
 from lingpai.identity.oauth.clients import Clients
+from lingpai.identity.oauth.interfaces import CLIENT_ID_PREFIX
 from lingpai.identity.oauth.known_clients import KnownClients
 from lingpai.identity.oauth.live_tokens import LiveTokens
 from lingpai.identity.oauth.passwords import CheckedPasswords
@@ -60,6 +61,9 @@ from lingpai.storage.group_commit import GroupCommit
 from lingpai.storage.metadata import metadata
 from lingpai.storage.trail import NoTrail, Trail
 from lingpai.targets import CatalogLimits
+
+_PAUSE_S: Final = 0.02
+"""Between two transactions that delete what has expired: whoever waits for the write lock shall get it."""
 
 
 class Domains:
@@ -104,7 +108,13 @@ class Domains:
     def learn_key_ids(self) -> None:
         """Begin to read the ids of all keys, so that garbage needs no look-up. Changes must be heard of already."""
         fill_in_background(self.known_ids, SqlIds(self.database))
+        fill_in_background(self._client_ids, SqlClientIds(self.database))
         self.known_tokens.renew(SqlTokenIds(self.database))
+
+    def forget_client(self, client_id: str) -> None:
+        """A client (`cl-lp-…`) was made or has changed: what is in memory of it and of its tokens goes."""
+        self._client_ids.add(client_id.removeprefix(CLIENT_ID_PREFIX))
+        self.keyring.forget_client(client_id)
 
     def renew_token_ids(self) -> None:
         """Let go of the ids of tokens that have expired. Call it now and then."""
@@ -117,6 +127,7 @@ class Domains:
             with self.database.write() as connection:
                 if not store.delete_expired(connection, now=now):
                     return
+            time.sleep(_PAUSE_S)
 
     def set_default_limits(self, limits: tuple[str, ...]) -> None:
         """Change the limits that new users and keys get when none are given."""
@@ -227,10 +238,12 @@ class Domains:
 
     def _open_authorization(self, settings: Settings, peppers: Peppers) -> None:
         self._commit = GroupCommit(self.database)
+        self._client_ids = KnownIds()
         known = KnownClients(
             SqlClientReader(self.database),
             peppers,
-            generation=lambda: self.keyring.generation,
+            generation=lambda: self.keyring.changes,
+            ids=self._client_ids,
             rehashes=self.secrets.rehashes,
         )
         self.authorization = AuthorizationServer(

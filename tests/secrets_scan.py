@@ -60,6 +60,7 @@ KINDS = {
     "export of requests as CSV": ("*-requests.csv",),
     "export of requests as JSON lines": ("*-requests.jsonl",),
     "list of keys": ("*-keys.json",),
+    "list of clients": ("*-clients.json",),
     "list of events": ("*-events.json",),
     "list of requests": ("*-requests.json",),
     "list of sessions": ("*-sessions.json",),

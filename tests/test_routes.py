@@ -16,6 +16,7 @@ from lingpai.web.auth import ANY, declared_scope, open_reason
 
 OPEN = {
     ("GET", "/.well-known/oauth-authorization-server"),
+    ("GET", "/.well-known/oauth-authorization-server/{path:path}"),
     ("GET", "/.well-known/oauth-protected-resource"),
     ("GET", "/.well-known/oauth-protected-resource/{path:path}"),
     ("GET", "/healthz"),

@@ -5,6 +5,7 @@ From memory when the key was used before; else from the database, once for all c
 
 import asyncio
 import logging
+import re
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -33,6 +34,8 @@ SCOPE = "model:inference"
 INVALID_TOKEN: Final = {
     "www-authenticate": 'Bearer realm="lingpai", error="invalid_token"'
 }  # RFC 6750 section 3
+INVALID_REQUEST: Final = {"www-authenticate": 'Bearer realm="lingpai", error="invalid_request"'}
+_IN_ADDRESS: Final = re.compile(rb"[?&](?:access_token|api_key)=|(?:sk|at|rt|cs)-lp-[0-9A-Za-z]{61}")
 LOCAL: Final = b""
 """Stands for the credential of who calls through the admin socket; nobody can send it."""
 _OTHER_HEADERS = (b"x-api-key", b"api-key", b"x-goog-api-key")
@@ -90,6 +93,7 @@ def read_credential(fields: dict[bytes, bytes]) -> bytes | None:
             raise LingpaiError(
                 "ambiguous_credentials",
                 "The request carries more than one credential. Send one: `Authorization: Bearer sk-lp-…`.",
+                headers=INVALID_REQUEST,
             )
         return others[0].strip() or None
     if authorization is None:
@@ -110,6 +114,21 @@ def doubled_credential() -> LingpaiError:
     return LingpaiError(
         "ambiguous_credentials",
         "A credential header was sent twice. Send `Authorization: Bearer sk-lp-…` once.",
+        headers=INVALID_REQUEST,
+    )
+
+
+def has_credential_in_address(url: bytes) -> bool:
+    """Whether the query of `url` carries a credential, whatever the headers do (RFC 9700 section 4.3.2)."""
+    return b"?" in url and _IN_ADDRESS.search(url) is not None
+
+
+def credential_in_address() -> LingpaiError:
+    return LingpaiError(
+        "invalid_request",
+        "A credential stands in the address, which logs keep. Send it as `Authorization: Bearer …`, and replace it: "
+        "others may have read it.",
+        headers=INVALID_REQUEST,
     )
 
 

@@ -142,6 +142,9 @@ class Gateway:
         if len(fields) != len(headers) and authenticate.has_doubled_credential(headers):
             exchange.is_key_settled = True
             exchange.refusal = authenticate.doubled_credential()
+        elif authenticate.has_credential_in_address(url):
+            exchange.is_key_settled = True
+            exchange.refusal = authenticate.credential_in_address()
         else:
             authenticate.begin(exchange)
         length = fields.get(b"content-length", b"" if b"transfer-encoding" in fields else b"0")

@@ -43,6 +43,7 @@ _ID_PLACE: Final = slice(6, 6 + ID_LENGTH)
 _KIND_AND_ID: Final = slice(0, 6 + ID_LENGTH)
 _MOST_SECOND_CHANCES: Final = 8
 """At most so many entries in use are spared per entry that comes, so that none has to wait long."""
+_MOST_REVOKED: Final = 10_000
 
 
 class IdFilter(Protocol):
@@ -114,8 +115,17 @@ class Keyring:
         self.generation = 0
         """Grows with every change to who may do what; what was read under another one may be stale. New access tokens
         change nothing: nobody has asked for them before."""
+        self._revocations = 0
+        self._revoked: set[bytes] = set()
         self._uses_of_gone: dict[tuple[str, str], Use] = {}
         self._uses_taken_until = 0.0
+
+    @property
+    def changes(self) -> int:
+        """As `generation`, but without the tokens that were revoked one by one: they are known by their ids, so that a
+        storm of them makes nobody read anything again.
+        """
+        return self.generation - self._revocations
 
     def find(self, token: bytes) -> Principal | None:
         """The principal remembered for `token`, or None when there is none in memory."""
@@ -131,10 +141,14 @@ class Keyring:
     def is_known_garbage(self, token: bytes) -> bool:
         """Whether `token` is certainly neither key nor access token, told without a look-up.
 
-        Malformed, mistyped, with an id that none has, asked for before, or with a wrong secret for an id that was.
+        Malformed, mistyped, with an id that none has, revoked lately, asked for before, or with a wrong secret for an id
+        that was.
         """
-        ids: IdFilter = self._known_tokens if token.startswith(_TOKEN) else self._known_ids
+        is_token = token.startswith(_TOKEN)
+        ids: IdFilter = self._known_tokens if is_token else self._known_ids
         if not ids.is_known(token[_ID_PLACE]):  # first, because it is cheapest and catches floods
+            return True
+        if is_token and token[_ID_PLACE] in self._revoked:
             return True
         if not token.startswith((_KEY, _TOKEN)) or credential_id(token) is None:
             return True
@@ -146,7 +160,7 @@ class Keyring:
         An unknown id costs the same work as a wrong secret. A disabled or expired credential has a principal that says
         so; one that came with a key's secret before the last rotation expires when that does.
         """
-        as_of = self.generation
+        as_of = self.changes
         id_ = credential_id(token)
         if id_ is None or not token.startswith((_KEY, _TOKEN)):
             return None
@@ -172,7 +186,7 @@ class Keyring:
         """
         if principal is None:
             self._remember_garbage(token)
-        elif not isinstance(principal, LoadedPrincipal) or principal.as_of == self.generation:
+        elif not isinstance(principal, LoadedPrincipal) or self._is_current(principal):
             self._put(self._index(token), principal)
 
     def forget_key(self, key_id: str) -> None:
@@ -183,8 +197,13 @@ class Keyring:
             self._forget(holder)
 
     def forget_token(self, token_id: str) -> None:
-        """Drop the principal of an access token, because it was revoked."""
+        """Drop the principal of an access token, because it was revoked. It never comes back."""
         self.generation += 1
+        if len(self._revoked) < _MOST_REVOKED:
+            self._revocations += 1
+        else:  # a change like any other, because what is being read now may be of one of these
+            self._revoked.clear()
+        self._revoked.add(token_id.encode())
         self._forget(token_id)
 
     def forget_user(self, user_id: str) -> None:
@@ -302,10 +321,15 @@ class Keyring:
 
     def _has_wrong_secret(self, token: bytes) -> bool:
         stored = self._stored.get(token[_KIND_AND_ID])
-        if stored is None or stored.as_of != self.generation:  # a new secret may have come since
+        if stored is None or stored.as_of != self.changes:  # a new secret may have come since
             return False
         secrets = stored.secrets
         return secrets.can_be_compared(self._peppers) and secrets.match(token, self._peppers) is None
+
+    def _is_current(self, principal: LoadedPrincipal) -> bool:
+        """Whether nothing has changed since it was read."""
+        is_revoked = principal.token_id is not None and principal.token_id.encode() in self._revoked
+        return principal.as_of == self.changes and not is_revoked
 
 
 def _holder(principal: Principal) -> str:

@@ -19,7 +19,7 @@ class LoadedPrincipal(Principal):
     """A principal that knows how old it is."""
 
     as_of: int = 0
-    """The keyring's generation when the database was read."""
+    """The keyring's `changes` when the database was read."""
     is_old_secret: bool = False
     """It came with the secret of a key before the last rotation, which ends by itself."""
     pepper_version: int = HIGHEST_VERSION

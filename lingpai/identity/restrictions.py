@@ -23,6 +23,7 @@ UNLIMITED: Final = "none"
 _SECONDS: Final = {"m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _MAX_LIFETIME_S: Final = 100 * 366 * 86_400
 _MAX_OVERLAP_S: Final = 30 * 86_400
+_LIKE_A_CREDENTIAL: Final = re.compile(r"(?:at|cl|cs|rt|sk)-lp-", re.IGNORECASE)
 _MAPPED: Final = ipaddress.IPv6Network("::ffff:0:0/96")
 
 
@@ -42,6 +43,9 @@ def checked_user_name(name: str) -> str:
             "name",
             "A user name is made of letters, digits and `. _ - @ +`, and begins with a letter or digit.",
         )
+    if _LIKE_A_CREDENTIAL.match(name):
+        # Where the token endpoint is told a name, it must be clear who is meant (RFC 9700 section 4.15).
+        _refuse("name", "No user name begins as clients, keys and tokens do. Choose one that does not.")
     return name
 
 

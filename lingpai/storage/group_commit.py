@@ -8,7 +8,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 from sqlalchemy import Connection
 
@@ -16,9 +16,15 @@ from lingpai.storage.database import Database
 
 T = TypeVar("T")
 Job = Callable[[Connection], Any]
-_Waiting = tuple[Job, "asyncio.Future[Any]"]
+Then = Callable[[Any], object]
 
 _MOST_PER_GROUP: Final = 500
+
+
+class _Waiting(NamedTuple):
+    job: Job
+    then: Then | None
+    future: "asyncio.Future[Any]"
 
 
 class GroupCommit:
@@ -30,15 +36,18 @@ class GroupCommit:
         self._waiting: deque[_Waiting] = deque()
         self._is_writing = False
 
-    async def run(self, job: Callable[[Connection], T]) -> T:
+    async def run(self, job: Callable[[Connection], T], then: Callable[[T], object] | None = None) -> T:
         """What `job` returns, once it is on the disk for good. Jobs run one after the other, in the order of the calls.
 
         `job` gets a connection in a transaction that holds the write lock; it runs in a thread. What it raises is
         raised here; its own writes are undone then, and those of others stay. Raises sqlalchemy.exc.OperationalError
         when the transaction as a whole fails.
+
+        `then` is called on the event loop with what `job` returned, as soon as it is on the disk, also when nobody waits
+        for this any more: for what must follow from it in memory, whoever has hung up.
         """
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._waiting.append((job, future))
+        self._waiting.append(_Waiting(job, then, future))
         if not self._is_writing:
             self._begin_group(asyncio.get_running_loop())
         return await future
@@ -57,7 +66,7 @@ class GroupCommit:
         outcomes: list[tuple[Any, BaseException | None]] = []
         try:
             with self._database.write(durable=True) as connection:
-                outcomes = [_outcome(job, connection) for job, _ in group]
+                outcomes = [_outcome(each.job, connection) for each in group]
         except BaseException as error:  # noqa: BLE001  the outermost edge of a thread: whoever waits must hear of it
             outcomes = [(None, error)] * len(group)
         loop.call_soon_threadsafe(self._tell, loop, group, outcomes)
@@ -68,13 +77,8 @@ class GroupCommit:
         group: list[_Waiting],
         outcomes: list[tuple[Any, BaseException | None]],
     ) -> None:
-        for (_, future), (result, error) in zip(group, outcomes, strict=True):
-            if future.cancelled():
-                continue
-            if error is None:
-                future.set_result(result)
-            else:
-                future.set_exception(error)
+        for waiting, (result, error) in zip(group, outcomes, strict=True):
+            _settle(waiting, result, error or _told(waiting.then, result))
         self._is_writing = False
         if self._waiting:
             self._begin_group(loop)
@@ -84,5 +88,32 @@ def _outcome(job: Job, connection: Connection) -> tuple[Any, BaseException | Non
     try:
         with connection.begin_nested():
             return job(connection), None
-    except Exception as error:  # noqa: BLE001  it is the caller's, and raised there
+    except Exception as error:
+        if not _is_in_transaction(connection):
+            # SQLite gave the whole transaction up (the disk is full). Another job would be one of its own, and could
+            # be there for good although everybody is told that it failed.
+            raise
         return None, error
+
+
+def _is_in_transaction(connection: Connection) -> bool:
+    raw: Any = connection.connection.dbapi_connection
+    return bool(raw.in_transaction)
+
+
+def _told(then: Then | None, result: Any) -> BaseException | None:
+    try:
+        if then is not None:
+            then(result)
+    except Exception as error:  # noqa: BLE001  it is the caller's, and raised there
+        return error
+    return None
+
+
+def _settle(waiting: _Waiting, result: Any, error: BaseException | None) -> None:
+    if waiting.future.cancelled():
+        return
+    if error is None:
+        waiting.future.set_result(result)
+    else:
+        waiting.future.set_exception(error)

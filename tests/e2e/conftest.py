@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.lingpai_server import LingpaiServer
+from tests.e2e.oauth_server import OAuthServer
 from tests.e2e.raw_http import RawConnection
 from tests.fakes.openai_engine import FakeEngine
 
@@ -55,6 +56,15 @@ def relay(tmp_path_factory: pytest.TempPathFactory, engine: FakeEngine) -> Itera
     """A server in front of the fake engine, with short time-outs and a small body limit."""
     config = _RELAY_CONFIG.format(engine=engine.url)
     server = LingpaiServer(tmp_path_factory.mktemp("relay"), config=config).start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def oauth(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OAuthServer]:
+    """A server whose people have passwords. One per module: failures of some must not slow others down."""
+    people = {"alice": "alices long password", "bob": "bobs: pässword %2B +"}
+    server = OAuthServer(tmp_path_factory.mktemp("oauth"), people=people).start()
     yield server
     server.stop()
 

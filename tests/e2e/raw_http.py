@@ -56,9 +56,13 @@ class RawConnection:
         if receive_buffer is not None:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self._socket.settimeout(timeout)
-        self._socket.connect(("127.0.0.1", port))
-        if tls is not None:
-            self._socket = tls.wrap_socket(self._socket, server_hostname="localhost")
+        try:
+            self._socket.connect(("127.0.0.1", port))
+            if tls is not None:
+                self._socket = tls.wrap_socket(self._socket, server_hostname="localhost")
+        except OSError:
+            self._socket.close()
+            raise
         self._rest = b""
 
     def __enter__(self) -> "RawConnection":

@@ -2,7 +2,11 @@
 
 Seeds that this product grew from put the *user's* name and password into HTTP Basic; RFC 6749 section 4.3.2 puts those
 into the body and the client into Basic. Both work, and nothing is guessed: with `grant_type=password` and no `username`
-in the body, Basic is the user; in all other cases it is the client. No user name begins as client ids do.
+in the body, Basic is the user; in all other cases it is the client. No user name begins as client ids do, so a client
+that forgot the user is still known for what it is.
+
+Nobody can lock a client out by trying: the right secret passes, however many wrong ones come before it. An id that no
+client has, and a secret that is not the client's, are answered alike and cost the same: neither needs the database.
 """
 
 import base64
@@ -12,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import ceil
 from typing import Literal, Protocol
+from urllib.parse import unquote_plus
 
 from lingpai.identity.known_ids import LookUps
 from lingpai.identity.oauth.errors import OAuthError, invalid_client, too_often
@@ -73,7 +78,7 @@ class ClientAuthenticator:
         Raises OAuthError: invalid_request where there are two methods (section 2.3), else invalid_client.
         """
         basic = _basic(authorization)
-        if basic is not None and _is_user(form):
+        if basic is not None and _is_user(basic, form):
             client = form.get("client_id")
             if "client_secret" in form:
                 raise OAuthError(
@@ -84,6 +89,7 @@ class ClientAuthenticator:
             known = None if client is None else await self._public(client, address)
             return Asking(known, "none", basic)
         if basic is not None:
+            basic = _form_decoded(basic)
             if "client_secret" in form or form.get("client_id", basic.name) != basic.name:
                 raise OAuthError(
                     "invalid_request",
@@ -113,19 +119,21 @@ class ClientAuthenticator:
     async def _public(self, name: str, address: str) -> KnownClient:
         id_ = _id_in(name)
         known = None if id_ is None else await self._find(id_, address)
-        if known is None:
-            raise self._failed(address, "The client is unknown.")
-        if not known.client.is_public:
-            raise invalid_client("This client has a secret. Send it by HTTP Basic or as client_secret.")
+        if known is None or not known.client.is_public:  # one answer: it must not tell which ids exist
+            raise self._failed(
+                address,
+                "The client is unknown, or has a secret: send that by HTTP Basic or as client_secret.",
+            )
         self._check(known, address)
         return known
 
     async def _find(self, id_: str, address: str) -> KnownClient | None:
         known = self._known.find(id_)
-        if known is None:
-            self._check_failures(address)
-            known = await self._known.load(id_)
-        return known
+        if known is not None or not self._known.may_exist(id_):
+            return known
+        if not self._known.has_all_ids:
+            self._check_failures(address)  # until then anybody can make it look ids up
+        return await self._known.load(id_)
 
     def _check(self, known: KnownClient, address: str) -> None:
         client, now = known.client, self._clock()
@@ -147,8 +155,14 @@ class ClientAuthenticator:
             raise too_often(max(1, ceil(wait_s)))
 
 
-def _is_user(form: Mapping[str, str]) -> bool:
-    return form.get("grant_type") == "password" and "username" not in form
+def _is_user(basic: Credentials, form: Mapping[str, str]) -> bool:
+    is_client = unquote_plus(basic.name).startswith(CLIENT_ID_PREFIX)
+    return form.get("grant_type") == "password" and "username" not in form and not is_client
+
+
+def _form_decoded(basic: Credentials) -> Credentials:
+    """A client's id and secret, which section 2.3.1 has form-encoded; ours are the same in both forms if not encoded."""
+    return Credentials(unquote_plus(basic.name), unquote_plus(basic.secret))
 
 
 def _basic(authorization: Sequence[bytes]) -> Credentials | None:

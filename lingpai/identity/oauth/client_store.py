@@ -1,6 +1,6 @@
 """The SQL of clients. Every function that takes a connection works in the caller's transaction."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from sqlalchemy import Connection, Row, Select, bindparam, func, or_, select, tuple_, update
@@ -113,6 +113,24 @@ class SqlClientReader:
         """
         with self._database.read() as connection:
             return connection.execute(_BY_ID, {"client_id": id_}).one_or_none()
+
+
+class SqlClientIds:
+    """Reads the ids of clients, a few at a time, for the filter that `KnownClients` asks."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def key_ids(self) -> Iterator[str]:
+        """The ids of all clients, deleted ones too."""
+        with self._database.read() as connection:
+            rows = connection.execution_options(yield_per=500).execute(select(clients.c.id))
+            yield from rows.scalars()
+
+    def count_keys(self) -> int:
+        """How many there are."""
+        with self._database.read() as connection:
+            return connection.execute(select(func.count()).select_from(clients)).scalar_one()
 
 
 def client_of(row: Row[Any]) -> Client:

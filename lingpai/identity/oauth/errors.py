@@ -58,11 +58,11 @@ def invalid_client(description: str) -> OAuthError:
     return OAuthError("invalid_client", description, headers={"www-authenticate": challenge})
 
 
-def too_often(wait_s: int) -> OAuthError:
-    """Too many failures have come from the caller's address."""
+def too_often(wait_s: int, why: str = "Too many failed attempts came from your address.") -> OAuthError:
+    """Too many failures have come from the caller's address, or from whom `why` says."""
     return OAuthError(
         "temporarily_unavailable",
-        f"Too many failed attempts came from your address. Try again in {wait_s} s.",
+        f"{why} Try again in {wait_s} s.",
         headers={"retry-after": str(wait_s)},
         is_too_often=True,
     )

@@ -1,11 +1,15 @@
 """Introspection: a server that is given a token asks whether it is good (RFC 7662)."""
 
 import asyncio
+import time
+from collections.abc import Callable
+from math import ceil
 from typing import Any, Final, Protocol
 
 from sqlalchemy import Row
 
-from lingpai.identity.oauth.errors import OAuthError, invalid_client
+from lingpai.identity.known_ids import LookUps
+from lingpai.identity.oauth.errors import OAuthError, invalid_client, too_often
 from lingpai.identity.oauth.interfaces import CLIENT_ID_PREFIX, Client
 from lingpai.identity.oauth.token_request import Parts, TokenRequest
 from lingpai.identity.oauth.token_store import SqlTokenStore
@@ -14,6 +18,8 @@ from lingpai.ids import credential_id
 
 _STORE: Final = SqlTokenStore()
 _INACTIVE: Final = {"active": False}
+_ACCESS_TOKEN: Final = "at-lp-"  # noqa: S105  how they begin
+_REFRESH_TOKEN: Final = "rt-lp-"  # noqa: S105  how they begin
 
 
 class Readable(Protocol):
@@ -22,32 +28,63 @@ class Readable(Protocol):
     def read(self) -> Any: ...
 
 
-async def introspect(request: TokenRequest, parts: Parts, database: Readable, issuer: str) -> dict[str, Any]:
-    """What is known of the token in the form: `{"active": false}` and nothing else for all that is not good *and*
-    visible to the client that asks (sections 2.2 and 2.3). A client sees its own tokens; one with the scope
-    `tokens:introspect` sees all.
+class Introspection:
+    """Answers questions about tokens, and bounds how many that there are not a client may ask for (section 2.1).
 
-    Raises OAuthError: invalid_client for callers without a secret (section 2.1), invalid_request without a token.
+    Only these count, so nobody can keep a server that asks for its callers from hearing of good ones.
     """
-    client = request.client
-    if client is None or client.is_public:
-        raise invalid_client("Only clients with a secret may ask. Authenticate by HTTP Basic or in the body.")
-    token = request.form.get("token")
-    if token is None:
-        raise OAuthError("invalid_request", "The parameter token is missing.")
-    if credential_id(token.encode()) is None or not token.startswith(("at-lp-", "rt-lp-")):
-        return _INACTIVE
-    is_access_token = token.startswith("at-lp-")
-    row = await asyncio.to_thread(_read, database, token[6:18], is_access_token)
-    if row is None or row.secret_hmac is None:
-        return _INACTIVE
-    if not parts.mint.is_secret(token, row.pepper_version, row.secret_hmac) or not _may_see(client, row):
-        return _INACTIVE
-    return (
-        _active_token(row, request.now, issuer)
-        if is_access_token
-        else _active_refresh_token(row, request.now, issuer)
-    )
+
+    def __init__(
+        self,
+        database: Readable,
+        *,
+        guesses: LookUps | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._database = database
+        self._guesses = guesses or LookUps(per_s=50.0, burst=1000, all_per_s=500.0, all_burst=10_000)
+        self._monotonic = monotonic
+
+    async def answer(self, request: TokenRequest, parts: Parts, issuer: str) -> dict[str, Any]:
+        """What is known of the token in the form: `{"active": false}` and nothing else for all that is not good *and*
+        visible to the client that asks (sections 2.2 and 2.3). A client sees its own tokens; one with the scope
+        `tokens:introspect` sees all.
+
+        Raises OAuthError: invalid_client for callers without a secret (section 2.1), invalid_request without a token,
+        temporarily_unavailable after too many tokens that there are not.
+        """
+        client = request.client
+        if client is None or client.is_public:
+            raise invalid_client(
+                "Only clients with a secret may ask. Authenticate by HTTP Basic or in the body."
+            )
+        token = request.form.get("token")
+        if token is None:
+            raise OAuthError("invalid_request", "The parameter token is missing.")
+        row = await self._find(token)
+        if row is None or not parts.mint.is_secret(token, row.pepper_version, row.secret_hmac):
+            self._note_guess(client)
+            return _INACTIVE
+        if not _may_see(client, row):
+            return _INACTIVE
+        active = _active_token if token.startswith(_ACCESS_TOKEN) else _active_refresh_token
+        return active(row, request.now, issuer)
+
+    async def _find(self, token: str) -> Row[Any] | None:
+        """The row of a token of ours that is well-formed; others need no look-up."""
+        if credential_id(token.encode()) is None or not token.startswith((_ACCESS_TOKEN, _REFRESH_TOKEN)):
+            return None
+        row = await asyncio.to_thread(_read, self._database, token[6:18], token.startswith(_ACCESS_TOKEN))
+        return None if row is None or row.secret_hmac is None else row
+
+    def _note_guess(self, client: Client) -> None:
+        now = self._monotonic()
+        wait_s = self._guesses.wait_s(client.id, now)
+        if wait_s:
+            raise too_often(
+                max(1, ceil(wait_s)), "The client has asked for too many tokens that there are not."
+            )
+        self._guesses.failed(client.id, now)
 
 
 def _read(database: Readable, token_id: str, is_access_token: bool) -> Row[Any] | None:
@@ -62,25 +99,32 @@ def _may_see(client: Client, row: Row[Any]) -> bool:
 
 def _active_token(row: Row[Any], now: float, issuer: str) -> dict[str, Any]:
     expires_at = min(row.expires_at, row.client_expires_at or row.expires_at)
-    if now >= expires_at or row.user_disabled_at is not None or row.client_disabled_at is not None:
+    if now >= expires_at or _is_disabled(row):
         return _INACTIVE
-    scopes = effective_scopes(row.scopes, row.role)
-    if row.client_scopes is not None:
-        scopes = scopes.intersection(row.client_scopes)
-    return _described(row, scopes, expires_at, issuer) | {"token_type": "Bearer"}
+    return _described(row, expires_at, issuer) | {"token_type": "Bearer"}
 
 
 def _active_refresh_token(row: Row[Any], now: float, issuer: str) -> dict[str, Any]:
-    expires_at = min(row.expires_at, row.family_expires_at)
-    if now >= expires_at or any((row.user_disabled_at, row.revoked_at, row.used_at)):
+    expires_at = min(row.expires_at, row.family_expires_at, row.client_expires_at or row.expires_at)
+    if now >= expires_at or _is_disabled(row) or any((row.revoked_at, row.used_at)):
         return _INACTIVE
-    return _described(row, effective_scopes(row.scopes, row.role), expires_at, issuer)
+    return _described(row, expires_at, issuer)
 
 
-def _described(row: Row[Any], scopes: frozenset[str], expires_at: float, issuer: str) -> dict[str, Any]:
+def _is_disabled(row: Row[Any]) -> bool:
+    return any((row.user_disabled_at, row.client_disabled_at, row.client_deleted_at))
+
+
+def _scopes(row: Row[Any]) -> frozenset[str]:
+    """Those that take effect now: as far as client and role allow."""
+    scopes = effective_scopes(row.scopes, row.role)
+    return scopes if row.client_scopes is None else scopes.intersection(row.client_scopes)
+
+
+def _described(row: Row[Any], expires_at: float, issuer: str) -> dict[str, Any]:
     description = {
         "active": True,
-        "scope": " ".join(sorted(scopes)),
+        "scope": " ".join(sorted(_scopes(row))),
         "username": row.user_name,
         "sub": row.user_id,
         "iss": issuer,

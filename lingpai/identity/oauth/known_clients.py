@@ -10,6 +10,7 @@ from typing import Any, Final, Protocol
 
 from sqlalchemy import Row
 
+from lingpai.identity.known_ids import KnownIds
 from lingpai.identity.oauth.client_store import client_of
 from lingpai.identity.oauth.interfaces import Client
 from lingpai.identity.peppers import Peppers
@@ -39,7 +40,10 @@ class KnownClient:
 
 
 class KnownClients:
-    """A bounded memory of clients, for the event loop. Whatever changes in identity empties it."""
+    """A bounded memory of clients, for the event loop. Whatever changes in identity empties it.
+
+    Ids that no client has are told without a look-up, so that nobody can keep the database busy with them.
+    """
 
     def __init__(
         self,
@@ -47,24 +51,35 @@ class KnownClients:
         peppers: Peppers,
         *,
         generation: Callable[[], int],
+        ids: KnownIds | None = None,
         rehashes: Rehashes | None = None,
         capacity: int = 10_000,
     ) -> None:
-        """`generation` grows with every change: what was read under another one may be stale.
-
-        `rehashes` hears of secrets that were made under an older pepper.
+        """`generation` grows with every change: what was read under another one may be stale. `ids` are those of all
+        clients; without them each counts as there. `rehashes` hears of secrets that were made under an older pepper.
         """
         self._reader = reader
         self._peppers = peppers
         self._generation = generation
         self._rehashes = rehashes
+        self._ids = ids or KnownIds()
         self._capacity = capacity
-        self._known: OrderedDict[str, tuple[int, KnownClient]] = OrderedDict()
+        self._known: OrderedDict[str, tuple[int, KnownClient | None]] = OrderedDict()
+
+    @property
+    def has_all_ids(self) -> bool:
+        """Whether `may_exist` can tell."""
+        return self._ids.is_filled
+
+    def may_exist(self, id_: str) -> bool:
+        """Whether there is, or was, a client with this id; False as well for one that is known to be deleted."""
+        is_gone = self._known.get(id_) == (self._generation(), None)
+        return self._ids.is_known(id_.encode()) and not is_gone
 
     def find(self, id_: str) -> KnownClient | None:
         """The client in memory with this id (what follows `cl-lp-`), or None."""
         found = self._known.get(id_)
-        if found is None or found[0] != self._generation():
+        if found is None or found[0] != self._generation() or found[1] is None:
             return None
         # A secret may have moved to another pepper since, and this one been retired.
         return found[1] if all(version in self._peppers for version, _, _ in found[1].secrets) else None
@@ -73,10 +88,8 @@ class KnownClients:
         """The client in the database with this id, or None."""
         generation = self._generation()
         row = await asyncio.to_thread(self._reader.client, id_)
-        if row is None:
-            return None
-        known = _known(row)
-        if len(self._known) >= self._capacity:
+        known = None if row is None else _known(row)
+        if id_ not in self._known and len(self._known) >= self._capacity:
             self._known.popitem(last=False)
         self._known[id_] = generation, known
         return known
@@ -86,7 +99,7 @@ class KnownClients:
         secrets = () if known is None else known.secrets
         is_right = False
         for version, stored, ends_at in secrets or ((self._peppers.newest_version, _NO_HMAC, None),):
-            if version not in self._peppers:
+            if not self._peppers.learn(version):
                 continue
             is_same = hmac.compare_digest(self._peppers.hmac(secret, version), stored)
             is_right |= is_same and (ends_at is None or now < ends_at)

@@ -1,6 +1,7 @@
 """What programs find out by themselves: RFC 8414 about the authorization server, RFC 9728 about what it protects."""
 
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from lingpai.errors import LingpaiError
 from lingpai.identity.oauth.settings import OAuthSettings
@@ -8,7 +9,7 @@ from lingpai.identity.scopes import ALL_SCOPES
 
 _AUTHENTICATION_METHODS: Final = ["client_secret_basic", "client_secret_post", "none"]
 PROTECTED_PATHS: Final = ("", "v1", "api/v1")
-"""Below these lies what tokens open; the empty one is the whole server."""
+"""Below these, seen from the issuer, lies what tokens open; the empty one is the whole server."""
 
 
 def authorization_server(issuer: str, settings: OAuthSettings) -> dict[str, Any]:
@@ -30,16 +31,28 @@ def authorization_server(issuer: str, settings: OAuthSettings) -> dict[str, Any]
     }
 
 
-def protected_resource(issuer: str, path: str) -> dict[str, Any]:
-    """RFC 9728 section 2: `resource` is the address that `path` stands for, as clients must compare it (section 3.3).
+def check_issuer_path(issuer: str, path: str) -> None:
+    """Whether metadata about `issuer` belongs behind the well-known address at `path`: its own path (section 3.1).
 
-    Raises LingpaiError `not_found` for a path below which nothing is protected.
+    Raises LingpaiError `not_found` for any other one.
     """
-    if path.strip("/") not in PROTECTED_PATHS:
+    if urlsplit(issuer).path.strip("/") != path.strip("/"):
+        raise LingpaiError("not_found", "No authorization server is known by that address.")
+
+
+def protected_resource(issuer: str, path: str) -> dict[str, Any]:
+    """RFC 9728 section 2. `path` is that of the resource, put behind the well-known address (section 3.1).
+
+    `resource` is its whole address, because clients must compare it with the one that they use (section 3.3). Raises
+    LingpaiError `not_found` for a path below which nothing is protected.
+    """
+    parts = urlsplit(issuer)
+    base, path = parts.path.strip("/"), path.strip("/")
+    if path not in {"/".join(filter(None, (base, below))) for below in PROTECTED_PATHS}:
         raise LingpaiError("not_found", "No protected resource lies at that address.")
-    resource = f"{issuer}/{path.strip('/')}" if path.strip("/") else issuer
+    origin = f"{parts.scheme}://{parts.netloc}"
     return {
-        "resource": resource,
+        "resource": f"{origin}/{path}" if path else origin,
         "authorization_servers": [issuer],
         "scopes_supported": sorted(ALL_SCOPES),
         "bearer_methods_supported": ["header"],

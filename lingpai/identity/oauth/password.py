@@ -5,6 +5,8 @@ have no place in it, and people learn to type passwords anywhere. It is here bec
 default only on the same machine and for clients that an administrator allows to.
 """
 
+from dataclasses import replace
+
 from sqlalchemy import Connection
 
 from lingpai.identity.interfaces import User
@@ -49,15 +51,20 @@ def _sign_in(
     connection: Connection, request: TokenRequest, parts: Parts, user: User, scopes: tuple[str, ...]
 ) -> Granted:
     client, now = request.client, request.now
+    can_refresh = client is None or "refresh_token" in client.grants
     holder = Holder(user_id=user.id, user_name=user.name, client=client)
-    family_id = refresh_token = None
-    if client is None or "refresh_token" in client.grants:
-        family_id = parts.mint.family(
-            connection, holder, scopes, now=now, address=request.address, user_agent=request.user_agent
-        )
-        refresh_token = parts.mint.refresh_token(connection, family_id, now=now)
-    holder = Holder(user_id=user.id, user_name=user.name, client=client, family_id=family_id)
-    access = parts.mint.access_token(connection, holder, scopes, now=now)
+    # A family in any case: it is what ends when the user signs out or changes the password.
+    family = parts.mint.family(
+        connection,
+        holder,
+        scopes,
+        now=now,
+        can_refresh=can_refresh,
+        address=request.address,
+        user_agent=request.user_agent,
+    )
+    refresh_token = parts.mint.refresh_token(connection, family, now=now) if can_refresh else None
+    access = parts.mint.access_token(connection, replace(holder, family=family), scopes, now=now)
     granted = Granted(
         access.access_token, access.access_token_id, access.expires_in, access.scopes, refresh_token
     )
@@ -69,7 +76,7 @@ def _sign_in(
             target_kind="token",
             target_id=granted.access_token_id,
             target_name=user.name,
-            after=described(request, granted, grant="password", user=user.name, family=family_id),
+            after=described(request, granted, grant="password", user=user.name, family=family.id),
         ),
     )
     return granted

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Row
 from lingpai.identity.oauth.errors import OAuthError
 from lingpai.identity.oauth.token_request import Parts, TokenRequest, described
 from lingpai.identity.oauth.token_store import SqlTokenStore
-from lingpai.identity.oauth.tokens import Granted, Holder, wanted_scopes
+from lingpai.identity.oauth.tokens import Family, Granted, Holder, wanted_scopes
 from lingpai.identity.scopes import effective_scopes
 from lingpai.ids import credential_id
 from lingpai.storage.trail import Deed
@@ -46,9 +46,12 @@ class RefreshFlow:
         def write(connection: Connection) -> Granted | _Revoked:
             return self._write(connection, request, parts, token)
 
-        outcome = await parts.commit(write)
+        def tell(outcome: Granted | _Revoked) -> None:
+            if isinstance(outcome, _Revoked):
+                parts.on_revoked(outcome.access_tokens)
+
+        outcome = await parts.commit(write, tell)
         if isinstance(outcome, _Revoked):
-            parts.on_revoked(outcome.access_tokens)
             raise OAuthError(
                 "invalid_grant",
                 "The refresh token was used before, so all tokens of that sign-in have ended. Sign in again.",
@@ -71,9 +74,7 @@ class RefreshFlow:
         if request.now >= min(row.expires_at, row.family_expires_at):
             raise _no_longer_valid()
         scopes = _scopes(request, row)
-        successor = parts.mint.successor(
-            connection, token, row.family_id, now=request.now, ends_at=row.family_expires_at
-        )
+        successor = parts.mint.successor(connection, token, _family(row), now=request.now)
         if successor is None:
             raise AssertionError("the write lock is held, so nobody can have used it meanwhile")
         return _granted(connection, request, parts, row, scopes=scopes, refresh_token=successor)
@@ -82,9 +83,12 @@ class RefreshFlow:
         self, connection: Connection, request: TokenRequest, parts: Parts, token: str, row: Row[Any]
     ) -> Granted | _Revoked:
         successor = _STORE.refresh_token(connection, row.successor_id)
-        is_in_grace = 0 <= request.now - row.used_at < self.grace_s
+        # Those who come at the same time may be written in another order than they came in.
+        is_in_grace = abs(request.now - row.used_at) < self.grace_s
         if is_in_grace and successor is not None and successor.used_at is None:
             # Only the immediate predecessor: once the successor is used, whoever comes with this one is late.
+            if request.now >= successor.expires_at:
+                raise _no_longer_valid()
             again = parts.mint.derived(token, row.successor_id, successor.pepper_version)
             return _granted(
                 connection, request, parts, row, scopes=_scopes(request, row), refresh_token=again.token
@@ -108,6 +112,10 @@ class RefreshFlow:
         return _Revoked(gone)
 
 
+def _family(row: Row[Any]) -> Family:
+    return Family(row.family_id, row.family_expires_at)
+
+
 def _scopes(request: TokenRequest, row: Row[Any]) -> tuple[str, ...]:
     """Those asked for, else those of the family, as far as role and client allow them still."""
     scopes = effective_scopes(row.scopes, row.role)
@@ -126,7 +134,10 @@ def _granted(
     refresh_token: str,
 ) -> Granted:
     holder = Holder(
-        user_id=row.user_id, user_name=row.user_name, client=request.client, family_id=row.family_id
+        user_id=row.user_id,
+        user_name=row.user_name,
+        client=request.client,
+        family=_family(row),
     )
     access = parts.mint.access_token(connection, holder, scopes, now=request.now)
     granted = Granted(

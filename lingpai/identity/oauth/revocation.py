@@ -23,18 +23,15 @@ async def revoke(request: TokenRequest, parts: Parts) -> None:
     if token is None:
         raise OAuthError("invalid_request", "The parameter token is missing.")
     # `token_type_hint` only says where to look first (section 2.1); the prefix of ours tells it anyway.
-    id_ = credential_id(token.encode())
-    if id_ is None:
+    if credential_id(token.encode()) is None or not token.startswith(("at-lp-", "rt-lp-")):
         return
 
     def write(connection: Connection) -> list[str]:
         if token.startswith("rt-lp-"):
             return _revoke_refresh_token(connection, request, parts, token)
-        if token.startswith("at-lp-"):
-            return _revoke_access_token(connection, request, parts, token)
-        return []
+        return _revoke_access_token(connection, request, parts, token)
 
-    parts.on_revoked(await parts.commit(write))
+    await parts.commit(write, parts.on_revoked)
 
 
 def _revoke_refresh_token(

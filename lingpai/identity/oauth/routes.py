@@ -8,7 +8,7 @@ from fastapi.security.base import SecurityBase
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from lingpai.identity.oauth.metadata import authorization_server, protected_resource
+from lingpai.identity.oauth.metadata import authorization_server, check_issuer_path, protected_resource
 from lingpai.identity.oauth.server import AuthorizationServer
 from lingpai.web.auth import open_route
 from lingpai.web.errors import ERROR_RESPONSES
@@ -106,6 +106,13 @@ def oauth_routes(server: AuthorizationServer) -> APIRouter:
     @open_route(_METADATA)
     async def authorization_server_metadata() -> JSONResponse:
         """What this authorization server offers (RFC 8414)."""
+        return JSONResponse(authorization_server(server.issuer(), server.settings), headers=_CACHED)
+
+    @router.get("/.well-known/oauth-authorization-server/{path:path}")
+    @open_route(_METADATA)
+    async def authorization_server_metadata_below(path: str) -> JSONResponse:
+        """The same for an issuer that has a path, which is put behind the well-known one (RFC 8414 section 3.1)."""
+        check_issuer_path(server.issuer(), path)
         return JSONResponse(authorization_server(server.issuer(), server.settings), headers=_CACHED)
 
     @router.get("/.well-known/oauth-protected-resource")

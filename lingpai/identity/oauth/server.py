@@ -3,21 +3,22 @@
 It reads the request, finds out which client asks, and lets the flow of the grant answer. Each flow is a file of its own.
 """
 
+import ipaddress
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
-from sqlalchemy.exc import OperationalError
-from starlette.requests import Request
+from sqlalchemy.exc import SQLAlchemyError
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
 from lingpai.identity.oauth import client_credentials, password
 from lingpai.identity.oauth.client_authentication import Asking, ClientAuthenticator
 from lingpai.identity.oauth.errors import NO_STORE, OAuthError, printable
 from lingpai.identity.oauth.form import MAX_BODY_BYTES, check_address, read_form
-from lingpai.identity.oauth.introspection import introspect
+from lingpai.identity.oauth.introspection import Introspection
 from lingpai.identity.oauth.refresh_token import RefreshFlow
 from lingpai.identity.oauth.revocation import revoke
 from lingpai.identity.oauth.settings import OAuthSettings
@@ -26,8 +27,6 @@ from lingpai.identity.oauth.tokens import KnownTokens
 from lingpai.telemetry.logs import current_request
 
 logger = logging.getLogger("lingpai.identity.oauth")
-
-_LOOPBACK: Final = ("127.", "::1", "::ffff:127.")
 
 
 class Database(Protocol):
@@ -49,9 +48,11 @@ class AuthorizationServer:
     """Where the server listens, such as `http://127.0.0.1:8741`: what it is known by unless the settings say otherwise."""
     clock: Callable[[], float] = time.time
     _refresh: RefreshFlow = field(init=False)
+    _introspection: Introspection = field(init=False)
 
     def __post_init__(self) -> None:
         self._refresh = RefreshFlow(self.settings.refresh_grace)
+        self._introspection = Introspection(self.database)
 
     def issuer(self) -> str:
         """The address that the server is known by (RFC 8414 section 2), without a slash at its end."""
@@ -103,7 +104,7 @@ class AuthorizationServer:
     def _check_password_grant(self, request: TokenRequest) -> None:
         """Without a registered client it is open as the settings say; with one, if an administrator allows it."""
         allowed = self.settings.password_grant
-        is_local = not request.address or request.address.startswith(_LOOPBACK)
+        is_local = _is_loopback(request.address)
         if request.client is None and (allowed == "off" or (allowed == "loopback" and not is_local)):
             raise OAuthError(
                 "unauthorized_client",
@@ -115,7 +116,7 @@ class AuthorizationServer:
         await revoke(request, self.parts)
 
     async def _introspect(self, request: TokenRequest) -> dict[str, Any]:
-        return await introspect(request, self.parts, self.database, self.issuer())
+        return await self._introspection.answer(request, self.parts, self.issuer())
 
     async def _answered(
         self, request: Request, handle: Callable[[TokenRequest], Awaitable[dict[str, Any] | None]]
@@ -124,7 +125,9 @@ class AuthorizationServer:
             body = await handle(await self._read(request))
         except OAuthError as error:
             return JSONResponse(error.body(), error.status, {**NO_STORE, **error.headers})
-        except OperationalError:
+        except ClientDisconnect:  # in the middle of the body; nobody reads this
+            return Response(status_code=400)
+        except SQLAlchemyError:  # locked, away, full or broken; no wish of a caller's brings it about
             logger.exception("request %s failed: the database cannot be used", current_request.get())
             away = OAuthError(
                 "temporarily_unavailable", "The database cannot be used now. Try again; tell the operator."
@@ -148,6 +151,18 @@ class AuthorizationServer:
     async def _asking(self, request: Request, form: Mapping[str, str], address: str) -> Asking:
         authorization = [value for name, value in request.scope["headers"] if name == b"authorization"]
         return await self.authenticator.authenticate(authorization, form, address)
+
+
+def _is_loopback(address: str) -> bool:
+    """Whether a request came from this machine; the administration socket has no address."""
+    if not address:
+        return True
+    try:
+        ip = ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    mapped = ip.ipv4_mapped if isinstance(ip, ipaddress.IPv6Address) else None
+    return (mapped or ip).is_loopback
 
 
 async def _body(request: Request) -> bytes:

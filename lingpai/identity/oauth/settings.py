@@ -2,10 +2,12 @@
 
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from msgspec import Meta
 
 DAY_S = 86_400
+_THIS_MACHINE = ("127.0.0.1", "::1", "localhost")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,3 +44,23 @@ class OAuthSettings:
             "help": "Whether user name and password get a token without a registered client: only from this machine, from everywhere, or not."
         },
     )
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for an issuer that RFC 8414 section 2 does not allow."""
+        if self.issuer is not None and not _is_issuer(self.issuer):
+            raise ValueError(
+                f"`oauth.issuer`: {self.issuer!r} cannot be an issuer. Write the address as callers know it, without query "
+                "and fragment, such as `https://models.example`; http is for this machine only."
+            )
+
+
+def _is_issuer(address: str) -> bool:
+    try:
+        parts = urlsplit(address)
+        host = parts.hostname
+        _ = parts.port
+    except ValueError:
+        return False
+    is_safe = parts.scheme == "https" or (parts.scheme == "http" and host in _THIS_MACHINE)
+    is_plain = not any(each in address for each in "?#@\\ ") and address.isascii() and address.isprintable()
+    return bool(host) and is_safe and is_plain

@@ -43,7 +43,9 @@ class TokenRequest:
 class Commit(Protocol):
     """`GroupCommit.run`."""
 
-    def __call__(self, job: Callable[[Connection], T]) -> Awaitable[T]: ...
+    def __call__(
+        self, job: Callable[[Connection], T], then: Callable[[T], object] | None = None
+    ) -> Awaitable[T]: ...
 
 
 class PasswordCheck(Protocol):

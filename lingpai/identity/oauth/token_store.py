@@ -3,15 +3,21 @@
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, bindparam, delete, func, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, delete, exists, func, insert, select, update
 
 from lingpai.identity.oauth.tables import access_tokens, clients, refresh_tokens, token_families
 from lingpai.identity.tables import users
 from lingpai.storage.database import Database
 
-_MOST_EXPIRED: Final = 5000
+_MOST_EXPIRED: Final = 1000
 """At most so many rows go in one transaction, so that nobody waits long for the write lock."""
 
+_OF_CLIENT: Final = (
+    clients.c.scopes.label("client_scopes"),
+    clients.c.disabled_at.label("client_disabled_at"),
+    clients.c.deleted_at.label("client_deleted_at"),
+    clients.c.expires_at.label("client_expires_at"),
+)
 _INSERT_ACCESS_TOKEN: Final = insert(access_tokens)
 _REFRESH_TOKEN: Final = (
     select(
@@ -24,9 +30,11 @@ _REFRESH_TOKEN: Final = (
         users.c.name.label("user_name"),
         users.c.role,
         users.c.disabled_at.label("user_disabled_at"),
+        *_OF_CLIENT,
     )
     .join_from(refresh_tokens, token_families)
     .join(users, users.c.id == token_families.c.user_id)
+    .outerjoin(clients, clients.c.id == token_families.c.client_id)
     .where(refresh_tokens.c.id == bindparam("token_id"))
 )
 _ACCESS_TOKEN: Final = (
@@ -35,9 +43,7 @@ _ACCESS_TOKEN: Final = (
         users.c.name.label("user_name"),
         users.c.role,
         users.c.disabled_at.label("user_disabled_at"),
-        clients.c.scopes.label("client_scopes"),
-        clients.c.disabled_at.label("client_disabled_at"),
-        clients.c.expires_at.label("client_expires_at"),
+        *_OF_CLIENT,
     )
     .join_from(access_tokens, users, users.c.id == access_tokens.c.user_id)
     .outerjoin(clients, clients.c.id == access_tokens.c.client_id)
@@ -65,7 +71,7 @@ class SqlTokenStore:
         return connection.execute(_ACCESS_TOKEN, {"token_id": token_id}).one_or_none()
 
     def refresh_token(self, connection: Connection, token_id: str) -> Row[Any] | None:
-        """A refresh token joined with its family and owner, or None.
+        """A refresh token joined with its family and owner, and with its client's `client_…` columns, or None.
 
         That adds `client_id`, `user_id`, `scopes`, `family_expires_at`, `revoked_at`, `user_name`, `role` and
         `user_disabled_at`.
@@ -112,26 +118,25 @@ class SqlTokenStore:
             .where(token_families.c.user_id == user_id, token_families.c.revoked_at.is_(None))
             .values(revoked_at=now, revoked_because=because)
         )
-        of_families = (access_tokens.c.user_id == user_id) & access_tokens.c.family_id.is_not(None)
-        return self._delete_access_tokens(connection, of_families)
+        families = select(token_families.c.id).where(token_families.c.user_id == user_id)
+        return self._delete_access_tokens(connection, access_tokens.c.family_id.in_(families))
 
     def delete_expired(self, connection: Connection, *, now: float) -> int:
-        """Delete tokens and families that have ended by themselves. Returns how many rows went; call again if many."""
+        """Delete tokens and families that have ended by themselves, up to some thousand. Returns how many rows went."""
         expired = select(access_tokens.c.id).where(access_tokens.c.expires_at < now).limit(_MOST_EXPIRED)
         gone = connection.execute(delete(access_tokens).where(access_tokens.c.id.in_(expired))).rowcount
-        # A revoked family stays until its end, too: its tokens must go on being recognised as used or revoked.
-        families = list(
-            connection.scalars(
-                select(token_families.c.id)
-                .where(token_families.c.expires_at < now)
-                .limit(_MOST_EXPIRED // 10)
-            )
+        # A revoked family stays until its end, too: its tokens must go on being recognised as used or revoked. It may
+        # have thousands of them, so it goes when none is left. Its access tokens ended with it, if not before.
+        ended = select(token_families.c.id).where(token_families.c.expires_at < now).limit(_MOST_EXPIRED)
+        old = select(refresh_tokens.c.id).where(refresh_tokens.c.family_id.in_(ended)).limit(_MOST_EXPIRED)
+        gone += connection.execute(delete(refresh_tokens).where(refresh_tokens.c.id.in_(old))).rowcount
+        empty = ended.where(
+            ~exists().where(refresh_tokens.c.family_id == token_families.c.id),
+            ~exists().where(access_tokens.c.family_id == token_families.c.id),
         )
-        if families:
-            connection.execute(delete(refresh_tokens).where(refresh_tokens.c.family_id.in_(families)))
-            connection.execute(delete(access_tokens).where(access_tokens.c.family_id.in_(families)))
-            connection.execute(delete(token_families).where(token_families.c.id.in_(families)))
-        return gone + len(families)
+        return (
+            gone + connection.execute(delete(token_families).where(token_families.c.id.in_(empty))).rowcount
+        )
 
     def _delete_access_tokens(self, connection: Connection, which: Any) -> list[str]:
         ids = list(connection.scalars(select(access_tokens.c.id).where(which)))

@@ -13,7 +13,7 @@ from lingpai.identity.oauth.settings import OAuthSettings
 from lingpai.identity.oauth.token_store import SqlTokenStore
 from lingpai.identity.peppers import Peppers
 from lingpai.identity.scopes import ALL_SCOPES
-from lingpai.ids import MintedCredential, derived_credential, mint_credential, random_base62
+from lingpai.ids import ID_LENGTH, MintedCredential, derived_credential, mint_credential, random_base62
 
 _SUCCESSOR: Final = b"lingpai refresh token successor\0"
 """Sets this use of a pepper apart from that on credentials, which begin otherwise."""
@@ -25,6 +25,14 @@ class KnownTokens(Protocol):
     def add(self, key_id: str) -> None: ...
 
 
+@dataclass(frozen=True, slots=True)
+class Family:
+    """All tokens that come from one sign-in. None of them lives longer than until `ends_at` (Unix seconds)."""
+
+    id: str
+    ends_at: float
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Holder:
     """Whose a token is: a client on its own behalf, or a user through a client (None: the built-in public one)."""
@@ -32,7 +40,7 @@ class Holder:
     user_id: str
     user_name: str
     client: Client | None = None
-    family_id: str | None = None
+    family: Family | None = None
 
     @property
     def client_row_id(self) -> str | None:
@@ -76,25 +84,29 @@ class TokenMint:
     def access_token(
         self, connection: Connection, holder: Holder, scopes: Sequence[str], *, now: float
     ) -> Granted:
-        """A new access token of `holder`. It never outlives its client."""
+        """A new access token of `holder`. It outlives neither its client nor its family."""
         minted = mint_credential("at-lp-")
-        expires_at = now + self._lifetime_s(holder.client)
-        if holder.client is not None and holder.client.expires_at is not None:
-            expires_at = min(expires_at, holder.client.expires_at)
+        family = holder.family
+        ends = (
+            now + self._lifetime_s(holder.client),
+            None if holder.client is None else holder.client.expires_at,
+            None if family is None else family.ends_at,
+        )
+        expires_at = min(end for end in ends if end is not None)
         self._store.add_access_token(
             connection,
             {
                 "id": minted.id,
                 "client_id": holder.client_row_id,
                 "user_id": holder.user_id,
-                "family_id": holder.family_id,
+                "family_id": None if family is None else family.id,
                 "scopes": tuple(scopes),
                 "created_at": now,
                 "expires_at": expires_at,
-                **self._stored(minted),
+                **self._stored(minted, self._peppers.newest_version),
             },
         )
-        return Granted(minted.token, minted.id, int(expires_at - now), tuple(scopes))
+        return Granted(minted.token, minted.id, max(0, int(expires_at - now)), tuple(scopes))
 
     def family(
         self,
@@ -103,49 +115,49 @@ class TokenMint:
         scopes: Sequence[str],
         *,
         now: float,
+        can_refresh: bool,
         address: str,
         user_agent: str,
-    ) -> str:
-        """A new family: what a user has agreed to by signing in. Returns its id."""
-        id_ = f"fam_{random_base62(16)}"
+    ) -> Family:
+        """A new family: what a user has agreed to by signing in. One without refresh tokens ends with its access token."""
+        own_s = self._settings.refresh_family_lifetime
+        family = Family(
+            f"fam_{random_base62(16)}", now + (own_s if can_refresh else self._lifetime_s(holder.client))
+        )
         self._store.add_family(
             connection,
             {
-                "id": id_,
+                "id": family.id,
                 "client_id": holder.client_row_id,
                 "user_id": holder.user_id,
                 "scopes": tuple(scopes),
                 "created_at": now,
-                "expires_at": now + self._settings.refresh_family_lifetime,
+                "expires_at": family.ends_at,
                 "address": address,
                 "user_agent": user_agent[:200],
             },
         )
-        return id_
+        return family
 
-    def refresh_token(
-        self, connection: Connection, family_id: str, *, now: float, ends_at: float | None = None
-    ) -> str:
-        """The first refresh token of a family, which ends at `ends_at` at the latest (None: it was just made)."""
+    def refresh_token(self, connection: Connection, family: Family, *, now: float) -> str:
+        """The first refresh token of a family."""
         minted = mint_credential("rt-lp-")
-        latest = now + self._settings.refresh_family_lifetime if ends_at is None else ends_at
-        self._add_refresh_token(connection, minted, family_id, now=now, ends_at=latest)
+        self._add_refresh_token(connection, minted, self._peppers.newest_version, family, now=now)
         return minted.token
 
-    def successor(
-        self, connection: Connection, used: str, family_id: str, *, now: float, ends_at: float
-    ) -> str | None:
+    def successor(self, connection: Connection, used: str, family: Family, *, now: float) -> str | None:
         """The refresh token that takes the place of `used`, or None when that was used before.
 
         Its secret is made of the used one and the pepper: who comes with the used one within the grace period gets the
         same successor again, although it is stored nowhere.
         """
-        id_ = random_base62(12)
-        minted = self.derived(used, id_, self._peppers.newest_version)
+        id_ = random_base62(ID_LENGTH)
+        version = self._peppers.newest_version  # asked once: another one may become the newest at any time
+        minted = self.derived(used, id_, version)
         is_first = self._store.use_refresh_token(connection, used[6:18], now=now, successor_id=id_)
         if not is_first:
             return None
-        self._add_refresh_token(connection, minted, family_id, now=now, ends_at=ends_at)
+        self._add_refresh_token(connection, minted, version, family, now=now)
         return minted.token
 
     def derived(self, used: str, successor_id: str, version: int) -> MintedCredential:
@@ -164,21 +176,26 @@ class TokenMint:
         return self._settings.access_token_lifetime if own is None else own
 
     def _add_refresh_token(
-        self, connection: Connection, minted: MintedCredential, family_id: str, *, now: float, ends_at: float
+        self,
+        connection: Connection,
+        minted: MintedCredential,
+        version: int,
+        family: Family,
+        *,
+        now: float,
     ) -> None:
         self._store.add_refresh_token(
             connection,
             {
                 "id": minted.id,
-                "family_id": family_id,
+                "family_id": family.id,
                 "created_at": now,
-                "expires_at": min(now + self._settings.refresh_token_lifetime, ends_at),
-                **self._stored(minted),
+                "expires_at": min(now + self._settings.refresh_token_lifetime, family.ends_at),
+                **self._stored(minted, version),
             },
         )
 
-    def _stored(self, minted: MintedCredential) -> dict[str, Any]:
-        version = self._peppers.newest_version
+    def _stored(self, minted: MintedCredential, version: int) -> dict[str, Any]:
         return {
             "secret_hmac": self._peppers.hmac(minted.token.encode(), version),
             "pepper_version": version,
@@ -190,9 +207,14 @@ def wanted_scopes(
 ) -> tuple[str, ...]:
     """The scopes asked for, sorted, or `default` where none are (RFC 6749 section 3.3).
 
-    Raises OAuthError invalid_scope for a scope that there is not, or that is not among `may_have`.
+    Raises OAuthError invalid_scope for a scope that there is not, or that is not among `may_have`, and where the default
+    is none at all: a token that can do nothing helps nobody, and an empty `scope` is none (appendix A.4).
     """
     if "scope" not in form:
+        if not default:
+            raise OAuthError(
+                "invalid_scope", "No scope can be had here: what the client may do, its user may not."
+            )
         return tuple(sorted(default))
     asked = form["scope"].split(" ")
     for scope in asked:

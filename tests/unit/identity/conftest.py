@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from identity_fakes import DEFAULT_LIMITS, Changes, Clock, KeptTrail, network_of, validate_limit
+from oauth_stage import Stage
 from sqlalchemy import event
 
 from lingpai.identity.members import Members
@@ -177,3 +178,11 @@ def member(users: Users, admin: Principal) -> Callable[..., Principal]:
         return Principal(user.id, name, "member", key_id=f"key-of-{name}", scopes=held, models=models)
 
     return make
+
+
+@pytest.fixture
+def stage(database: Database, clock: Clock) -> Iterator[Stage]:
+    """The authorization server, with a clock that the test moves."""
+    stage = Stage(database, clock)
+    yield stage
+    stage.close()

@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 
 from lingpai.identity import key_secrets
+from lingpai.identity import keyring as keyring_module
 from lingpai.identity.interfaces import CreatedKey, Use
 from lingpai.identity.keyring import Keyring
 from lingpai.identity.known_ids import KnownIds, SqlIds
 from lingpai.identity.peppers import Peppers
+from lingpai.identity.principals import LoadedPrincipal
 from lingpai.identity.schemas import KeyCreate, KeyUpdate, UserCreate, UserUpdate
 from lingpai.identity.service import Keys, Users
 from lingpai.identity.store import SqlCredentialStore
@@ -461,3 +463,87 @@ def test_stored_secrets_do_not_fill_the_memory(database: Database, peppers: Pepp
 
     assert len(keyring._stored) <= 10
     assert keyring.look_ups == 100
+
+
+def token_principal(token_id: str, *, as_of: int = 0) -> LoadedPrincipal:
+    return LoadedPrincipal("usr_1", "bob", "member", token_id=token_id, as_of=as_of)
+
+
+def access_token() -> tuple[str, bytes]:
+    minted = mint_credential("at-lp-")
+    return minted.id, minted.token.encode()
+
+
+def test_revoked_token_is_garbage_without_a_look_up() -> None:
+    """A program that goes on with a revoked token costs no look-up, so it cannot use up what others need."""
+    keyring = small_keyring()
+    id_, token = access_token()
+    keyring.remember(token, token_principal(id_))
+
+    keyring.forget_token(id_)
+
+    assert keyring.find(token) is None
+    assert keyring.is_known_garbage(token)
+
+
+def test_token_that_was_revoked_while_it_was_read_is_not_remembered() -> None:
+    keyring = small_keyring()
+    id_, token = access_token()
+    read = token_principal(id_, as_of=keyring.changes)
+
+    keyring.forget_token(id_)
+    keyring.remember(token, read)
+
+    assert keyring.find(token) is None
+
+
+def test_revoking_one_token_makes_nobody_read_others_again() -> None:
+    """A storm of revocations does not keep what is being read meanwhile from being remembered."""
+    keyring = small_keyring()
+    id_, token = access_token()
+    read = token_principal(id_, as_of=keyring.changes)
+
+    keyring.forget_token(access_token()[0])
+    keyring.remember(token, read)
+
+    assert keyring.find(token) is read
+
+
+def test_revoking_a_token_is_told_to_whoever_holds_its_principal() -> None:
+    """Connections that remember a principal look again."""
+    keyring = small_keyring()
+    before = keyring.generation
+
+    keyring.forget_token(access_token()[0])
+
+    assert keyring.generation > before
+
+
+def test_more_revoked_tokens_than_are_remembered_are_as_safe(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was being read when the memory of revoked tokens was full is read again."""
+    monkeypatch.setattr(keyring_module, "_MOST_REVOKED", 3)
+    keyring = small_keyring()
+    id_, token = access_token()
+    read = token_principal(id_, as_of=keyring.changes)
+
+    for each in (id_, *(access_token()[0] for _ in range(3))):
+        keyring.forget_token(each)
+    keyring.remember(token, read)
+
+    assert keyring.find(token) is None
+
+
+def test_client_that_changes_takes_its_tokens_along() -> None:
+    """And nobody else's."""
+    keyring = small_keyring()
+    tokens = {}
+    for client in ("cl-lp-a", "cl-lp-b", None):
+        id_, token = access_token()
+        principal = token_principal(id_)
+        principal.client_id = client
+        keyring.remember(token, principal)
+        tokens[client] = token
+
+    keyring.forget_client("cl-lp-a")
+
+    assert [keyring.find(tokens[client]) is None for client in tokens] == [True, False, False]

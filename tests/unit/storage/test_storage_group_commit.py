@@ -139,3 +139,69 @@ def test_it_is_on_the_disk_and_not_only_with_the_system(database: Database, comm
         look(connection)
 
     assert levels == [2, 1]  # FULL, NORMAL
+
+
+def test_what_follows_is_done_although_the_caller_has_given_up(commit: GroupCommit):
+    """Who hangs up while a token is being revoked has revoked it, also where it is remembered."""
+    told: list[int] = []
+
+    async def play() -> None:
+        given_up = asyncio.create_task(commit.run(insert(1), told.append))
+        await asyncio.sleep(0)
+        given_up.cancel()
+        await commit.run(insert(2))
+
+    asyncio.run(play())
+
+    assert told == [10]
+
+
+def test_nothing_follows_from_a_failure(commit: GroupCommit):
+    """What a failed job would have returned, nobody is told."""
+    told: list[int] = []
+
+    async def play() -> list[object]:
+        jobs = [commit.run(insert(1), told.append) for _ in range(2)]
+        return await asyncio.gather(*jobs, return_exceptions=True)
+
+    outcomes = asyncio.run(play())
+
+    assert told == [10]
+    assert isinstance(outcomes[1], IntegrityError)
+
+
+def test_failure_of_what_follows_is_its_callers_alone(commit: GroupCommit):
+    """The others hear of their own fate, and the next group is written."""
+
+    def fails(_: int) -> None:
+        raise RuntimeError("cannot be told")
+
+    async def play() -> list[object]:
+        waiting = [commit.run(insert(1), fails), commit.run(insert(2))]
+        outcomes = await asyncio.gather(*waiting, return_exceptions=True)
+        return [*outcomes, await commit.run(insert(3))]
+
+    outcomes = asyncio.run(play())
+
+    assert isinstance(outcomes[0], RuntimeError)
+    assert outcomes[1:] == [20, 30]
+
+
+def test_transaction_that_sqlite_gives_up_fails_everybody(database: Database, commit: GroupCommit):
+    """Where SQLite rolls all back by itself, as for some full disks, nothing is stored, and everybody hears of it."""
+
+    def is_rolled_back(connection: Connection) -> None:
+        insert(100)(connection)
+        connection.connection.dbapi_connection.execute("ROLLBACK")
+        raise sqlite3.OperationalError("database or disk is full")
+
+    async def play() -> list[object]:
+        jobs = [insert(0), insert(1), is_rolled_back, insert(2)]  # the first one is a group of its own
+        return await asyncio.gather(*(commit.run(job) for job in jobs), return_exceptions=True)
+
+    outcomes = asyncio.run(play())
+
+    assert outcomes[0] == 0
+    assert all(isinstance(outcome, Exception) for outcome in outcomes[1:])
+    assert ids(database) == [0]
+    assert asyncio.run(commit.run(insert(3))) == 30
