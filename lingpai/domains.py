@@ -5,10 +5,10 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
-import lingpai.audit.tables
 import lingpai.identity.oauth.tables
 import lingpai.identity.sessions.tables
 import lingpai.identity.signing.tables  # noqa: F401  an empty database gets every table that is imported here
+from lingpai.audit.service import SqlTrail
 from lingpai.catalog.interfaces import Backend
 from lingpai.catalog.service import Catalog
 from lingpai.catalog.store import SqlTargetStore
@@ -61,7 +61,8 @@ class Domains:
         endpoints = endpoints_from(settings.events.webhooks, environment)
         self.database = Database(sqlite_url(data / "lingpai.db"))
         self.database.migrate(metadata)
-        self.targets = SqlTargetStore(self.database)
+        self.trail = SqlTrail(self.database)
+        self.targets = SqlTargetStore(self.database, trail=self.trail)
         self.names = Names(self.database)
         self._open_identity(settings, _peppers(data, environment), on_identity_change)
         self._open_limits(catalog, on_limits_change)
@@ -139,7 +140,11 @@ class Domains:
     def _open_identity(
         self, settings: Settings, peppers: Peppers, on_change: Callable[[str, str, float], None]
     ) -> None:
-        shared: dict[str, Any] = {"on_change": on_change, "validate_limit": canonical_limit}
+        shared: dict[str, Any] = {
+            "on_change": on_change,
+            "validate_limit": canonical_limit,
+            "trail": self.trail,
+        }
         defaults = settings.limits.default
         self.known_ids = KnownIds()
         self.keyring = Keyring(SqlCredentialStore(self.database), peppers, known_ids=self.known_ids)
@@ -151,7 +156,9 @@ class Domains:
     def _open_limits(self, catalog: Catalog, on_change: Callable[[Subject], None]) -> None:
         self.models = ServedModels(catalog)
         self.book = LimitBook(
-            SqlLimitStore(self.database), configured=CatalogLimits(catalog), on_change=on_change
+            SqlLimitStore(self.database, trail=self.trail),
+            configured=CatalogLimits(catalog),
+            on_change=on_change,
         )
         self.book.load()
         self.subjects = Subjects(

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -13,7 +14,9 @@ from lingpai.catalog.store import SqlTargetStore
 from lingpai.errors import LingpaiError
 from lingpai.gateway.gateway import Gateway
 from lingpai.lane.upstream import Failure, Upstream
+from lingpai.principal import Principal
 from lingpai.settings import ModelSettings
+from lingpai.storage.trail import Deed, Trail
 from lingpai.targets import Fleet, TargetError
 from lingpai.wire import backend_error, inference, tasks
 
@@ -42,12 +45,13 @@ _TAKES_TEXT = frozenset({
 class TargetOperations:
     """Fulfils the catalog's `Targets`."""
 
-    def __init__(self, fleet: Fleet, store: SqlTargetStore, gateway: Gateway) -> None:
+    def __init__(self, fleet: Fleet, store: SqlTargetStore, gateway: Gateway, *, trail: Trail) -> None:
         self._fleet = fleet
         self._store = store
         self._gateway = gateway
+        self._trail = trail
 
-    async def add(self, target: str, *, is_local: bool) -> list[Model]:
+    async def add(self, caller: Principal, target: str, *, is_local: bool) -> list[Model]:
         """Serve `target` from now on. Python targets run code, so only the local administrator may name one."""
         is_origin = target == "ollama" or target.startswith(("http://", "https://"))
         if not (is_origin or is_local):
@@ -56,14 +60,20 @@ class TargetOperations:
                 "Python targets can be added on the server's own machine only: `lingpai models add` there.",
                 param="target",
             )
+        # Kept, and recorded, before any of its code runs: what cannot be recorded must not happen.
+        is_served = any(served.settings.target == target for served in self._fleet.served())
+        is_new = not is_served and await asyncio.to_thread(self._store.add, caller, target)
         try:
-            models = await self._fleet.add(ModelSettings(target=target))
-        except TargetError as error:
-            raise LingpaiError("invalid_request", str(error), param="target") from error
-        await asyncio.to_thread(self._store.add, target)
-        return models
+            return await self._fleet.add(ModelSettings(target=target))
+        except BaseException as error:
+            if is_new:
+                reason = f"it cannot be served: {error or type(error).__name__}"
+                await asyncio.to_thread(partial(self._store.remove, caller, target, reason=reason))
+            if isinstance(error, TargetError):
+                raise LingpaiError("invalid_request", str(error), param="target") from error
+            raise
 
-    async def remove(self, model: Model) -> None:
+    async def remove(self, caller: Principal, model: Model) -> None:
         """Stop serving the target that `model` came from, if it was added at run time."""
         kept = await asyncio.to_thread(self._store.all)
         for served in self._fleet.served():
@@ -74,22 +84,24 @@ class TargetOperations:
                         "invalid_request",
                         f"`{model.id}` comes from the command line or lingpai.toml ({target}). Remove it there and restart.",
                     )
-                await asyncio.to_thread(self._store.remove, target)
+                await asyncio.to_thread(self._store.remove, caller, target)
                 await self._fleet.remove(target)
                 return
 
-    async def remove_kept(self, target: str) -> bool:
+    async def remove_kept(self, caller: Principal, target: str) -> bool:
         """Forget a kept target by its own name; a path loses its leading slash on the way here."""
         kept = await asyncio.to_thread(self._store.all)
         for name in (target, f"/{target}"):
             if name in kept:
-                await asyncio.to_thread(self._store.remove, name)
+                await asyncio.to_thread(self._store.remove, caller, name)
                 self._fleet.give_up(name)
                 return True
         return False
 
-    async def check(self, model: Model) -> list[dict[str, Any]]:
+    async def check(self, caller: Principal, model: Model) -> list[dict[str, Any]]:
         """Reach the backend, then call the model with a short text, if a text is what it takes."""
+        deed = Deed(action="model.check", target_kind="model", target_id=model.id)
+        await asyncio.to_thread(self._trail.note, caller, deed)
         backend = model.backend
         state = {
             "name": "backend",

@@ -35,6 +35,7 @@ LAYERS = [
         "model_operations",
         "reload",
         "process_setup",
+        "auditing",
         "api",
         "app",
         "cli",
@@ -52,8 +53,9 @@ WITHIN = {
     "domains": {"settings", "targets", "names", "limit_subjects"},
     "reload": {"settings"},
     "process_setup": {"settings"},
-    "api": {"settings", "targets", "domains", "model_operations", "lingpai"},
-    "app": {"settings", "targets", "domains", "reload", "process_setup", "api"},
+    "auditing": {"settings", "reload", "lingpai"},
+    "api": {"settings", "targets", "domains", "auditing", "model_operations", "lingpai"},
+    "app": {"settings", "targets", "domains", "auditing", "reload", "process_setup", "api"},
     "cli": {"app", "process_setup", "settings", "targets", "lingpai"},
 }
 # Tighter than the layers: all that these may import.

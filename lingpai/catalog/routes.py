@@ -27,16 +27,16 @@ NO_STORE = {"cache-control": "no-store"}
 class Targets(Protocol):
     """Adding and removing what is served (app.py passes it in)."""
 
-    def add(self, target: str, *, is_local: bool) -> Awaitable[list[Model]]:
+    def add(self, caller: Principal, target: str, *, is_local: bool) -> Awaitable[list[Model]]:
         """Serve `target` now and after the next start. Raises LingpaiError `invalid_request`."""
 
-    def remove(self, model: Model) -> Awaitable[None]:
+    def remove(self, caller: Principal, model: Model) -> Awaitable[None]:
         """Stop serving the target that `model` came from. Raises LingpaiError when it cannot be removed here."""
 
-    def remove_kept(self, target: str) -> Awaitable[bool]:
+    def remove_kept(self, caller: Principal, target: str) -> Awaitable[bool]:
         """Forget a target that was added at run time but serves nothing now. False when there is none."""
 
-    def check(self, model: Model) -> Awaitable[list[dict[str, Any]]]:
+    def check(self, caller: Principal, model: Model) -> Awaitable[list[dict[str, Any]]]:
         """Try `model` out step by step: `name`, `ok`, `ms`, `detail` of each step."""
 
 
@@ -73,7 +73,8 @@ def management_routes(catalog: Catalog, targets: Targets) -> APIRouter:
         body: NewTarget, request: Request, caller: Annotated[Principal, require("models:write")]
     ) -> dict[str, Any]:
         _require_admin(caller)
-        models = await targets.add(body.target, is_local=bool(getattr(request.state, "is_local", False)))
+        is_local = bool(getattr(request.state, "is_local", False))
+        models = await targets.add(caller, body.target, is_local=is_local)
         return {"data": [model_page(model) for model in models]}
 
     @router.post("/check", summary="Try a model out")
@@ -82,7 +83,7 @@ def management_routes(catalog: Catalog, targets: Targets) -> APIRouter:
     ) -> dict[str, Any]:
         _require_admin(caller)  # it calls the model, past all limits
         model = _find(catalog, body.model, caller)
-        steps = await targets.check(model)
+        steps = await targets.check(caller, model)
         return {"model": model.id, "ok": all(step["ok"] for step in steps), "steps": steps}
 
     @router.get("/{id:path}", summary="One model with its state")
@@ -93,9 +94,9 @@ def management_routes(catalog: Catalog, targets: Targets) -> APIRouter:
     async def remove(id: str, caller: Annotated[Principal, require("models:write")]) -> None:  # noqa: A002
         _require_admin(caller)
         model = catalog.find(id)
-        if model is None and await targets.remove_kept(id):
+        if model is None and await targets.remove_kept(caller, id):
             return
-        await targets.remove(_find(catalog, id, caller))
+        await targets.remove(caller, _find(catalog, id, caller))
 
     return router
 

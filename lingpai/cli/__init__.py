@@ -117,6 +117,11 @@ app.command(
     help="Show how much was used, by key, user, project, model or time. Every call that was answered is in it.",
 )
 app.command("lingpai.cli.requests:app", name="requests", help="List, follow and export the calls one by one.")
+app.command(
+    "lingpai.cli.audit:app",
+    name="audit",
+    help="See who did what, and verify that nobody changed the records.",
+)
 app.command("lingpai.cli.events:app", name="events", help="See what happened, and try the webhooks.")
 app.command(
     "lingpai.cli.run:run",

@@ -6,6 +6,7 @@ from typing import Annotated, Final
 
 from cyclopts import Parameter
 
+from lingpai.audit.service import SqlTrail
 from lingpai.cli.failures import CommandError, UsageError
 from lingpai.cli.options import NO_OPTIONS, Options
 from lingpai.cli.output import Cell, print_json, say
@@ -13,10 +14,11 @@ from lingpai.cli.server import data_directory
 from lingpai.cli.tables import print_table
 from lingpai.cli.times import local_zone, shown_in_zone
 from lingpai.errors import LingpaiError
-from lingpai.metering.periods import iso_utc, parse_moment, parse_zone
 from lingpai.metering.rebuild import BucketRepair, Rebuild, RebuildReport
 from lingpai.storage.database import Database, sqlite_url
 from lingpai.storage.migrate import NewerDatabaseError, ensure_newest_revision
+from lingpai.web.origin import command_origin, current_origin
+from lingpai.web.periods import iso_utc, parse_moment, parse_zone
 
 _TELL_EVERY_S: Final = 5.0
 
@@ -38,9 +40,12 @@ def rebuild(
             "The repair works on the data directory. Run it on the server's machine, with --data."
         )
     start = _moment(since)
-    database = _open(options)
+    database = open_database(options)
+    current_origin.set(command_origin())
     try:
-        report = Rebuild(database, on_progress=_Progress()).run(start)
+        report = Rebuild(database, trail=SqlTrail(database), on_progress=_Progress()).run(start)
+    except LingpaiError as error:
+        raise CommandError(error.message) from error
     finally:
         database.close()
     _print(report, options)
@@ -55,7 +60,8 @@ def _moment(since: str | None) -> float:
         raise UsageError(error.message) from error
 
 
-def _open(options: Options) -> Database:
+def open_database(options: Options) -> Database:
+    """The database of the data directory, for a command that writes to it. Raises CommandError."""
     path = data_directory(options) / "lingpai.db"
     if not path.is_file():
         raise CommandError(f"There is no {path}. Name the server's data directory with --data.")

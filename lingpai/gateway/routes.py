@@ -14,10 +14,10 @@ from lingpai.errors import LingpaiError
 from lingpai.gateway.endpoint import Endpoint
 from lingpai.gateway.endpoints import CHAT, COMPLETIONS, EMBEDDINGS, ENDPOINTS, GENERATE, INFERENCE, PREDICT
 from lingpai.gateway.media import IMAGES, RERANK, SPEECH, TRANSCRIPTIONS
-from lingpai.metering.periods import iso_utc
 from lingpai.principal import Principal
 from lingpai.web.auth import ANY, require
 from lingpai.web.errors import ERROR_RESPONSES
+from lingpai.web.periods import iso_utc
 
 _MESSAGES = [{"role": "user", "content": "Hello"}]
 _EXAMPLES: dict[str, tuple[str, dict[str, Any]]] = {

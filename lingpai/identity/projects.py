@@ -9,6 +9,7 @@ from sqlalchemy.exc import IntegrityError
 
 from lingpai.errors import LingpaiError
 from lingpai.identity import restrictions
+from lingpai.identity.deeds import project_changed, project_created
 from lingpai.identity.finding import find_project, find_user
 from lingpai.identity.interfaces import OnChange, Project, User, ValidateLimit
 from lingpai.identity.rights import already_exists, check_is_admin, visible_user
@@ -17,6 +18,7 @@ from lingpai.identity.store import Position, SqlProjectStore
 from lingpai.ids import new_id
 from lingpai.principal import Principal
 from lingpai.storage.database import Database
+from lingpai.storage.trail import Trail
 
 
 class Projects:
@@ -31,12 +33,14 @@ class Projects:
         *,
         on_change: OnChange,
         validate_limit: ValidateLimit,
+        trail: Trail,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """`on_change` is told of a project after its limits or name changed."""
         self._database = database
         self._on_change = on_change
         self._validate_limit = validate_limit
+        self._trail = trail
         self._clock = clock
         self._store = SqlProjectStore()
 
@@ -61,6 +65,7 @@ class Projects:
                 self._store.insert(connection, project)
             except IntegrityError as exc:
                 raise already_exists("project", name) from exc
+            self._trail.record(connection, caller, project_created(project))
         self._on_change("project", project.id, began)
         return project
 
@@ -86,7 +91,8 @@ class Projects:
                     self._store.update(connection, project.id, values)
             except IntegrityError as exc:
                 raise already_exists("project", body.name or "") from exc
-            project = find_project(connection, project.id, owner=None)
+            before, project = project, find_project(connection, project.id, owner=None)
+            self._trail.record(connection, caller, project_changed(before, project))
         self._on_change("project", project.id, began)
         return project
 
@@ -106,12 +112,17 @@ class Projects:
         return values
 
 
-def personal_project(connection: Connection, user: User) -> Project:
+def personal_project(
+    connection: Connection, user: User, *, trail: Trail, caller: Principal | None = None
+) -> Project:
     """The personal project of `user`; made now for one whom a release made that knew no projects."""
-    return SqlProjectStore().personal(connection, user.id) or make_personal_project(connection, user)
+    found = SqlProjectStore().personal(connection, user.id)
+    return found or make_personal_project(connection, user, trail=trail, caller=caller)
 
 
-def make_personal_project(connection: Connection, user: User) -> Project:
+def make_personal_project(
+    connection: Connection, user: User, *, trail: Trail, caller: Principal | None
+) -> Project:
     """The new personal project of `user`: theirs, named like them, without limits.
 
     Raises LingpaiError (already_exists) when another project has that name.
@@ -134,4 +145,5 @@ def make_personal_project(connection: Connection, user: User) -> Project:
             "Choose another name, or rename that project.",
             "name",
         ) from exc
+    trail.record(connection, caller, project_created(project))
     return project

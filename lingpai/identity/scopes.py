@@ -15,6 +15,7 @@ from lingpai.principal import Role
 class Scope(StrEnum):
     """Every scope there is."""
 
+    AUDIT_READ = "audit:read"
     EVENTS_READ = "events:read"
     EVENTS_WRITE = "events:write"
     KEYS_READ = "keys:read"
@@ -34,9 +35,11 @@ class Scope(StrEnum):
 ALL_SCOPES: Final = frozenset(scope.value for scope in Scope)
 DEFAULT_SCOPES: Final = (Scope.MODEL_INFERENCE.value,)
 
-# What a member's key can hold: nothing that sends test events, or changes models, projects, users or anybody's limits.
+# What a member's key can hold: nothing that shows the audit trail, sends test events, or changes models, projects, users
+# or anybody's limits.
 _ADMINS_ONLY: Final = frozenset(
     {
+        Scope.AUDIT_READ,
         Scope.EVENTS_WRITE,
         Scope.LIMITS_WRITE,
         Scope.MODELS_WRITE,

@@ -10,6 +10,7 @@ from sqlalchemy.exc import IntegrityError
 
 from lingpai.errors import LingpaiError
 from lingpai.identity import restrictions
+from lingpai.identity.deeds import key_changed, key_created, key_deleted, user_changed, user_created
 from lingpai.identity.finding import find_project, find_user
 from lingpai.identity.interfaces import (
     ApiKey,
@@ -41,6 +42,7 @@ from lingpai.identity.store import Position, SqlKeyStore, SqlProjectStore, SqlUs
 from lingpai.ids import MintedCredential, mint_credential, new_id
 from lingpai.principal import Principal
 from lingpai.storage.database import Database
+from lingpai.storage.trail import Trail
 
 ADMIN_NAME = "admin"
 
@@ -58,6 +60,7 @@ class Users:
         on_change: OnChange,
         validate_limit: ValidateLimit,
         default_limits: Sequence[str],
+        trail: Trail,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """`default_limits` are those of a new user for whom none are given."""
@@ -65,6 +68,7 @@ class Users:
         self._on_change = on_change
         self._validate_limit = validate_limit
         self._default_limits = restrictions.checked_limits(default_limits, validate_limit)
+        self._trail = trail
         self._clock = clock
         self._store = SqlUserStore()
 
@@ -82,7 +86,7 @@ class Users:
         with self._database.write() as connection:
             if not self._store.is_empty(connection):
                 return False
-            self._insert(connection, name=ADMIN_NAME, role="admin", limits=())
+            self._insert(connection, None, name=ADMIN_NAME, role="admin", limits=())
             return True
 
     def local_administrator(self) -> Principal:
@@ -92,7 +96,7 @@ class Users:
             project = SqlProjectStore().personal(connection, user.id)
         if project is None:
             with self._database.write() as connection:
-                project = personal_project(connection, user)
+                project = personal_project(connection, user, trail=self._trail)
         return Principal(
             user.id,
             user.name,
@@ -113,7 +117,7 @@ class Users:
         began = time.monotonic()
         with self._database.write() as connection:
             try:
-                user = self._insert(connection, name=name, role=body.role, limits=limits)
+                user = self._insert(connection, caller, name=name, role=body.role, limits=limits)
             except IntegrityError as exc:
                 raise already_exists("user", name) from exc
         self._on_change("user", user.id, began)
@@ -140,16 +144,26 @@ class Users:
                 self._check_not_last_admin(connection, user)
             if values:
                 self._store.update(connection, user.id, values)
-            user = find_user(connection, user.id, only=None)
+            before, user = user, find_user(connection, user.id, only=None)
+            self._trail.record(connection, caller, user_changed(before, user))
         self._on_change("user", user.id, began)
         return user
 
-    def _insert(self, connection: Connection, *, name: str, role: str, limits: tuple[str, ...]) -> User:
+    def _insert(
+        self,
+        connection: Connection,
+        caller: Principal | None,
+        *,
+        name: str,
+        role: str,
+        limits: tuple[str, ...],
+    ) -> User:
         user_id = new_id("usr")
         row = {"id": user_id, "name": name, "role": role, "limits": limits, "created_at": self._clock()}
         self._store.insert(connection, row)
         user = find_user(connection, user_id, only=None)
-        make_personal_project(connection, user)
+        self._trail.record(connection, caller, user_created(user))
+        make_personal_project(connection, user, trail=self._trail, caller=caller)
         return user
 
     def _checked(self, limits: Sequence[str]) -> tuple[str, ...]:
@@ -188,6 +202,7 @@ class Keys:
         peppers: Peppers,
         validate_limit: ValidateLimit,
         default_limits: Sequence[str],
+        trail: Trail,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """`default_limits` are those of a new key for which none are given and whose owner and project have none."""
@@ -196,6 +211,7 @@ class Keys:
         self._peppers = peppers
         self._validate_limit = validate_limit
         self._default_limits = restrictions.checked_limits(default_limits, validate_limit)
+        self._trail = trail
         self._clock = clock
         self._store = SqlKeyStore()
 
@@ -223,6 +239,7 @@ class Keys:
             except IntegrityError as exc:
                 raise already_exists("key", name) from exc
             key = self._find(connection, minted.id, owner=None)
+            self._trail.record(connection, caller, key_created(key))
         self._on_change("key", key.id, began)
         return CreatedKey(key, minted.token)
 
@@ -260,7 +277,8 @@ class Keys:
                     self._store.update(connection, key.id, values)
             except IntegrityError as exc:
                 raise already_exists("key", body.name or "") from exc
-            key = self._find(connection, key.id, owner=None)
+            before, key = key, self._find(connection, key.id, owner=None)
+            self._trail.record(connection, caller, key_changed(before, key))
         self._on_change("key", key.id, began)
         return key
 
@@ -270,6 +288,7 @@ class Keys:
         with self._database.write() as connection:
             key = self._find(connection, reference, owner=visible_user(caller))
             self._store.update(connection, key.id, {"deleted_at": self._clock(), "secret_hmac": None})
+            self._trail.record(connection, caller, key_deleted(key))
         self._on_change("key", key.id, began)
 
     def were_ever_made(self) -> bool:
@@ -304,7 +323,7 @@ class Keys:
         self, connection: Connection, caller: Principal, owner: User, reference: str | None
     ) -> Project:
         if reference is None:
-            project = personal_project(connection, owner)
+            project = personal_project(connection, owner, trail=self._trail, caller=caller)
         else:
             project = self._visible_project(connection, caller, reference)
         check_keeps_project(caller, project.id, "make keys of another one", param="project")

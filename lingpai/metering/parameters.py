@@ -5,8 +5,8 @@ from typing import Annotated, Final
 
 from fastapi import Query
 
-from lingpai.metering.export import Format
 from lingpai.metering.records import EndReason
+from lingpai.web.export import Format
 
 Filter = Annotated[str | None, Query(max_length=200)]
 Since = Annotated[str, Query(max_length=64, description="A duration (`7d`, `12h`, `30m`) or a date in `tz`.")]

@@ -20,6 +20,7 @@ from lingpai.quotas.grammar import canonical_limit
 from lingpai.quotas.store import SqlLimitStore
 from lingpai.quotas.subjects import Position, Wanted
 from lingpai.storage.database import Database, sqlite_url
+from lingpai.storage.trail import NoTrail
 
 DEFAULT = ("2000/day@Asia/Shanghai",)
 
@@ -54,6 +55,7 @@ class World:
             "on_change": lambda *_: None,
             "validate_limit": canonical_limit,
             "clock": self._tick,
+            "trail": NoTrail(),
         }
         default = {"default_limits": DEFAULT}
         self.users = Users(self.database, **shared, **default)
@@ -63,7 +65,7 @@ class World:
         self.admin = self.users.local_administrator()
         self.names = Names(self.database)
         self.models = ServedModels(catalog_of_two_models())
-        self.book = LimitBook(SqlLimitStore(self.database))
+        self.book = LimitBook(SqlLimitStore(self.database, trail=NoTrail()))
         self.book.load()
         self.subjects = Subjects(
             self.database,
@@ -88,7 +90,7 @@ class World:
         return self.projects.create(self.admin, ProjectCreate(name=name, **fields)).id
 
     def set(self, subject, *limits) -> None:
-        asyncio.run(self.book.replace(subject, limits))
+        asyncio.run(self.book.replace(subject, limits, caller=self.admin))
 
     def page(self, caller, **wanted) -> list:
         return self.subjects.page(caller, Wanted(**wanted), after=None, most=1000)

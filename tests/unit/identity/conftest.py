@@ -16,6 +16,7 @@ from lingpai.identity.scopes import ALL_SCOPES, SCOPES_OF_ROLE
 from lingpai.identity.service import Keys, Users
 from lingpai.principal import Principal
 from lingpai.storage.database import Database, sqlite_url
+from lingpai.storage.trail import NoTrail
 
 
 @pytest.fixture(scope="session")
@@ -66,6 +67,7 @@ def users(database: Database, changes: Changes, clock: Clock) -> Users:
         on_change=changes,
         validate_limit=validate_limit,
         default_limits=DEFAULT_LIMITS,
+        trail=NoTrail(),
         clock=clock,
     )
     users.ensure_admin()
@@ -80,13 +82,14 @@ def keys(database: Database, changes: Changes, clock: Clock, peppers: Peppers, u
         peppers=peppers,
         validate_limit=validate_limit,
         default_limits=DEFAULT_LIMITS,
+        trail=NoTrail(),
         clock=clock,
     )
 
 
 @pytest.fixture
 def projects(database: Database, changes: Changes, clock: Clock, users: Users) -> Projects:
-    return Projects(database, on_change=changes, validate_limit=validate_limit, clock=clock)
+    return Projects(database, on_change=changes, validate_limit=validate_limit, trail=NoTrail(), clock=clock)
 
 
 @pytest.fixture
