@@ -29,6 +29,7 @@ from lingpai.ids import credential_id
 # Places that hold a secret on purpose, by the end of their path or the id of their test, and why.
 ALLOWED = {
     "*/secrets/pepper.json": "the pepper's own place, mode 0600",
+    "*/secrets/audit.json": "the place of the keys that sign the audit trail, mode 0600",
     "*/site-packages/*": "installed packages",
 }
 # The one place where a server shows a key: the first start's output. Only the first such line of a file may.
@@ -55,6 +56,8 @@ KINDS = {
     "export of requests as CSV": ("*-requests.csv",),
     "export of requests as JSON lines": ("*-requests.jsonl",),
     "list of keys": ("*-keys.json",),
+    "list of audit records": ("*-audit.json",),
+    "export of audit records as CSV": ("*-audit.csv",),
     "list of events": ("*-events.json",),
     "list of requests": ("*-requests.json",),
 }

@@ -168,10 +168,8 @@ def _check_outside(
 
 
 def _cut_off(last: int, signed: int, by: str) -> str:
-    return (
-        f"records {last + 1} to {signed} are missing at the end: {by} vouches for them."
-        " They were cut off, or an older backup was restored"
-    )
+    missing = f"record {signed} is" if signed == last + 1 else f"records {last + 1} to {signed} are"
+    return f"{missing} missing at the end, as {by} says: cut off, or an older backup was restored"
 
 
 def _parsed(line: str) -> dict[str, Any] | None:

@@ -47,7 +47,7 @@ class AuditExport:
         """The JSON Lines file. Raises AuditKeyError before its end when that cannot be signed."""
         tail = self._store.tail() or Tail(0, "")
         digest = hashlib.sha256()
-        count = checkpoints = 0
+        count = checkpoints = first = last = 0
         begin = {
             "filter": {name: value for name, value in plain(asdict(wanted)).items() if value is not None},
             "time": time_text(self._clock()),
@@ -60,6 +60,7 @@ class AuditExport:
         yield head
         for rows in self._store.all(wanted, last=tail.number):
             count += len(rows)
+            first, last = first or rows[0].number, rows[-1].number
             lines = list(self._with_checkpoints(rows, is_whole=not wanted.leaves_gaps))
             checkpoints += len(lines) - len(rows)
             piece = _piece(lines)
@@ -67,8 +68,10 @@ class AuditExport:
             yield piece
         end = {
             "checkpoints": checkpoints,
-            "count": count,
             "digest": digest.hexdigest(),
+            "first": first,
+            "last": last,
+            "records": count,
             "time": time_text(self._clock()),
             "type": "end",
         }

@@ -101,10 +101,17 @@ class _FileCheck:
     def _where_unknown(self, end: Mapping[str, Any]) -> str:
         """All hashes fit, and yet the file is another one: somebody has worked them out anew, or cut at the beginning."""
         report = self.report
+        first, last = end.get("first"), end.get("last")
+        if report.first != first and self._is_whole and report.first is not None:
+            return f"the file begins with record {report.first}, and began with record {first} when it was exported"
+        if report.last != last and self._is_whole and report.last is not None:
+            return (
+                f"the file ends with record {report.last}, and ended with record {last} when it was exported"
+            )
         differing = [
             f"it had {end.get(name)} {name}, and has {counted}"
             for name, counted in (("records", report.records), ("checkpoints", report.checkpoints))
-            if end.get("count" if name == "records" else name) != counted
+            if end.get(name) != counted
         ]
         if differing:
             return f"lines were taken out or put in since it was exported: {', '.join(differing)}"

@@ -79,7 +79,7 @@ def test_everything_is_kept(server: LingpaiServer, stage: Stage):
     server.keep_what_it_shows()
 
     assert kept(server) == {
-        "metrics.txt", "requests.csv", "requests.jsonl", "usage.csv", "usage.jsonl", "events.json", "keys.json",
+        "audit.csv", "audit.json", "metrics.txt", "requests.csv", "requests.jsonl", "usage.csv", "usage.jsonl", "events.json", "keys.json",
         "limits.json", "models.json", "projects.json", "requests.json", "usage.json", "users.json",
     }  # fmt: skip
 
