@@ -29,11 +29,13 @@ def plain(value: Any) -> Any:
 
     A float that is a whole number becomes an integer, any other its text. Text that is no valid Unicode is made so.
     """
+    if isinstance(value, str):
+        return _text(str(value))
     if value is None or isinstance(value, bool | int):
         return value
     if isinstance(value, float):
         return int(value) if value.is_integer() else repr(value)
-    if isinstance(value, Mapping):
+    if isinstance(value, dict | Mapping):
         return {_text(str(key)): plain(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
         return [plain(each) for each in value]
@@ -49,8 +51,10 @@ def time_text(time: float) -> str:
 
 def time_in(text: str) -> float:
     """Unix seconds of what `time_text` wrote. Raises ValueError for anything else."""
-    return datetime.strptime(text, "%Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=UTC).timestamp()
+    if not text.endswith("Z"):
+        raise ValueError("a time of the trail is in UTC and ends with Z")
+    return datetime.fromisoformat(text).timestamp()
 
 
 def _text(text: str) -> str:
-    return text.encode("utf-8", "replace").decode()
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()

@@ -118,10 +118,8 @@ def _print(report: Report, options: Options) -> None:
 def _sentence(finding: Finding) -> str:
     place = [] if finding.line is None else [f"line {finding.line}"]
     if finding.number is not None:
-        place.append(f"record {finding.number}")
-    if finding.time is not None:
-        place.append(f"of {finding.time}")
-    return f"{' '.join(place)}: {finding.message}" if place else finding.message
+        place.append(f"record {finding.number}" + (f" of {finding.time}" if finding.time else ""))
+    return f"{', '.join(place)}: {finding.message}" if place else finding.message
 
 
 def _summary(report: Report) -> str:

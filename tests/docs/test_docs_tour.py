@@ -144,7 +144,7 @@ def terminals():
         first.process.wait(30)
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/guides/limits.md"])
+@pytest.mark.parametrize("document", ["README.md", "docs/guides/limits.md", "docs/guides/audit.md"])
 def test_a_tour_works_as_it_says(terminals, document):
     server, shell = terminals
     _, fences = split((ROOT / document).read_text(encoding="utf-8"))
