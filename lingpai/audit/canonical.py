@@ -29,18 +29,15 @@ def plain(value: Any) -> Any:
 
     A float that is a whole number becomes an integer, any other its text. Text that is no valid Unicode is made so.
     """
-    if isinstance(value, str):
-        return _text(str(value))
     if value is None or isinstance(value, bool | int):
         return value
     if isinstance(value, float):
         return int(value) if value.is_integer() else repr(value)
     if isinstance(value, dict | Mapping):
         return {_text(str(key)): plain(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(each) for each in value]
-    if isinstance(value, set | frozenset):
-        return [plain(each) for each in sorted(value, key=str)]
+    if isinstance(value, list | tuple | set | frozenset):
+        in_order = value if isinstance(value, list | tuple) else sorted(value, key=str)
+        return [plain(each) for each in in_order]
     return _text(str(value))
 
 
