@@ -72,7 +72,7 @@ class Auditing:
         Models are served even if nothing can be recorded now; administration is refused until it can.
         """
         self._is_started = True
-        lost = await asyncio.to_thread(self._checkpoints.lost)
+        lost = await asyncio.to_thread(self._lost)
         if lost is not None:
             log.error("the audit trail is not the one that was signed: %s. See `lingpai audit verify`.", lost)
             self._unsaid.append(
@@ -114,6 +114,12 @@ class Auditing:
             await self._sign()
         except (AuditKeyError, OSError, DBAPIError) as error:
             log.error("the end of the audit trail is not signed: %s", error)  # noqa: TRY400  the message says it all
+
+    def _lost(self) -> str | None:
+        try:
+            return self._checkpoints.lost()
+        except (OSError, DBAPIError) as error:
+            return f"the checkpoint outside of the database cannot be looked after: {error}"
 
     async def _look(self) -> None:
         await self._say()

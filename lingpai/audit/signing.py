@@ -16,7 +16,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from lingpai.audit.canonical import canonical
-from lingpai.audit.keys import KEY_BYTES, AuditKeyError, KeyFile, read_keys, write_keys
+from lingpai.audit.keys import KEY_BYTES, AuditKeyError, KeyFile, read_keys
 
 _CONTEXT: Final = b"lingpai audit statement, version 1\n"
 """In front of what is signed, so that no signature of this key can mean anything else (RFC 8032, section 8.3)."""
@@ -68,21 +68,20 @@ def public_from_text(text: str) -> bytes:
 
 def sign(keys: KeyFile, statement: Mapping[str, Any]) -> str:
     """`statement` as one canonical line, with the id of the newest key (`key`) and a signature by it."""
-    unsigned = {**statement, "key": key_id(_public_half(keys.newest))}
+    unsigned = {**statement, "key": signing_key_id(keys)}
     signature = Ed25519PrivateKey.from_private_bytes(keys.newest).sign(_signed_bytes(unsigned))
     return canonical({**unsigned, "signature": _base64(signature)})
 
 
-def rotate(path: Path, seed: bytes) -> tuple[str, str]:
-    """Sign with the new private key `seed` from now on. Returns the ids of the key until now and of the new one.
-
-    Of the keys until now only the public halves are kept. Raises AuditKeyError or OSError.
-    """
-    keys = read_keys(path)
+def rotated(keys: KeyFile, seed: bytes) -> KeyFile:
+    """The file with which the new private key `seed` signs; of the keys until now it has the public halves only."""
     known = public_keys(keys)
-    version = max(known) + 1
-    write_keys(path, KeyFile(seeds={version: seed}, public=known))
-    return key_id(_public_half(keys.newest)), key_id(_public_half(seed))
+    return KeyFile(seeds={max(known) + 1: seed}, public=known)
+
+
+def signing_key_id(keys: KeyFile) -> str:
+    """The id of the key that signs."""
+    return key_id(_public_half(keys.newest))
 
 
 def main() -> None:

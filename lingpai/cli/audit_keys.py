@@ -2,16 +2,15 @@
 
 import secrets
 
-from lingpai.audit.keys import FILE, KEY_BYTES, AuditKeyError, read_keys
+from lingpai.audit.keys import FILE, KEY_BYTES, AuditKeyError, read_keys, write_keys
 from lingpai.audit.service import SqlTrail
-from lingpai.audit.signing import key_id, public_keys, public_text
-from lingpai.audit.signing import rotate as rotate_file
+from lingpai.audit.signing import key_id, public_keys, public_text, rotated, signing_key_id
+from lingpai.cli.database import open_database
 from lingpai.cli.failures import CommandError, UsageError
 from lingpai.cli.options import NO_OPTIONS, Options
 from lingpai.cli.output import print_json, say
 from lingpai.cli.server import data_directory
 from lingpai.cli.tables import print_table
-from lingpai.cli.usage_rebuild import open_database
 from lingpai.errors import LingpaiError
 from lingpai.storage.trail import Deed
 from lingpai.web.origin import command_origin, current_origin
@@ -46,16 +45,17 @@ def rotate(*, options: Options = NO_OPTIONS) -> None:
     database = open_database(options)
     current_origin.set(command_origin())
     try:
-        with database.write() as connection:
-            before, after = rotate_file(path, secrets.token_bytes(KEY_BYTES))
-            deed = Deed(
-                action="audit.rotate-key",
-                target_kind="trail",
-                target_id="audit",
-                before={"key": before},
-                after={"key": after},
-            )
-            SqlTrail(database).record(connection, None, deed)
+        old = read_keys(path)
+        new = rotated(old, secrets.token_bytes(KEY_BYTES))
+        deed = Deed(
+            action="audit.rotate-key",
+            target_kind="trail",
+            target_id="audit",
+            before={"key": signing_key_id(old)},
+            after={"key": signing_key_id(new)},
+        )
+        SqlTrail(database).note(None, deed)
+        write_keys(path, new)
     except (AuditKeyError, OSError) as error:
         raise CommandError(str(error)) from error
     except LingpaiError as error:

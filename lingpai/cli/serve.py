@@ -75,7 +75,7 @@ def serve(
             runner.run(_serve(settings, targets, folder, reload=reload, read_settings=read_settings))
     except asyncio.CancelledError:
         pass  # stopped by a signal before it was ready
-    except (SettingsError, StartError, TargetError, PepperError, NewerDatabaseError) as error:
+    except (SettingsError, StartError, TargetError, PepperError, NewerDatabaseError, LingpaiError) as error:
         raise CommandError(str(error)) from error
 
 

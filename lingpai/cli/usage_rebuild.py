@@ -7,16 +7,14 @@ from typing import Annotated, Final
 from cyclopts import Parameter
 
 from lingpai.audit.service import SqlTrail
+from lingpai.cli.database import open_database
 from lingpai.cli.failures import CommandError, UsageError
 from lingpai.cli.options import NO_OPTIONS, Options
 from lingpai.cli.output import Cell, print_json, say
-from lingpai.cli.server import data_directory
 from lingpai.cli.tables import print_table
 from lingpai.cli.times import local_zone, shown_in_zone
 from lingpai.errors import LingpaiError
 from lingpai.metering.rebuild import BucketRepair, Rebuild, RebuildReport
-from lingpai.storage.database import Database, sqlite_url
-from lingpai.storage.migrate import NewerDatabaseError, ensure_newest_revision
 from lingpai.web.origin import command_origin, current_origin
 from lingpai.web.periods import iso_utc, parse_moment, parse_zone
 
@@ -58,24 +56,6 @@ def _moment(since: str | None) -> float:
         return parse_moment(since, now=time.time(), zone=parse_zone(local_zone()), param="--since")
     except LingpaiError as error:
         raise UsageError(error.message) from error
-
-
-def open_database(options: Options) -> Database:
-    """The database of the data directory, for a command that writes to it. Raises CommandError."""
-    path = data_directory(options) / "lingpai.db"
-    if not path.is_file():
-        raise CommandError(f"There is no {path}. Name the server's data directory with --data.")
-    database = Database(sqlite_url(path))
-    try:
-        with database.read() as connection:
-            is_newest = ensure_newest_revision(connection, may_change=False)
-    except NewerDatabaseError as error:
-        raise CommandError(str(error)) from error
-    if not is_newest:
-        raise CommandError(
-            f"{path} was written by an older release. Start the server once: it brings it up to date."
-        )
-    return database
 
 
 def _print(report: RebuildReport, options: Options) -> None:

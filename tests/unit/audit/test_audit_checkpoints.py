@@ -104,3 +104,17 @@ def test_the_log_of_the_database_is_on_the_disk_before_the_file_outside(world, m
     world.checkpoints.write()
 
     assert told == ["database", "file"]
+
+
+def test_killed_between_both_places_of_a_checkpoint_nothing_looks_tampered_with(world, outside, monkeypatch):
+    world.act("a")
+    world.checkpoints.write()
+    world.act("b")
+    with monkeypatch.context() as patch:
+        patch.setattr("lingpai.audit.checkpoints.replace_durably", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            world.checkpoints.write()
+
+    assert json.loads(outside.read_text())["number"] == 1
+    assert world.verify().is_intact
+    assert world.checkpoints.lost() is None

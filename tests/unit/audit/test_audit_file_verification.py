@@ -23,6 +23,14 @@ def exported(world):
     return world.export()
 
 
+def export_of_history(world):
+    """Made once, however many examples are tried."""
+    if not world.records():
+        world.history()
+        (world.data / "audit.jsonl").write_bytes(world.export())
+    return (world.data / "audit.jsonl").read_bytes()
+
+
 def lines_of(content):
     return content.splitlines(keepends=True)
 
@@ -254,9 +262,7 @@ def test_what_is_no_export_is_found(world, content):
 @given(data=st.data())
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_change_to_the_bytes_is_found(world, data):
-    if not world.records():
-        world.history()
-    exported = world.export()
+    exported = export_of_history(world)
     start = data.draw(st.integers(0, len(exported) - 1))
     stop = data.draw(st.integers(start, min(len(exported), start + 2000)))
     tampered = exported[:start] + data.draw(st.binary(max_size=30)) + exported[stop:]
@@ -267,9 +273,7 @@ def test_any_change_to_the_bytes_is_found(world, data):
 @given(order=st.permutations(range(LINES)))
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_other_order_of_the_lines_is_found(world, order):
-    if not world.records():
-        world.history()
-    lines = lines_of(world.export())
+    lines = lines_of(export_of_history(world))
 
     report = world.verify_export(b"".join(lines[place] for place in order))
 
