@@ -12,7 +12,7 @@ from lingpai.audit.chain import Chain, Report, Vouch
 from lingpai.audit.service import row_of
 from lingpai.audit.tables import TRIGGERS
 
-_STRETCH: Final = 2000
+_TELL_EVERY: Final = 1000
 
 Progress = Callable[[int, int], None]
 
@@ -36,13 +36,7 @@ def verify_database(
     report = Report()
     with _open(path) as connection:
         _check_triggers(connection, report)
-        total = _count(connection)
-        chain = Chain(report, keys, begins_at=1)
-        last = 0
-        while last < total:
-            on_progress(report.records, total)
-            last = _check_stretch(connection, chain, last + 1, min(last + _STRETCH, total))
-        _check_tail(connection, report, total)
+        _check_records(connection, Chain(report, keys, begins_at=1), report, on_progress)
         for statement in outside:
             _check_outside(connection, report, keys, statement)
     on_progress(report.records, report.records)
@@ -59,6 +53,8 @@ def _open(path: Path) -> Iterator[sqlite3.Connection]:
             sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
         ) as found:
             found.row_factory = sqlite3.Row
+            # Text that is none is a finding, not a failure: it will have another hash.
+            found.text_factory = lambda content: content.decode("utf-8", "replace")
             found.execute("BEGIN")
             yield found
     except sqlite3.DatabaseError as error:
@@ -67,7 +63,7 @@ def _open(path: Path) -> Iterator[sqlite3.Connection]:
 
 def _count(connection: sqlite3.Connection) -> int:
     try:
-        found = connection.execute("SELECT coalesce(max(number), 0) FROM audit_records").fetchone()[0]
+        found = connection.execute("SELECT count(*) FROM audit_records").fetchone()[0]
     except sqlite3.OperationalError as error:
         if "no such table" in str(error):
             raise NoTrailError(
@@ -86,20 +82,27 @@ def _check_triggers(connection: sqlite3.Connection, report: Report) -> None:
             report.add(f"the trigger {name}, which keeps records from being changed, {state}")
 
 
-def _check_stretch(connection: sqlite3.Connection, chain: Chain, first: int, last: int) -> int:
-    between = (first, last)
-    rows = connection.execute(
-        "SELECT * FROM audit_records WHERE number BETWEEN ? AND ? ORDER BY number", between
-    )
-    found = connection.execute(
-        "SELECT number, line FROM audit_checkpoints WHERE number BETWEEN ? AND ?", between
-    )
-    checkpoints = {row["number"]: row["line"] for row in found}
-    for row in rows:
+def _check_records(
+    connection: sqlite3.Connection, chain: Chain, report: Report, on_progress: Progress
+) -> None:
+    """Check all records in their order, each with its checkpoint, and then checkpoints without records."""
+    total = _count(connection)
+    rows = connection.execute("SELECT * FROM audit_records ORDER BY number")
+    checkpoints = connection.execute("SELECT number, line FROM audit_checkpoints ORDER BY number")
+    checkpoint, last = checkpoints.fetchone(), 0
+    for done, row in enumerate(rows):
+        if done % _TELL_EVERY == 0:
+            on_progress(done, total)
         _check_row(chain, row)
-        if row["number"] in checkpoints:
-            _check_checkpoint(chain, row["number"], checkpoints[row["number"]])
-    return last
+        last = row["number"]
+        while checkpoint is not None and checkpoint["number"] <= last:
+            _check_checkpoint(chain, checkpoint["number"], checkpoint["line"])
+            checkpoint = checkpoints.fetchone()
+    while checkpoint is not None:
+        time = (_parsed(checkpoint["line"]) or {}).get("time")
+        number = checkpoint["number"]
+        report.add(_cut_off(last, number, "a checkpoint"), number=number, time=time)
+        checkpoint = checkpoints.fetchone()
 
 
 def _check_row(chain: Chain, row: sqlite3.Row) -> None:
@@ -132,19 +135,10 @@ def _differing(row: sqlite3.Row, record: dict[str, Any]) -> list[str]:
     """The columns that say something else than the record."""
     try:
         expected = row_of(record)
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, AttributeError):
         return ["line"]
     del expected["hash"]  # compared already
     return [name for name, value in expected.items() if row[name] != value]
-
-
-def _check_tail(connection: sqlite3.Connection, report: Report, total: int) -> None:
-    rows = connection.execute("SELECT number, line FROM audit_checkpoints WHERE number > ?", (total,))
-    for row in rows:
-        statement = _parsed(row["line"]) or {}
-        report.add(
-            _cut_off(total, row["number"], "a checkpoint"), number=row["number"], time=statement.get("time")
-        )
 
 
 def _check_outside(
@@ -156,7 +150,8 @@ def _check_outside(
         return
     row = connection.execute("SELECT hash FROM audit_records WHERE number = ?", (number,)).fetchone()
     if row is None:
-        message = _cut_off(_count(connection), number, "the checkpoint outside of the database")
+        last = connection.execute("SELECT coalesce(max(number), 0) FROM audit_records").fetchone()[0]
+        message = _cut_off(last, number, "the checkpoint outside of the database")
         report.add(message, number=number, time=time)
     elif row["hash"] != statement["hash"]:
         message = "is not the one that was signed: the checkpoint outside of the database has another hash"
@@ -168,6 +163,8 @@ def _check_outside(
 
 
 def _cut_off(last: int, signed: int, by: str) -> str:
+    if signed <= last:
+        return f"is missing, as {by} says"
     missing = f"record {signed} is" if signed == last + 1 else f"records {last + 1} to {signed} are"
     return f"{missing} missing at the end, as {by} says: cut off, or an older backup was restored"
 

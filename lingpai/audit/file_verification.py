@@ -91,6 +91,8 @@ class _FileCheck:
     def _check(self, number: int, kind: Any, found: dict[str, Any]) -> None:
         if kind == "record":
             hash_ = found.pop("hash")
+            if type(found["number"]) is not int:
+                raise ValueError
             self._chain.record(found, canonical(found), hash_, line=number)
             self._last_time = found["time"]
         elif kind == "checkpoint":

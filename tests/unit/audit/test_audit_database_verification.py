@@ -269,6 +269,46 @@ def test_a_line_that_is_none_is_found(world, damage):
     assert messages(world.verify())[0][0] == 2
 
 
+@pytest.mark.parametrize("number", [10**15, 0, -5])
+def test_a_record_with_a_number_from_nowhere_is_found_at_once(world, number):
+    world.history()
+    with world.tampering() as connection:
+        copy(connection, 3, to=number)
+
+    assert messages(world.verify())[0] == (number, "is not here: record 3 stands in its place")
+
+
+def test_bytes_that_are_no_text_are_found_and_located(world):
+    world.history()
+    with world.tampering() as connection:
+        connection.execute("UPDATE audit_records SET line = CAST(X'7BFFFE' AS TEXT) WHERE number = 4")
+        connection.execute("UPDATE audit_records SET actor_name = CAST(X'FF' AS TEXT) WHERE number = 5")
+
+    assert {number for number, _ in messages(world.verify())} >= {4, 5}
+
+
+@pytest.mark.parametrize(
+    "fields", [{"time": 5}, {"actor": None}, {"target": []}, {"previous": None}, {"action": {"a": 1}}]
+)
+def test_a_record_of_another_form_is_found_whatever_its_hash(world, fields):
+    world.history()
+    with world.tampering() as connection:
+        edit(connection, 11, **fields)
+        rechain(connection, 11)
+        if fields == {"previous": None}:
+            edit(connection, 11, **fields)
+
+    assert 11 in {number for number, _ in messages(world.verify())}
+
+
+def test_a_missing_record_that_a_checkpoint_outside_is_about_is_told(world):
+    world.history()
+    with world.tampering() as connection:
+        connection.execute("DELETE FROM audit_records WHERE number = 10")
+
+    assert (10, "is missing, as the checkpoint outside of the database says") in messages(world.verify())
+
+
 def test_a_file_without_a_trail_is_told_apart_from_one_that_was_changed(tmp_path):
     with closing(sqlite3.connect(tmp_path / "other.db")) as connection:
         connection.execute("CREATE TABLE a (b)")

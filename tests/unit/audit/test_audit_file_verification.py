@@ -248,6 +248,16 @@ def test_an_export_with_gaps_is_verified_line_by_line(world):
     assert messages(damaged) == [(3, "was changed: its hash is another one")]
 
 
+@pytest.mark.parametrize("number", ["6", None, 6.0, True, [], 10**100])
+def test_a_line_with_a_number_that_is_none_is_found(world, exported, number):
+    lines = lines_of(exported)
+    place = place_of(lines, 1)
+    lines[place] = changed(lines[place], number=number)
+
+    assert not world.verify_export(b"".join(lines)).is_intact
+    assert not world.verify_export(lines[0] + lines[place] + lines[-1]).is_intact
+
+
 def test_an_empty_export_is_intact(world):
     assert world.verify_export(world.export()).is_intact
 
