@@ -29,7 +29,7 @@ FROM api_keys
 _BUCKET: Final = "CAST(started_at AS INTEGER) - CAST(started_at AS INTEGER) % 900"
 _ADD_SUMS: Final = f"""
 INSERT INTO usage_rollups
-    SELECT {_BUCKET} AS bucket, key_id, user_id, project_id, model, task, count(*), 0, 0, sum(charged),
+    SELECT {_BUCKET} AS bucket, key_id, user_id, '' AS client_id, project_id, model, task, count(*), 0, 0, sum(charged),
         sum(prompt_tokens), sum(completion_tokens), 0, 0, 0, 0, 0, 0, 0
     FROM usage_records GROUP BY bucket, key_id, user_id, project_id, model, task;
 INSERT INTO usage_charges

@@ -9,6 +9,7 @@ from starlette.requests import Request
 
 import lingpai
 from lingpai import model_operations
+from lingpai.auditing import Auditing
 from lingpai.catalog import routes as catalog_routes
 from lingpai.catalog import target_routes
 from lingpai.catalog.service import Catalog
@@ -56,6 +57,7 @@ class Parts(Protocol):
 
     settings: Settings
     domains: Domains
+    auditing: Auditing
     catalog: Catalog
     fleet: Fleet
     gateway: Gateway
@@ -79,6 +81,7 @@ def build_api(parts: Parts) -> FastAPI:
     """The application with all routes of `parts`."""
     app = FastAPI(title="Lingpai", version=lingpai.__version__, openapi_url=None)
     app.state.authenticate = _authenticator(parts)
+    app.state.on_refusal = parts.auditing.refusals.note
     for router in _routers(parts):
         app.include_router(router)
     serve_document(app)
@@ -96,7 +99,9 @@ def _routers(parts: Parts) -> list[Any]:
         parts.meters.load,
         generation=lambda: domains.keyring.generation,
     )
-    targets = model_operations.TargetOperations(parts.fleet, domains.targets, parts.gateway)
+    targets = model_operations.TargetOperations(
+        parts.fleet, domains.targets, parts.gateway, trail=domains.trail
+    )
     return [
         # First: routes are tried in turn, and these are asked most often.
         oauth_routes(domains.authorization),
@@ -125,7 +130,8 @@ def _routers(parts: Parts) -> list[Any]:
         metering_routes.usage_routes(domains.usage_report, parts.all_recorded, domains.names),
         request_routes.request_routes(domains.requests, parts.all_recorded, domains.names, time.time),
         journal_routes.journal_routes(domains.database, parts.lag, lambda: parts.journal.healthy),
-        event_routes.event_routes(domains.events, domains.webhooks),
+        event_routes.event_routes(domains.events, domains.webhooks, trail=domains.trail),
+        parts.auditing.routes(),
         secret_routes.secret_routes(domains.secrets.service),
         catalog_routes.management_routes(parts.catalog, targets),
         target_routes.target_routes(targets),
@@ -147,6 +153,7 @@ def _authenticator(parts: Parts) -> Callable[[Request], Any]:
             return caller
         if token is None:
             if getattr(request.state, "is_local", False):
+                request.state.caller = parts.local_administrator
                 return parts.local_administrator
             raise authenticate.missing_key()
         address = request.client.host if request.client else ""
@@ -154,6 +161,7 @@ def _authenticator(parts: Parts) -> Callable[[Request], Any]:
         principal = await gateway.authenticator.principal_for(token, gateway.look_ups, address)
         if principal is None:
             raise authenticate.unknown_key(token)
+        request.state.caller = principal  # refusals from here on are recorded as theirs
         authenticate.check_principal(principal, address, time.time())
         return principal
 

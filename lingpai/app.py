@@ -15,6 +15,7 @@ from typing import Any, Final
 from sqlalchemy.exc import OperationalError
 
 from lingpai.api import build_api
+from lingpai.auditing import Auditing
 from lingpai.catalog.health import BackendHealth
 from lingpai.catalog.interfaces import Backend
 from lingpai.catalog.service import Catalog
@@ -96,6 +97,7 @@ class Application:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._is_stopping = False
         self._is_running = False
+        self._reloading = asyncio.Lock()
         self._exits = AsyncExitStack()
         self._exits.callback(os.close, lock_data(data))
         self.tls = server_tls(settings.server)
@@ -124,11 +126,13 @@ class Application:
                 on_identity_change=self._on_identity_change,
                 on_limits_change=self._on_limits_change,
             )
+            self.auditing = Auditing(self.domains.database, self.domains.trail, self.data)
         except WebhookSettingsError as error:
             raise StartError(str(error)) from error
         except (OSError, OperationalError) as error:
             raise cannot_store(self.data, error) from error
         self._exits.callback(self.domains.close)
+        self._exits.push_async_callback(self.auditing.close)
         self._exits.push_async_callback(self.domains.webhooks.close)
         self._exits.push_async_callback(self.domains.events.flush)
         self.local_administrator = self.domains.users.local_administrator()
@@ -176,6 +180,7 @@ class Application:
         self._warn_of_default_model()
         await self._start_jobs()
         first_key = await asyncio.to_thread(self._make_first_key)
+        await self.auditing.start(self.jobs)
         return Started(self.domains.authorization.address, first_key)
 
     async def _serve_configured(self, model: ModelSettings) -> None:
@@ -238,6 +243,7 @@ class Application:
             call_log=CallLog() if self.settings.server.log_calls else None,
             on_unreachable=self.health.suspect,
             date_line=DateLine(strict_transport=None if self.tls is None else STRICT_TRANSPORT),
+            on_refusal=self.auditing.refusals.note,
         )
         self._exits.push_async_callback(self.gateway.close)
         self._exits.push_async_callback(self.jobs.stop)
@@ -274,6 +280,7 @@ class Application:
             "Bytes of requests and answers that calls under way hold; small ones are not counted.",
             lambda: self.gateway.bodies.held,
         )
+        self.auditing.measure(self.metrics)
         gauge("lingpai_journal_records", "Usage records not in the database yet.", self.lag.records)
         gauge("lingpai_journal_bytes", "Bytes of the usage journal not in the database yet.", self.lag.bytes)
         gauge("lingpai_journal_skipped", "Damaged places of the usage journal skipped.", self.lag.skipped)
@@ -466,11 +473,20 @@ class Application:
         self._is_running = True
         await self.server.run()
 
-    def reload(self, new: Settings) -> Reload | None:
-        """Take over what of `new` a running server can; None while starting or stopping. On the event loop."""
-        if not self._is_running or self._is_stopping:
-            return None
-        reload = plan_reload(self.settings, new)
+    async def reload(self, new: Settings) -> Reload | None:
+        """Take over what of `new` a running server can; None while starting or stopping.
+
+        Raises LingpaiError when the audit trail cannot be written; nothing changes then.
+        """
+        async with self._reloading:
+            if not self._is_running or self._is_stopping:
+                return None
+            reload = plan_reload(self.settings, new)
+            await self.auditing.note_reload(self.settings, reload)
+            self._take_over(reload)
+            return reload
+
+    def _take_over(self, reload: Reload) -> None:
         self.settings = settings = reload.settings
         set_up_logging(level=settings.server.log_level, format_=settings.server.log_format)
         self.catalog.default_model = settings.server.default_model
@@ -489,7 +505,6 @@ class Application:
             stop_timeout_s=settings.server.stop_timeout_s,
             bounds=bounds(settings.server),
         )
-        return reload
 
     def request_stop(self) -> bool:
         """End `run`, if it was called; asked a second time, without waiting for streams. False while starting."""

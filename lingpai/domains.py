@@ -6,10 +6,10 @@ from math import ceil
 from pathlib import Path
 from typing import Any, Final
 
-import lingpai.audit.tables
 import lingpai.identity.oauth.tables
 import lingpai.identity.sessions.tables
 import lingpai.identity.signing.tables  # noqa: F401  an empty database gets every table that is imported here
+from lingpai.audit.service import SqlTrail
 from lingpai.catalog.interfaces import Backend
 from lingpai.catalog.service import Catalog
 from lingpai.catalog.store import SqlTargetStore
@@ -59,7 +59,6 @@ from lingpai.settings import Settings
 from lingpai.storage.database import Database, sqlite_url
 from lingpai.storage.group_commit import GroupCommit
 from lingpai.storage.metadata import metadata
-from lingpai.storage.trail import NoTrail, Trail
 from lingpai.targets import CatalogLimits
 
 _PAUSE_S: Final = 0.02
@@ -86,10 +85,10 @@ class Domains:
         endpoints = endpoints_from(settings.events.webhooks, environment)
         self.database = Database(sqlite_url(data / "lingpai.db"))
         self.database.migrate(metadata)
-        self.trail: Trail = NoTrail()
+        self.trail = SqlTrail(self.database)
         self.names = Names(self.database)
         self.secrets = ServerSecrets(self.database, data=data, environment=environment, trail=self.trail)
-        self.targets = SqlTargetStore(self.database, self.secrets.sealer)
+        self.targets = SqlTargetStore(self.database, self.secrets.sealer, trail=self.trail)
         self._open_identity(settings, on_identity_change)
         self._open_limits(catalog, on_limits_change)
         self.usage = SqlUsageStore(self.database)
@@ -196,7 +195,11 @@ class Domains:
         )
 
     def _open_identity(self, settings: Settings, on_change: Callable[[str, str, float], None]) -> None:
-        shared: dict[str, Any] = {"on_change": on_change, "validate_limit": canonical_limit}
+        shared: dict[str, Any] = {
+            "on_change": on_change,
+            "validate_limit": canonical_limit,
+            "trail": self.trail,
+        }
         defaults = settings.limits.default
         self.known_ids = KnownIds()
         self.known_tokens = TokenIds()
@@ -215,14 +218,12 @@ class Domains:
             **shared,
         )
         self.keys = Keys(self.database, peppers=peppers, default_limits=defaults, **shared)
-        self.clients = Clients(
-            self.database, peppers=peppers, default_limits=defaults, trail=self.trail, **shared
-        )
+        self.clients = Clients(self.database, peppers=peppers, default_limits=defaults, **shared)
         self.live_tokens = LiveTokens(self.database, on_change=on_change, trail=self.trail)
         self.projects = Projects(self.database, **shared)
         self.members = Members(self.database, on_change=on_change, trail=self.trail)
         self.rotation = KeyRotation(self.database, on_change=on_change, peppers=peppers, trail=self.trail)
-        finders = {"sk-lp-": LeakedKeys(self.database, peppers, on_change=on_change)}
+        finders = {"sk-lp-": LeakedKeys(self.database, peppers, on_change=on_change, trail=self.trail)}
         self.leaks = LeakReports(self.database, finders, on_leak=self.note_leak)
         self.users.ensure_admin()
         self.people = People(
@@ -267,7 +268,9 @@ class Domains:
     def _open_limits(self, catalog: Catalog, on_change: Callable[[Subject], None]) -> None:
         self.models = ServedModels(catalog)
         self.book = LimitBook(
-            SqlLimitStore(self.database), configured=CatalogLimits(catalog), on_change=on_change
+            SqlLimitStore(self.database, trail=self.trail),
+            configured=CatalogLimits(catalog),
+            on_change=on_change,
         )
         self.book.load()
         self.subjects = Subjects(

@@ -64,7 +64,7 @@ CATALOGUE: Final[Mapping[str, ErrorCode]] = dict([
     _entry("backend_rejected_credentials", 502, "server_error", "The provider refused the key that Lingpai holds for it. Tell the operator."),
     _entry("backend_unavailable", 503, "server_error", "The engine, provider or worker cannot be reached. Retry after `Retry-After`."),
     _entry("model_loading", 503, "server_error", "The model is still loading. Retry after `Retry-After`."),
-    _entry("storage_unavailable", 503, "server_error", "Usage cannot be recorded (disk full?), so no call is accepted."),
+    _entry("storage_unavailable", 503, "server_error", "Usage, or the audit trail, cannot be written (disk full?), so the call or change is refused."),
     _entry("server_busy", 503, "server_error", "The server has as many connections, or bytes of requests and answers, as it can hold. Retry after `Retry-After`."),
     _entry("shutting_down", 503, "server_error", "The server is stopping. Retry; another one will answer."),
     _entry("backend_timeout", 504, "server_error", "The engine or provider did not answer in time."),

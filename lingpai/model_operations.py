@@ -14,7 +14,9 @@ from lingpai.catalog.store import SqlTargetStore
 from lingpai.errors import LingpaiError
 from lingpai.gateway.gateway import Gateway
 from lingpai.lane.upstream import Failure, Upstream
+from lingpai.principal import Principal
 from lingpai.settings import ModelSettings
+from lingpai.storage.trail import Deed, Trail
 from lingpai.targets import Fleet, TargetError
 from lingpai.wire import backend_error, inference, tasks
 
@@ -43,13 +45,16 @@ _TAKES_TEXT = frozenset({
 class TargetOperations:
     """Fulfils the catalog's `Targets` and `TargetKeys`."""
 
-    def __init__(self, fleet: Fleet, store: SqlTargetStore, gateway: Gateway) -> None:
+    def __init__(self, fleet: Fleet, store: SqlTargetStore, gateway: Gateway, *, trail: Trail) -> None:
         self._fleet = fleet
         self._store = store
         self._gateway = gateway
+        self._trail = trail
         self._changing_key = asyncio.Lock()
 
-    async def add(self, target: str, *, is_local: bool, api_key: str | None = None) -> list[Model]:
+    async def add(
+        self, caller: Principal, target: str, *, is_local: bool, api_key: str | None = None
+    ) -> list[Model]:
         """Serve `target` from now on. Python targets run code, so only the local administrator may name one.
 
         `api_key` is sent to this target and no other; without one, the key that is kept with the target is.
@@ -69,15 +74,24 @@ class TargetOperations:
                 param="api_key",
             )
         read_key = partial(self._store.read_key, target) if api_key is None else lambda: api_key
+        # Kept, and recorded, before any of its code runs: what cannot be recorded must not happen. A key that replaces
+        # another one is kept when it has proved to be good.
+        is_kept = target in await asyncio.to_thread(self._store.all)
+        is_served = any(served.settings.target == target for served in self._fleet.served())
+        is_new = not is_served and not is_kept
+        if is_new:
+            await asyncio.to_thread(self._store.add, caller, target, api_key)
         try:
             models = await self._fleet.add(ModelSettings(target=target), read_key=read_key)
-        except TargetError as error:
-            raise LingpaiError("invalid_request", str(error), param="target") from error
-        try:
-            await asyncio.to_thread(self._store.add, target, api_key)
-        except BaseException:  # whatever it was: what is not kept is not served
-            await self._fleet.remove(target)
+        except BaseException as error:
+            if is_new:
+                reason = f"it cannot be served: {error or type(error).__name__}"
+                await asyncio.to_thread(partial(self._store.remove, caller, target, reason=reason))
+            if isinstance(error, TargetError):
+                raise LingpaiError("invalid_request", str(error), param="target") from error
             raise
+        if api_key is not None and is_kept:
+            await asyncio.to_thread(self._store.put_key, caller, target, api_key)
         return models
 
     async def kept(self) -> Sequence[tuple[KeptTarget, Sequence[str] | None]]:
@@ -90,7 +104,7 @@ class TargetOperations:
         }
         return [(each, models.get(each.target)) for each in kept]
 
-    async def put_key(self, target: str, api_key: str | None) -> None:
+    async def put_key(self, caller: Principal, target: str, api_key: str | None) -> None:
         """Use this key, or none, for the calls of a kept target; the provider is asked first whether it takes it."""
         async with self._changing_key:  # so that the last one in the database is the one that is sent
             if target not in await asyncio.to_thread(self._store.all):
@@ -102,7 +116,7 @@ class TargetOperations:
                 )
             if api_key is not None:
                 await self._check_key(target, api_key)
-            await asyncio.to_thread(self._store.put_key, target, api_key)
+            await asyncio.to_thread(self._store.put_key, caller, target, api_key)
             backend = self._fleet.use_key(target, api_key)
             if backend is not None:
                 self._gateway.renew_headers(backend)
@@ -119,7 +133,7 @@ class TargetOperations:
         except TargetError as error:
             raise LingpaiError("invalid_request", str(error), param="api_key") from error
 
-    async def remove(self, model: Model) -> None:
+    async def remove(self, caller: Principal, model: Model) -> None:
         """Stop serving the target that `model` came from, if it was added at run time."""
         kept = await asyncio.to_thread(self._store.all)
         for served in self._fleet.served():
@@ -130,22 +144,24 @@ class TargetOperations:
                         "invalid_request",
                         f"`{model.id}` comes from the command line or lingpai.toml ({target}). Remove it there and restart.",
                     )
-                await asyncio.to_thread(self._store.remove, target)
+                await asyncio.to_thread(self._store.remove, caller, target)
                 await self._fleet.remove(target)
                 return
 
-    async def remove_kept(self, target: str) -> bool:
+    async def remove_kept(self, caller: Principal, target: str) -> bool:
         """Forget a kept target by its own name; a path loses its leading slash on the way here."""
         kept = await asyncio.to_thread(self._store.all)
         for name in (target, f"/{target}"):
             if name in kept:
-                await asyncio.to_thread(self._store.remove, name)
+                await asyncio.to_thread(self._store.remove, caller, name)
                 self._fleet.give_up(name)
                 return True
         return False
 
-    async def check(self, model: Model) -> list[dict[str, Any]]:
+    async def check(self, caller: Principal, model: Model) -> list[dict[str, Any]]:
         """Reach the backend, then call the model with a short text, if a text is what it takes."""
+        deed = Deed(action="model.check", target_kind="model", target_id=model.id)
+        await asyncio.to_thread(self._trail.note, caller, deed)
         backend = model.backend
         state = {
             "name": "backend",

@@ -31,6 +31,7 @@ ALLOWED = {
     "*/secrets/pepper.json": "the peppers' own place, mode 0600",
     "*/secrets/root.json": "the root keys' own place, mode 0600",
     "*/secrets/*.json.draft": "left by a server that was killed while it made a pepper or root key, mode 0600",
+    "*/secrets/audit.json": "the place of the keys that sign the audit trail, mode 0600",
     "*/site-packages/*": "installed packages",
     "*/planted/*": "made-up keys that `lingpai keys scan` is to find",
 }
@@ -61,6 +62,8 @@ KINDS = {
     "export of requests as JSON lines": ("*-requests.jsonl",),
     "list of keys": ("*-keys.json",),
     "list of clients": ("*-clients.json",),
+    "list of audit records": ("*-audit.json",),
+    "export of audit records as CSV": ("*-audit.csv",),
     "list of events": ("*-events.json",),
     "list of requests": ("*-requests.json",),
     "list of sessions": ("*-sessions.json",),

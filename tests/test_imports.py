@@ -37,6 +37,7 @@ LAYERS = [
         "reload",
         "process_setup",
         "exposure",
+        "auditing",
         "api",
         "app",
         "cli",
@@ -55,8 +56,9 @@ WITHIN = {
     "reload": {"settings"},
     "process_setup": {"settings"},
     "exposure": {"settings", "process_setup"},
-    "api": {"settings", "targets", "domains", "model_operations", "exposure", "lingpai"},
-    "app": {"settings", "targets", "domains", "reload", "process_setup", "exposure", "api"},
+    "auditing": {"settings", "reload", "lingpai"},
+    "api": {"settings", "targets", "domains", "auditing", "model_operations", "exposure", "lingpai"},
+    "app": {"settings", "targets", "domains", "auditing", "reload", "process_setup", "exposure", "api"},
     "cli": {"app", "process_setup", "settings", "targets", "lingpai"},
 }
 # Tighter than the layers: all that these may import.

@@ -28,19 +28,21 @@ NO_STORE = {"cache-control": "no-store"}
 class Targets(Protocol):
     """Adding and removing what is served (app.py passes it in)."""
 
-    def add(self, target: str, *, is_local: bool, api_key: str | None = None) -> Awaitable[list[Model]]:
+    def add(
+        self, caller: Principal, target: str, *, is_local: bool, api_key: str | None = None
+    ) -> Awaitable[list[Model]]:
         """Serve `target`, with the provider's key for it, now and after the next start.
 
         Raises LingpaiError `invalid_request`.
         """
 
-    def remove(self, model: Model) -> Awaitable[None]:
+    def remove(self, caller: Principal, model: Model) -> Awaitable[None]:
         """Stop serving the target that `model` came from. Raises LingpaiError when it cannot be removed here."""
 
-    def remove_kept(self, target: str) -> Awaitable[bool]:
+    def remove_kept(self, caller: Principal, target: str) -> Awaitable[bool]:
         """Forget a target that was added at run time but serves nothing now. False when there is none."""
 
-    def check(self, model: Model) -> Awaitable[list[dict[str, Any]]]:
+    def check(self, caller: Principal, model: Model) -> Awaitable[list[dict[str, Any]]]:
         """Try `model` out step by step: `name`, `ok`, `ms`, `detail` of each step."""
 
 
@@ -78,7 +80,7 @@ def management_routes(catalog: Catalog, targets: Targets) -> APIRouter:
     ) -> dict[str, Any]:
         require_admin(caller)
         is_local = bool(getattr(request.state, "is_local", False))
-        models = await targets.add(body.target, is_local=is_local, api_key=plain_key(body.api_key))
+        models = await targets.add(caller, body.target, is_local=is_local, api_key=plain_key(body.api_key))
         return {"data": [model_page(model) for model in models]}
 
     @router.post("/check", summary="Try a model out")
@@ -87,7 +89,7 @@ def management_routes(catalog: Catalog, targets: Targets) -> APIRouter:
     ) -> dict[str, Any]:
         require_admin(caller)  # it calls the model, past all limits
         model = _find(catalog, body.model, caller)
-        steps = await targets.check(model)
+        steps = await targets.check(caller, model)
         return {"model": model.id, "ok": all(step["ok"] for step in steps), "steps": steps}
 
     @router.get("/{id:path}", summary="One model with its state")
@@ -98,9 +100,9 @@ def management_routes(catalog: Catalog, targets: Targets) -> APIRouter:
     async def remove(id: str, caller: Annotated[Principal, require("models:write")]) -> None:  # noqa: A002
         require_admin(caller)
         model = catalog.find(id)
-        if model is None and await targets.remove_kept(id):
+        if model is None and await targets.remove_kept(caller, id):
             return
-        await targets.remove(_find(catalog, id, caller))
+        await targets.remove(caller, _find(catalog, id, caller))
 
     return router
 

@@ -7,8 +7,10 @@ from sqlalchemy import Connection, delete, insert, select, update
 
 from lingpai.catalog.interfaces import KeptKey, KeptTarget
 from lingpai.catalog.tables import SEALED_KEYS, targets
+from lingpai.principal import Principal
 from lingpai.storage.database import Database
 from lingpai.storage.sealing import Sealer
+from lingpai.storage.trail import Deed, Trail
 
 _SHOWN: Final = 4
 _LEAST_TO_SHOW_SOME: Final = 20
@@ -18,9 +20,10 @@ _LEAST_TO_SHOW_SOME: Final = 20
 class SqlTargetStore:
     """The targets that `lingpai models add` keeps. All methods block."""
 
-    def __init__(self, database: Database, sealer: Sealer) -> None:
+    def __init__(self, database: Database, sealer: Sealer, *, trail: Trail) -> None:
         self._database = database
         self._sealer = sealer
+        self._trail = trail
 
     def all(self) -> list[str]:
         """Every kept target, oldest first."""
@@ -40,19 +43,24 @@ class SqlTargetStore:
             for row in rows
         ]
 
-    def add(self, target: str, api_key: str | None = None) -> None:
-        """Keep a target, with the provider's key for it if one is given. One that is kept stays; a key replaces its key."""
+    def add(self, caller: Principal | None, target: str, api_key: str | None = None) -> bool:
+        """Keep a target, with the provider's key for it if one is given. Returns whether it was not kept before.
+
+        One that is kept stays; a key replaces its key.
+        """
         with self._database.write() as connection:
             known = connection.scalar(select(targets.c.target).where(targets.c.target == target))
             if known is None:
                 connection.execute(insert(targets).values(target=target, added_at=time.time()))
+                self._trail.record(connection, caller, _deed("target.add", target))
             if api_key is not None:
-                self._put_key(connection, target, api_key)
+                self._put_key(connection, caller, target, api_key)
+            return known is None
 
-    def put_key(self, target: str, api_key: str | None) -> bool:
+    def put_key(self, caller: Principal | None, target: str, api_key: str | None) -> bool:
         """Replace the key of a kept target, or remove it (None). False when the target is not kept."""
         with self._database.write() as connection:
-            return self._put_key(connection, target, api_key)
+            return self._put_key(connection, caller, target, api_key)
 
     def read_key(self, target: str) -> str | None:
         """The key for a target; None when there is none. Raises SealError when it does not open."""
@@ -63,19 +71,29 @@ class SqlTargetStore:
         # It was sealed for this very target: a row that was made to name another host opens nothing.
         return self._sealer.open(SEALED_KEYS.purpose, target, bytes(sealed)).decode()
 
-    def remove(self, target: str) -> None:
-        """Forget a target and its key; nothing happens when it is not kept."""
+    def remove(self, caller: Principal | None, target: str, *, reason: str | None = None) -> None:
+        """Forget a target and its key, for a `reason` if there is one to tell; nothing happens when it is not kept."""
         with self._database.write() as connection:
-            connection.execute(delete(targets).where(targets.c.target == target))
+            if connection.execute(delete(targets).where(targets.c.target == target)).rowcount:
+                self._trail.record(connection, caller, _deed("target.remove", target, reason))
 
-    def _put_key(self, connection: Connection, target: str, api_key: str | None) -> bool:
+    def _put_key(
+        self, connection: Connection, caller: Principal | None, target: str, api_key: str | None
+    ) -> bool:
         values: dict[str, object] = {"sealed_key": None, "key_hint": None, "key_set_at": None}
         if api_key is not None:
             sealed = self._sealer.seal(SEALED_KEYS.purpose, target, api_key.encode())
             values = {"sealed_key": sealed, "key_hint": _hint(api_key), "key_set_at": time.time()}
         outcome = connection.execute(update(targets).where(targets.c.target == target).values(values))
+        if outcome.rowcount == 1:
+            action = "target.remove_key" if api_key is None else "target.set_key"
+            self._trail.record(connection, caller, _deed(action, target))
         return outcome.rowcount == 1
 
 
 def _hint(api_key: str) -> str:
     return f"…{api_key[-_SHOWN:]}" if len(api_key) >= _LEAST_TO_SHOW_SOME else "…"
+
+
+def _deed(action: str, target: str, reason: str | None = None) -> Deed:
+    return Deed(action=action, target_kind="target", target_id=target, reason=reason)

@@ -19,7 +19,7 @@ class TargetKeys(Protocol):
     def kept(self) -> Awaitable[Sequence[tuple[KeptTarget, Sequence[str] | None]]]:
         """Every kept target, and the ids of its models; None instead of them while it is not served."""
 
-    def put_key(self, target: str, api_key: str | None) -> Awaitable[None]:
+    def put_key(self, caller: Principal, target: str, api_key: str | None) -> Awaitable[None]:
         """Use this key, or none, for the calls of a kept target from now on.
 
         Raises LingpaiError: `not_found`, or `invalid_request` when the provider refuses the key.
@@ -40,6 +40,6 @@ def target_routes(targets: TargetKeys) -> APIRouter:
     async def put_key(body: TargetKey, caller: Annotated[Principal, require("models:write")]) -> None:
         """Replace the provider's key for a target, or remove it; calls from now on use the new one."""
         require_admin(caller)
-        await targets.put_key(body.target, plain_key(body.api_key))
+        await targets.put_key(caller, body.target, plain_key(body.api_key))
 
     return router

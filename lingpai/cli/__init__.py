@@ -132,6 +132,11 @@ app.command(
     help="See and replace the server's own secrets: pepper, root key, signing keys.",
 )
 app.command("lingpai.cli.requests:app", name="requests", help="List, follow and export the calls one by one.")
+app.command(
+    "lingpai.cli.audit:app",
+    name="audit",
+    help="See who did what, and verify that nobody changed the records.",
+)
 app.command("lingpai.cli.events:app", name="events", help="See what happened, and try the webhooks.")
 app.command(
     "lingpai.cli.run:run",

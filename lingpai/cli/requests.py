@@ -3,23 +3,21 @@
 import json
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
-import httpx2
 from cyclopts import App, Parameter
 
-from lingpai.cli.failures import CommandError, UsageError
+from lingpai.cli.downloads import download
+from lingpai.cli.failures import UsageError
 from lingpai.cli.options import NO_OPTIONS, Options, examples
 from lingpai.cli.output import Cell, as_text, print_json, print_line, say
 from lingpai.cli.server import connect, segment
 from lingpai.cli.tables import Columns, Step, drop, drop_empty, print_details, print_table, rename
 from lingpai.cli.times import local_zone
 from lingpai.client import Client
-from lingpai.client._calls import json_of
 
 app = App(
     name="requests",
@@ -150,11 +148,7 @@ def export(
     if options.as_json:
         raise UsageError("An export is no JSON document. Use --format jsonl.")
     query = {**wishes.parameters(), "format": file_format, "bom": "true" if bom else "false"}
-    with connect(options) as client, _download(client, query) as pieces:
-        if output is None:
-            _copy(pieces, sys.stdout.buffer)
-        else:
-            _write(pieces, output)
+    download(options, f"{PATH}/export", query, output=output)
 
 
 def _newest(
@@ -227,36 +221,3 @@ def _callers_in_one_column(calls: Sequence[Mapping[str, Any]]) -> Step:
         }
 
     return step
-
-
-@contextmanager
-def _download(client: Client, query: Mapping[str, Any]) -> Iterator[Iterator[bytes]]:
-    """The pieces of an export, which is too long to be held in memory."""
-    try:
-        with client._http.stream("GET", f"{PATH}/export", params=query) as response:
-            if not response.is_success:
-                response.read()
-                json_of(response)
-            yield response.iter_bytes()
-    except httpx2.HTTPError as error:
-        raise CommandError(f"The export broke off: {error}") from error
-
-
-def _copy(pieces: Iterator[bytes], file: IO[bytes]) -> None:
-    for piece in pieces:
-        file.write(piece)
-    file.flush()
-
-
-def _write(pieces: Iterator[bytes], path: Path) -> None:
-    """Write the whole file or none: half an export looks like one of a quiet month."""
-    part = path.with_name(f"{path.name}.part")
-    try:
-        with part.open("wb") as file:
-            _copy(pieces, file)
-        part.replace(path)
-    except OSError as error:
-        raise CommandError(f"{path} cannot be written: {error.strerror or error}") from error
-    finally:
-        part.unlink(missing_ok=True)
-    say(f"Wrote {path}.")

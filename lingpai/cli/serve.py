@@ -20,6 +20,7 @@ from lingpai.app import Application, Started, default_targets
 from lingpai.backends.worker import Worker
 from lingpai.catalog.interfaces import Model
 from lingpai.cli.failures import CommandError
+from lingpai.errors import LingpaiError
 from lingpai.process_setup import StartError, tune_garbage_collection
 from lingpai.settings import ModelSettings, Settings, SettingsError, load_settings
 from lingpai.storage.migrate import NewerDatabaseError
@@ -91,7 +92,14 @@ def serve(
             runner.run(_serve(settings, targets, folder, reload=reload, read_settings=read_settings))
     except asyncio.CancelledError:
         pass  # stopped by a signal before it was ready
-    except (SettingsError, StartError, TargetError, SecretError, NewerDatabaseError) as error:
+    except (
+        SettingsError,
+        StartError,
+        TargetError,
+        SecretError,
+        NewerDatabaseError,
+        LingpaiError,
+    ) as error:
         raise CommandError(str(error)) from error
 
 
@@ -143,16 +151,19 @@ def _reload_on_change(application: Application) -> None:
 def _reload_on_signal(application: Application, read_settings: Callable[[], Settings]) -> None:
     """SIGHUP reads the settings again. Bad ones change nothing, and nothing ends the server."""
 
-    def reload() -> None:
+    async def reload() -> None:
         try:
-            reloaded = application.reload(read_settings())
-        except SettingsError as error:
+            reloaded = await application.reload(read_settings())
+        except (SettingsError, LingpaiError) as error:
             log.error("the settings were not reloaded, the old ones stay: %s", error)  # noqa: TRY400  the message says it all
         else:
             summary = reloaded.summary if reloaded else "not while starting or stopping"
             log.info("settings reloaded: %s", summary)
 
-    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload)
+    def start() -> None:
+        application.jobs.start("reload the settings", reload())
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, start)
 
 
 def _say(text: str) -> None:

@@ -6,17 +6,17 @@ from typing import Annotated, Final
 
 from cyclopts import Parameter
 
+from lingpai.audit.service import SqlTrail
+from lingpai.cli.database import open_database
 from lingpai.cli.failures import CommandError, UsageError
 from lingpai.cli.options import NO_OPTIONS, Options
 from lingpai.cli.output import Cell, print_json, say
-from lingpai.cli.server import data_directory
 from lingpai.cli.tables import print_table
 from lingpai.cli.times import local_zone, shown_in_zone
 from lingpai.errors import LingpaiError
-from lingpai.metering.periods import iso_utc, parse_moment, parse_zone
 from lingpai.metering.rebuild import BucketRepair, Rebuild, RebuildReport
-from lingpai.storage.database import Database, sqlite_url
-from lingpai.storage.migrate import NewerDatabaseError, ensure_newest_revision
+from lingpai.web.origin import command_origin, current_origin
+from lingpai.web.periods import iso_utc, parse_moment, parse_zone
 
 _TELL_EVERY_S: Final = 5.0
 
@@ -38,9 +38,12 @@ def rebuild(
             "The repair works on the data directory. Run it on the server's machine, with --data."
         )
     start = _moment(since)
-    database = _open(options)
+    database = open_database(options)
+    current_origin.set(command_origin())
     try:
-        report = Rebuild(database, on_progress=_Progress()).run(start)
+        report = Rebuild(database, trail=SqlTrail(database), on_progress=_Progress()).run(start)
+    except LingpaiError as error:
+        raise CommandError(error.message) from error
     finally:
         database.close()
     _print(report, options)
@@ -53,23 +56,6 @@ def _moment(since: str | None) -> float:
         return parse_moment(since, now=time.time(), zone=parse_zone(local_zone()), param="--since")
     except LingpaiError as error:
         raise UsageError(error.message) from error
-
-
-def _open(options: Options) -> Database:
-    path = data_directory(options) / "lingpai.db"
-    if not path.is_file():
-        raise CommandError(f"There is no {path}. Name the server's data directory with --data.")
-    database = Database(sqlite_url(path))
-    try:
-        with database.read() as connection:
-            is_newest = ensure_newest_revision(connection, may_change=False)
-    except NewerDatabaseError as error:
-        raise CommandError(str(error)) from error
-    if not is_newest:
-        raise CommandError(
-            f"{path} was written by an older release. Start the server once: it brings it up to date."
-        )
-    return database
 
 
 def _print(report: RebuildReport, options: Options) -> None:

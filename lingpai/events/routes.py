@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Query
+from fastapi.concurrency import run_in_threadpool
 
 from lingpai.errors import LingpaiError, did_you_mean
 from lingpai.events.interfaces import EVENT_TYPES
@@ -14,6 +15,7 @@ from lingpai.events.schemas import EventView, TrialsAnswer, TrialView
 from lingpai.events.service import Events
 from lingpai.events.webhooks import Webhooks
 from lingpai.principal import Principal
+from lingpai.storage.trail import Deed, Trail
 from lingpai.web.auth import require
 from lingpai.web.errors import ERROR_RESPONSES
 from lingpai.web.formats import formatted
@@ -47,7 +49,9 @@ _DURATION: Final = re.compile(r"([0-9]{1,6})([smhdw])")
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
 
-def event_routes(events: Events, webhooks: Webhooks, clock: Callable[[], float] = time.time) -> APIRouter:
+def event_routes(
+    events: Events, webhooks: Webhooks, clock: Callable[[], float] = time.time, *, trail: Trail
+) -> APIRouter:
     """The routes of events."""
     router = APIRouter(prefix="/api/v1/events", tags=["events"], responses=ERROR_RESPONSES)
 
@@ -80,6 +84,8 @@ def event_routes(events: Events, webhooks: Webhooks, clock: Callable[[], float] 
         """Send a test message to every webhook of the settings, once, and say what was answered."""
         if not caller.is_admin:
             raise LingpaiError("insufficient_scope", "Only administrators may try webhooks out.")
+        deed = Deed(action="webhooks.test", target_kind="webhooks", target_id="all")
+        await run_in_threadpool(trail.note, caller, deed)
         return TrialsAnswer(data=[TrialView.of(trial) for trial in await webhooks.try_out()])
 
     return router

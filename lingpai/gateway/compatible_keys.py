@@ -16,10 +16,10 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse
 
-from lingpai.metering.periods import iso_utc
 from lingpai.principal import Principal
 from lingpai.web.auth import ANY, require
 from lingpai.web.errors import ERROR_RESPONSES
+from lingpai.web.periods import iso_utc
 
 Describe = Callable[[tuple[Any, ...], float], Any]
 

@@ -32,6 +32,7 @@ from lingpai.quotas.limit_set import LimitSet
 from lingpai.quotas.meter import Meter
 from lingpai.quotas.refusal import Refusal
 from lingpai.quotas.under_way import CallUnderWay
+from lingpai.storage.trail import PolicyRefusal
 from lingpai.telemetry.call_log import CallLog
 from lingpai.telemetry.metrics import CallMetrics
 from lingpai.telemetry.tls import client_context
@@ -92,6 +93,8 @@ class Gateway:
     """Writes a line per call, where that is asked for."""
     on_unreachable: Callable[[Backend], None] = lambda _: None
     """Told of a backend to which a call got no connection."""
+    on_refusal: Callable[[PolicyRefusal], None] = lambda _: None
+    """Told of calls that are refused by policy."""
     queue: Queue = field(init=False)
     bodies: BodyBudget = field(init=False)
     complaints: Complaints = field(init=False)

@@ -21,10 +21,10 @@ from lingpai.gateway.call_schemas import (
 )
 from lingpai.gateway.endpoint import Endpoint
 from lingpai.gateway.endpoints import ENDPOINTS
-from lingpai.metering.periods import iso_utc
 from lingpai.principal import Principal
 from lingpai.web.auth import ANY, require
 from lingpai.web.errors import ERROR_RESPONSES
+from lingpai.web.periods import iso_utc
 
 
 def documented_calls() -> APIRouter:

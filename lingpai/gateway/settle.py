@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from lingpai.errors import LingpaiError
-from lingpai.gateway import farewell, tally
+from lingpai.gateway import farewell, refused, tally
 from lingpai.gateway.admit import give_back, keep
 from lingpai.gateway.answer import STATUS_LINE, header_lines
 from lingpai.gateway.charge import charge
 from lingpai.gateway.media import JSON
 from lingpai.metering.records import Currency, UsageRecord
+from lingpai.storage.trail import POLICY_CODES
 from lingpai.wire import backend_error, sse
 from lingpai.wire.usage import tokens
 
@@ -71,6 +72,8 @@ def refuse(exchange: "Exchange", error: LingpaiError) -> None:
     """The call is turned away. It is recorded when it is known who called."""
     give_back(exchange)
     _prepare_error(exchange, error)
+    if error.code in POLICY_CODES:
+        refused.report(exchange, error)
     if exchange.principal is None:
         exchange.is_over = True
         _count(exchange)
@@ -87,6 +90,8 @@ def refuse_unread(exchange: "Exchange", error: LingpaiError) -> None:
     exchange.is_over = True
     exchange.keep_alive = False
     _prepare_error(exchange, error)
+    if error.code in POLICY_CODES:
+        refused.report(exchange, error)
     if exchange.principal is None:
         _count(exchange)
     else:

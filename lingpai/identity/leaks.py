@@ -18,7 +18,7 @@ from lingpai.identity.schemas import KeyView
 from lingpai.identity.store import SqlCredentialStore, SqlKeyStore, key_of
 from lingpai.ids import credential_id, find_credentials
 from lingpai.storage.database import Database
-from lingpai.storage.trail import Deed, NoTrail, Trail
+from lingpai.storage.trail import Deed, Trail
 
 MOST_REPORTED: Final = 100
 
@@ -92,13 +92,11 @@ class LeakReports:
 class LeakedKeys:
     """The finder of API keys. A key whose present secret leaked is disabled; of one that has two, an old one just ends."""
 
-    def __init__(
-        self, database: Database, peppers: Peppers, *, on_change: OnChange, trail: Trail | None = None
-    ) -> None:
+    def __init__(self, database: Database, peppers: Peppers, *, on_change: OnChange, trail: Trail) -> None:
         """`on_change` is told of each key that changed."""
         self._peppers = peppers
         self._on_change = on_change
-        self._trail = NoTrail() if trail is None else trail
+        self._trail = trail
         self._credentials = SqlCredentialStore(database)
         self._store = SqlKeyStore()
 

@@ -17,7 +17,7 @@ from lingpai.identity.rights import check_may
 from lingpai.identity.roles import ProjectAction
 from lingpai.principal import Principal
 from lingpai.storage.database import Database
-from lingpai.storage.trail import Deed, NoTrail, Trail
+from lingpai.storage.trail import Deed, Trail
 
 
 class Members:
@@ -32,13 +32,13 @@ class Members:
         database: Database,
         *,
         on_change: OnChange,
-        trail: Trail | None = None,
+        trail: Trail,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """`on_change` is told of a project after a role in it changed: the keys in it may work or not from then on."""
         self._database = database
         self._on_change = on_change
-        self._trail = NoTrail() if trail is None else trail
+        self._trail = trail
         self._clock = clock
         self._store = SqlMemberStore()
         self._projects = SqlProjectStore()

@@ -9,6 +9,7 @@ from sqlalchemy.exc import IntegrityError
 
 from lingpai.errors import LingpaiError
 from lingpai.identity import restrictions
+from lingpai.identity.deeds import project_changed, project_created
 from lingpai.identity.finding import find_person, find_project, find_user, standing_in
 from lingpai.identity.interfaces import OnChange, Project, User, ValidateLimit
 from lingpai.identity.project_end import ProjectEnd
@@ -20,7 +21,7 @@ from lingpai.identity.store import Position
 from lingpai.ids import new_id
 from lingpai.principal import Principal
 from lingpai.storage.database import Database
-from lingpai.storage.trail import Deed, NoTrail, Trail
+from lingpai.storage.trail import Deed, Trail
 
 
 class Projects:
@@ -35,14 +36,14 @@ class Projects:
         *,
         on_change: OnChange,
         validate_limit: ValidateLimit,
-        trail: Trail | None = None,
+        trail: Trail,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """`on_change` is told of a project after its limits or name changed, or it was deleted."""
         self._database = database
         self._on_change = on_change
         self._validate_limit = validate_limit
-        self._trail = NoTrail() if trail is None else trail
+        self._trail = trail
         self._clock = clock
         self._store = SqlProjectStore()
 
@@ -68,6 +69,7 @@ class Projects:
                 self._store.insert(connection, project)
             except IntegrityError as exc:
                 raise already_exists("project", name) from exc
+            self._trail.record(connection, caller, project_created(project))
         self._on_change("project", project.id, began)
         return project
 
@@ -106,7 +108,8 @@ class Projects:
                     self._store.update(connection, project.id, values)
             except IntegrityError as exc:
                 raise already_exists("project", body.name or "") from exc
-            project = find_project(connection, project.id, caller=caller)
+            before, project = project, find_project(connection, project.id, caller=caller)
+            self._trail.record(connection, caller, project_changed(before, project))
         self._on_change("project", project.id, began)
         return project
 
@@ -157,12 +160,17 @@ def _deletion(project: Project) -> Deed:
     )
 
 
-def personal_project(connection: Connection, user: User) -> Project:
+def personal_project(
+    connection: Connection, user: User, *, trail: Trail, caller: Principal | None = None
+) -> Project:
     """The personal project of `user`; made now for one whom a release made that knew no projects."""
-    return SqlProjectStore().personal(connection, user.id) or make_personal_project(connection, user)
+    found = SqlProjectStore().personal(connection, user.id)
+    return found or make_personal_project(connection, user, trail=trail, caller=caller)
 
 
-def make_personal_project(connection: Connection, user: User) -> Project:
+def make_personal_project(
+    connection: Connection, user: User, *, trail: Trail, caller: Principal | None
+) -> Project:
     """The new personal project of `user`: theirs, named like them, without limits.
 
     Raises LingpaiError (already_exists) when another project has that name.
@@ -185,4 +193,5 @@ def make_personal_project(connection: Connection, user: User) -> Project:
             "Choose another name, or rename that project.",
             "name",
         ) from exc
+    trail.record(connection, caller, project_created(project))
     return project

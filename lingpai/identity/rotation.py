@@ -17,7 +17,7 @@ from lingpai.identity.store import SqlKeyStore
 from lingpai.ids import MintedCredential, mint_credential
 from lingpai.principal import Principal
 from lingpai.storage.database import Database
-from lingpai.storage.trail import Deed, NoTrail, Trail
+from lingpai.storage.trail import Deed, Trail
 
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _DEFAULT_OVERLAP_S: Final = 86_400
@@ -33,14 +33,14 @@ class KeyRotation:
         *,
         on_change: OnChange,
         peppers: Peppers,
-        trail: Trail | None = None,
+        trail: Trail,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """`on_change` is told of a key after its secret changed."""
         self._database = database
         self._on_change = on_change
         self._peppers = peppers
-        self._trail = NoTrail() if trail is None else trail
+        self._trail = trail
         self.clock = clock
         self._store = SqlKeyStore()
 

@@ -15,6 +15,7 @@ from lingpai.principal import Role
 class Scope(StrEnum):
     """Every scope there is."""
 
+    AUDIT_READ = "audit:read"
     CLIENTS_READ = "clients:read"
     CLIENTS_WRITE = "clients:write"
     EVENTS_READ = "events:read"
@@ -43,10 +44,12 @@ class Scope(StrEnum):
 ALL_SCOPES: Final = frozenset(scope.value for scope in Scope)
 DEFAULT_SCOPES: Final = (Scope.MODEL_INFERENCE.value,)
 
-# What a member's key can hold: nothing that sends test events, looks into others' tokens, shows or changes the server's
-# secrets, or changes models, users or anybody's limits. What it may do with projects is a matter of roles in them.
+# What a member's key can hold: nothing that shows the audit trail, sends test events, looks into others' tokens, shows or
+# changes the server's secrets, or changes models, users or anybody's limits. What it may do with projects is a matter of
+# roles in them.
 _ADMINS_ONLY: Final = frozenset(
     {
+        Scope.AUDIT_READ,
         Scope.EVENTS_WRITE,
         Scope.LIMITS_WRITE,
         Scope.MODELS_WRITE,

@@ -11,6 +11,7 @@ from sqlalchemy.exc import IntegrityError
 from lingpai.errors import LingpaiError, did_you_mean
 from lingpai.identity import restrictions
 from lingpai.identity.credential_rules import CredentialRules
+from lingpai.identity.deeds import key_changed, key_created, key_deleted, user_changed, user_created
 from lingpai.identity.finding import find_key, find_person, find_project, find_user, standing_in, standing_to
 from lingpai.identity.interfaces import (
     ApiKey,
@@ -46,6 +47,7 @@ from lingpai.identity.store import Position, SqlKeyStore, SqlUserStore
 from lingpai.ids import MintedCredential, mint_credential, new_id
 from lingpai.principal import Principal
 from lingpai.storage.database import Database
+from lingpai.storage.trail import Trail
 
 ADMIN_NAME = "admin"
 
@@ -63,6 +65,7 @@ class Users:
         on_change: OnChange,
         validate_limit: ValidateLimit,
         default_limits: Sequence[str],
+        trail: Trail,
         end_sessions: EndSessions | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -72,6 +75,7 @@ class Users:
         self._validate_limit = validate_limit
         self._default_limits = restrictions.checked_limits(default_limits, validate_limit)
         self._end_sessions = end_sessions
+        self._trail = trail
         self._clock = clock
         self._store = SqlUserStore()
 
@@ -89,7 +93,7 @@ class Users:
         with self._database.write() as connection:
             if not self._store.is_empty(connection):
                 return False
-            self._insert(connection, name=ADMIN_NAME, role="admin", limits=())
+            self._insert(connection, None, name=ADMIN_NAME, role="admin", limits=())
             return True
 
     def local_administrator(self) -> Principal:
@@ -99,7 +103,7 @@ class Users:
             project = SqlProjectStore().personal(connection, user.id)
         if project is None:
             with self._database.write() as connection:
-                project = personal_project(connection, user)
+                project = personal_project(connection, user, trail=self._trail)
         return Principal(
             user.id,
             user.name,
@@ -122,7 +126,12 @@ class Users:
         with self._database.write() as connection:
             try:
                 user = self._insert(
-                    connection, name=name, role=body.role, limits=limits, password_hash=password_hash
+                    connection,
+                    caller,
+                    name=name,
+                    role=body.role,
+                    limits=limits,
+                    password_hash=password_hash,
                 )
             except IntegrityError as exc:
                 raise already_exists("user", name) from exc
@@ -162,13 +171,15 @@ class Users:
                 self._store.update(connection, user.id, values)
             if values.get("disabled_at") is not None and self._end_sessions is not None:
                 self._end_sessions(connection, caller, user.id, "the user was disabled")
-            user = find_user(connection, user.id, only=None)
+            before, user = user, find_user(connection, user.id, only=None)
+            self._trail.record(connection, caller, user_changed(before, user))
         self._on_change("user", user.id, began)
         return user
 
     def _insert(
         self,
         connection: Connection,
+        caller: Principal | None,
         *,
         name: str,
         role: str,
@@ -181,7 +192,8 @@ class Users:
             row |= {"password_hash": password_hash, "password_changed_at": now}
         self._store.insert(connection, row)
         user = find_user(connection, user_id, only=None)
-        make_personal_project(connection, user)
+        self._trail.record(connection, caller, user_created(user))
+        make_personal_project(connection, user, trail=self._trail, caller=caller)
         return user
 
     def _checked(self, limits: Sequence[str]) -> tuple[str, ...]:
@@ -220,6 +232,7 @@ class Keys:
         peppers: Peppers,
         validate_limit: ValidateLimit,
         default_limits: Sequence[str],
+        trail: Trail,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """`default_limits` are those of a new key for which none are given and whose owner and project have none."""
@@ -227,6 +240,7 @@ class Keys:
         self._on_change = on_change
         self._peppers = peppers
         self._rules = CredentialRules("key", validate_limit, default_limits, clock)
+        self._trail = trail
         self.clock = clock
         """Unix seconds: what the state of a key is asked at."""
         self._store = SqlKeyStore()
@@ -257,6 +271,7 @@ class Keys:
             except IntegrityError as exc:
                 raise already_exists("key", name) from exc
             key = find_key(connection, minted.id)
+            self._trail.record(connection, caller, key_created(key, self.clock()))
         self._on_change("key", key.id, began)
         return CreatedKey(key, minted.token)
 
@@ -306,7 +321,8 @@ class Keys:
                     self._store.update(connection, key.id, values)
             except IntegrityError as exc:
                 raise already_exists("key", body.name or "") from exc
-            key = find_key(connection, key.id)
+            before, key = key, find_key(connection, key.id)
+            self._trail.record(connection, caller, key_changed(before, key, self.clock()))
         self._on_change("key", key.id, began)
         return key
 
@@ -317,6 +333,7 @@ class Keys:
             key = find_key(connection, reference, caller=caller)
             check_may_with_key(caller, standing_to(connection, caller, key), KeyAction.SWITCH_OFF, key)
             self._store.delete(connection, [key.id], now=self.clock())
+            self._trail.record(connection, caller, key_deleted(key, self.clock()))
         self._on_change("key", key.id, began)
 
     def were_ever_made(self) -> bool:
@@ -334,7 +351,7 @@ class Keys:
         self, connection: Connection, caller: Principal, owner: User, reference: str | None
     ) -> Project:
         if reference is None:
-            project = personal_project(connection, owner)
+            project = personal_project(connection, owner, trail=self._trail, caller=caller)
         else:
             project = find_project(connection, reference, caller=caller, param="project")
             check_may(standing_in(connection, caller, project.id), ProjectAction.MAKE_KEYS, project)

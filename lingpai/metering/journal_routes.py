@@ -9,12 +9,12 @@ from starlette.concurrency import run_in_threadpool
 from lingpai.errors import LingpaiError
 from lingpai.metering.journal_state import read_journal_state
 from lingpai.metering.lag import JournalLag
-from lingpai.metering.periods import iso_utc
 from lingpai.metering.schemas import DamageBody, JournalBody
 from lingpai.principal import Principal
 from lingpai.storage.database import Database
 from lingpai.web.auth import require
 from lingpai.web.errors import ERROR_RESPONSES
+from lingpai.web.periods import iso_utc
 
 
 def journal_routes(database: Database, lag: JournalLag, is_healthy: Callable[[], bool]) -> APIRouter:

@@ -5,8 +5,8 @@ from typing import Annotated, Final
 
 from fastapi import Query
 
-from lingpai.metering.export import Format
 from lingpai.metering.records import EndReason
+from lingpai.web.export import Format
 from lingpai.web.formats import formatted
 
 KeyFilter = Annotated[str | None, Query(max_length=200, description="Only with this key (id or name).")]

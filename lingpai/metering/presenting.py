@@ -5,9 +5,9 @@ from typing import Any, Final
 from zoneinfo import ZoneInfo
 
 from lingpai.metering.interfaces import UsageNames
-from lingpai.metering.periods import iso_in_zone
 from lingpai.metering.service import Group, UsageRow
 from lingpai.prices import NANO, decimal_text
+from lingpai.web.periods import iso_in_zone
 
 Fields = dict[str, Any]
 

@@ -39,6 +39,8 @@ from lingpai.metering.tables import (
     usage_rollups,
 )
 from lingpai.storage.database import Database
+from lingpai.storage.trail import Deed, Trail
+from lingpai.web.periods import iso_utc
 
 _STRETCH: Final = 50_000
 _GROUP: Final = ("key_id", "user_id", "client_id", "project_id", "model", "task")
@@ -80,26 +82,41 @@ class Rebuild:
     """One repair of the roll-ups and marks in `database`, which must have the newest tables. Blocks."""
 
     def __init__(
-        self, database: Database, *, on_progress: Callable[[int, int], None] = lambda *_: None
+        self,
+        database: Database,
+        *,
+        trail: Trail,
+        on_progress: Callable[[int, int], None] = lambda *_: None,
     ) -> None:
         """`on_progress` hears how many buckets are done, of how many."""
         self._database = database
+        self._trail = trail
         self._on_progress = on_progress
 
     def run(self, since: float = 0.0) -> RebuildReport:
-        """Compare and repair every bucket from the one of `since` (unix seconds) on, and all marks."""
+        """Compare and repair every bucket from the one of `since` (unix seconds) on, and all marks.
+
+        The audit trail has a record of its beginning and one of what it did. Raises LingpaiError `storage_unavailable`
+        when the first cannot be written; nothing is changed then.
+        """
         with self._database.read() as connection:
             start = max(kept_since(connection), bucket_start(since))
+        self._note("usage.rebuild", {"since": iso_utc(start)})
         marks_repaired = self._repair_marks()
         buckets = self._buckets(start)
         repaired = []
-        for done, bucket in enumerate(buckets):
-            self._on_progress(done, len(buckets))
+        for number, bucket in enumerate(buckets):
+            self._on_progress(number, len(buckets))
             repair = self._repair_bucket(bucket)
             if repair is not None:
                 repaired.append(repair)
         self._on_progress(len(buckets), len(buckets))
+        done = {"buckets": len(buckets), "repaired": len(repaired), "marks_repaired": marks_repaired}
+        self._note("usage.rebuilt", {"since": iso_utc(start), **done})
         return RebuildReport(start, len(buckets), tuple(repaired), marks_repaired)
+
+    def _note(self, action: str, after: dict[str, Any]) -> None:
+        self._trail.note(None, Deed(action=action, target_kind="usage", target_id="sums", after=after))
 
     # Marks
 

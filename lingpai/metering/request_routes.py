@@ -8,10 +8,8 @@ from fastapi.responses import StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
 from lingpai.errors import LingpaiError
-from lingpai.metering.export import as_csv, as_jsonl
 from lingpai.metering.interfaces import UsageNames
 from lingpai.metering.parameters import ExportParameters, RequestParameters, Zone
-from lingpai.metering.periods import parse_moment, parse_zone
 from lingpai.metering.presenting import Fields, NameBook, record_fields
 from lingpai.metering.requests import Record, RecordPage, RequestFilter, SqlRequestStore
 from lingpai.metering.routes import Wait, all_recorded
@@ -20,6 +18,7 @@ from lingpai.metering.visibility import visible_subjects, visible_to
 from lingpai.principal import Principal
 from lingpai.web.auth import require
 from lingpai.web.errors import ERROR_RESPONSES
+from lingpai.web.export import as_csv, as_jsonl
 from lingpai.web.paging import (
     DEFAULT_LIMIT,
     CursorParameter,
@@ -28,6 +27,7 @@ from lingpai.web.paging import (
     decode_cursor,
     encode_cursor,
 )
+from lingpai.web.periods import parse_moment, parse_zone
 
 RequestId = Annotated[str, Path(description="The id in `x-request-id` of its answer.")]
 

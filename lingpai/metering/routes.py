@@ -9,10 +9,8 @@ from fastapi.responses import StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
 from lingpai.errors import LingpaiError
-from lingpai.metering.export import as_csv, as_jsonl, spool
 from lingpai.metering.interfaces import UsageNames
 from lingpai.metering.parameters import ExportParameters, UsageParameters
-from lingpai.metering.periods import iso_utc
 from lingpai.metering.presenting import WITH_IDS, Fields, NameBook, amount_fields, group_fields
 from lingpai.metering.schemas import UsageAnswer, UsageRowBody
 from lingpai.metering.service import Group, UsageQuestion, UsageReport, UsageRow
@@ -22,6 +20,8 @@ from lingpai.prices import decimal_text
 from lingpai.principal import Principal
 from lingpai.web.auth import require
 from lingpai.web.errors import ERROR_RESPONSES
+from lingpai.web.export import as_csv, as_jsonl, spool
+from lingpai.web.periods import iso_utc
 
 Wait = Callable[[], Awaitable[bool]]
 

@@ -10,10 +10,10 @@ from zoneinfo import ZoneInfo
 
 from lingpai.errors import LingpaiError, did_you_mean
 from lingpai.metering.interfaces import Visible
-from lingpai.metering.periods import day_of, hour_of, parse_moment, parse_zone
 from lingpai.metering.records import BUCKET_SECONDS, bucket_start
 from lingpai.metering.store import GroupColumn, SqlUsageStore, UsageFilter, joined_sum
 from lingpai.metering.tables import COUNTS
+from lingpai.web.periods import day_of, hour_of, parse_moment, parse_zone
 
 Group = Literal["key", "client", "user", "project", "model", "task", "day", "hour"]
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol, TypeAlias
 
+from lingpai.principal import Principal
 from lingpai.quotas.interfaces import Subject
 from lingpai.quotas.subjects import EACH_USER, LimitSource
 
@@ -53,8 +54,8 @@ class LimitStore(Protocol):
         """Everything that is kept."""
         ...
 
-    def replace(self, subject: Subject, limits: tuple[str, ...] | None) -> None:
-        """Keep these limits, of which there may be none; None forgets what was kept. Atomic."""
+    def replace(self, subject: Subject, limits: tuple[str, ...] | None, *, caller: Principal | None) -> None:
+        """Keep these limits, of which there may be none; None forgets what was kept. Atomic. `caller` wants it."""
         ...
 
 
@@ -130,13 +131,15 @@ class LimitBook:
         found = map(self.find, sorted(subjects))
         return [entry for entry in found if entry.limits]
 
-    async def replace(self, subject: Subject, limits: tuple[str, ...] | None) -> None:
+    async def replace(
+        self, subject: Subject, limits: tuple[str, ...] | None, *, caller: Principal | None
+    ) -> None:
         """Set the limits (canonical) of a model or of a user on one; they hold from the next call on.
 
         An empty tuple says that there is none, whatever the settings or `*` say; None goes back to what these say.
         """
         async with self._turn:  # so that memory sees changes in the order of the database
-            await asyncio.to_thread(self._store.replace, subject, limits)
+            await asyncio.to_thread(self._store.replace, subject, limits, caller=caller)
             others = {other: kept for other, kept in self._kept.items() if other != subject}
             # A new mapping, because threads may be looking at the one before.
             self._kept = others if limits is None else {**others, subject: limits}

@@ -112,7 +112,7 @@ class Limits:
         limits = None if body.limits is None else _canonical(body.limits)
         found = await asyncio.to_thread(self._directory.find, caller, kind, reference)
         if kind in {"model", "user_model"}:
-            await self._book.replace(found.subject, limits)
+            await self._book.replace(found.subject, limits, caller=caller)
         elif limits is None:
             raise LingpaiError(
                 "invalid_request",

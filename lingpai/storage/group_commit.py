@@ -5,6 +5,7 @@ transaction carries as many as came in the meantime.
 """
 
 import asyncio
+import contextvars
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -47,7 +48,9 @@ class GroupCommit:
         for this any more: for what must follow from it in memory, whoever has hung up.
         """
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Waiting(job, then, future))
+        # The context says which request it was, and from where: what is recorded has that in it.
+        context = contextvars.copy_context()
+        self._waiting.append(_Waiting(lambda connection: context.run(job, connection), then, future))
         if not self._is_writing:
             self._begin_group(asyncio.get_running_loop())
         return await future

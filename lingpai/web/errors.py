@@ -23,6 +23,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from lingpai.errors import LingpaiError
 from lingpai.ids import new_request_id
 from lingpai.telemetry.logs import current_request
+from lingpai.web.origin import current_origin, origin_of
+from lingpai.web.refusals import report_refusal
 from lingpai.web.validation import describe_validation_error
 
 logger = logging.getLogger("lingpai.web")
@@ -113,6 +115,7 @@ class RequestBoundary:
         current_request.set(
             answer.request_id
         )  # for the log; each request has a task, and so a context, of its own
+        current_origin.set(origin_of(scope))  # for the audit trail
         try:
             await self._app(scope, receive, answer.send)
         except Exception:  # the outermost edge: the caller must get an answer and the operator the traceback
@@ -159,7 +162,8 @@ def _internal_error(request_id: str) -> LingpaiError:
     )
 
 
-async def _on_lingpai_error(_: Request, exc: LingpaiError) -> Response:
+async def _on_lingpai_error(request: Request, exc: LingpaiError) -> Response:
+    report_refusal(request, exc)
     return error_response(exc)
 
 

@@ -4,6 +4,8 @@ FastAPI reads and parses a body before it asks any dependency, whoever sends it:
 milliseconds for each of those who have no key at all.
 """
 
+from typing import NamedTuple
+
 from fastapi.routing import iter_route_contexts
 from starlette.requests import Request
 from starlette.routing import Match
@@ -12,6 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from lingpai.errors import LingpaiError
 from lingpai.web.auth import ScopeRequirement, scope_requirement
 from lingpai.web.errors import error_response
+from lingpai.web.refusals import report_refusal
 
 
 class HeadsFirst:
@@ -26,8 +29,9 @@ class HeadsFirst:
             requirement = _requirement(scope)
             if requirement is not None:
                 try:
-                    await requirement(Request(scope))
+                    await requirement.check(Request(scope))
                 except LingpaiError as error:
+                    report_refusal(Request(scope), error, path=requirement.path)
                     await error_response(error)(scope, receive, send)
                     return
         await self._app(scope, receive, send)
@@ -38,9 +42,17 @@ def _has_body(scope: Scope) -> bool:
     return headers.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in headers
 
 
-def _requirement(scope: Scope) -> ScopeRequirement | None:
+class _Requirement(NamedTuple):
+    """What a route requires, and its pattern."""
+
+    check: ScopeRequirement
+    path: str
+
+
+def _requirement(scope: Scope) -> _Requirement | None:
     """What the route of the request requires; None where there is no such route, or it is open."""
     for route in iter_route_contexts(scope["app"].routes):
         if route.matches(scope)[0] is Match.FULL:
-            return scope_requirement(route)
+            requirement = scope_requirement(route)
+            return None if requirement is None else _Requirement(requirement, str(route.path))
     return None

@@ -148,6 +148,7 @@ def terminals():
     "document",
     [
         "README.md",
+        "docs/guides/audit.md",
         "docs/guides/keys.md",
         "docs/guides/limits.md",
         "docs/guides/signing-in.md",

@@ -31,13 +31,14 @@ METRICS_TOKEN = "LINGPAI__SERVER__METRICS_TOKEN"
 _BY = "by=key,client,user,project,model,task,day"
 _SHOWN = {
     "metrics.txt": "/metrics",
+    "audit.csv": "/api/v1/audit/export?format=csv",
     "requests.csv": "/api/v1/requests/export?format=csv",
     "requests.jsonl": "/api/v1/requests/export?format=jsonl",
     "usage.csv": f"/api/v1/usage/export?format=csv&{_BY}",
     "usage.jsonl": f"/api/v1/usage/export?format=jsonl&{_BY}",
     **{f"{name}.json": f"/api/v1/{name}" for name in (
-        "clients", "events", "keys", "limits", "models", "projects", "requests", "secrets", "sessions", "targets", "tokens",
-        "usage", "users",
+        "audit", "clients", "events", "keys", "limits", "models", "projects", "requests", "secrets", "sessions", "targets",
+        "tokens", "usage", "users",
     )},
 }  # fmt: skip
 

@@ -79,9 +79,9 @@ def test_everything_is_kept(server: LingpaiServer, stage: Stage):
     server.keep_what_it_shows()
 
     assert kept(server) == {
-        "metrics.txt", "requests.csv", "requests.jsonl", "usage.csv", "usage.jsonl", "clients.json", "events.json",
-        "keys.json", "limits.json", "models.json", "projects.json", "requests.json", "secrets.json", "sessions.json",
-        "targets.json", "tokens.json", "usage.json", "users.json",
+        "audit.csv", "audit.json", "metrics.txt", "requests.csv", "requests.jsonl", "usage.csv", "usage.jsonl",
+        "clients.json", "events.json", "keys.json", "limits.json", "models.json", "projects.json", "requests.json",
+        "secrets.json", "sessions.json", "targets.json", "tokens.json", "usage.json", "users.json",
     }  # fmt: skip
 
 

@@ -59,20 +59,19 @@ class World:
             "on_change": lambda *_: None,
             "validate_limit": canonical_limit,
             "clock": self._tick,
+            "trail": NoTrail(),
         }
         default = {"default_limits": DEFAULT}
         self.users = Users(self.database, **shared, **default)
         self.keys = Keys(self.database, peppers=Peppers({1: b"p" * 32}), **shared, **default)
-        self.clients = Clients(
-            self.database, peppers=Peppers({1: b"p" * 32}), trail=NoTrail(), **shared, **default
-        )
+        self.clients = Clients(self.database, peppers=Peppers({1: b"p" * 32}), **shared, **default)
         self.projects = Projects(self.database, **shared)
-        self.members = Members(self.database, on_change=lambda *_: None, clock=self._tick)
+        self.members = Members(self.database, on_change=lambda *_: None, trail=NoTrail(), clock=self._tick)
         self.users.ensure_admin()
         self.admin = self.users.local_administrator()
         self.names = Names(self.database)
         self.models = ServedModels(catalog_of_two_models())
-        self.book = LimitBook(SqlLimitStore(self.database))
+        self.book = LimitBook(SqlLimitStore(self.database, trail=NoTrail()))
         self.book.load()
         self.subjects = Subjects(
             self.database,
@@ -104,7 +103,7 @@ class World:
         self.members.add(self.admin, project, MemberCreate(user=user, role=role))
 
     def set(self, subject, *limits) -> None:
-        asyncio.run(self.book.replace(subject, limits))
+        asyncio.run(self.book.replace(subject, limits, caller=self.admin))
 
     def page(self, caller, **wanted) -> list:
         return self.subjects.page(caller, Wanted(**wanted), after=None, most=1000)

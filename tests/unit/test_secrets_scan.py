@@ -403,6 +403,7 @@ _EXAMPLES = {
     "log": "stderr.txt", "database": "lingpai.db", "journal": "000000000001.journal", "metrics": "42-metrics.txt",
     "export of usage as CSV": "42-usage.csv", "export of usage as JSON lines": "42-usage.jsonl",
     "export of requests as CSV": "42-requests.csv", "export of requests as JSON lines": "42-requests.jsonl",
+    "list of audit records": "42-audit.json", "export of audit records as CSV": "42-audit.csv",
     "list of keys": "42-keys.json", "list of clients": "42-clients.json", "list of events": "42-events.json",
     "list of requests": "42-requests.json", "list of sessions": "42-sessions.json",
 }  # fmt: skip

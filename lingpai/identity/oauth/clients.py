@@ -85,7 +85,7 @@ class Clients:
                 connection, body.user or caller.user_id, only=visible_user(caller), param="user"
             )
             project = (
-                personal_project(connection, owner)
+                personal_project(connection, owner, trail=self._trail, caller=caller)
                 if body.project is None
                 else find_project(connection, body.project, caller=caller, param="project")
             )

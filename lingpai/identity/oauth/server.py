@@ -14,6 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
+from lingpai.errors import LingpaiError
 from lingpai.identity.oauth import client_credentials, password
 from lingpai.identity.oauth.client_authentication import Asking, ClientAuthenticator
 from lingpai.identity.oauth.errors import NO_STORE, OAuthError, printable
@@ -127,7 +128,8 @@ class AuthorizationServer:
             return JSONResponse(error.body(), error.status, {**NO_STORE, **error.headers})
         except ClientDisconnect:  # in the middle of the body; nobody reads this
             return Response(status_code=400)
-        except SQLAlchemyError:  # locked, away, full or broken; no wish of a caller's brings it about
+        except (LingpaiError, SQLAlchemyError):
+            # Locked, away, full or broken, or what was done cannot be recorded; no wish of a caller's brings it about.
             logger.exception("request %s failed: the database cannot be used", current_request.get())
             away = OAuthError(
                 "temporarily_unavailable", "The database cannot be used now. Try again; tell the operator."

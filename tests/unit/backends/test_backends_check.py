@@ -11,6 +11,7 @@ from lingpai.catalog.interfaces import Model
 from lingpai.gateway.gateway import Link
 from lingpai.lane.upstream_pool import Origin, UpstreamPool
 from lingpai.model_operations import TargetOperations
+from lingpai.storage.trail import NoTrail
 
 HEAD = b"host: worker\r\ncontent-type: application/json\r\n"
 
@@ -53,8 +54,8 @@ def check(write_app, short_dir):
         gateway = SimpleNamespace(link=lambda _: Link(pool, HEAD, HEAD, b"/v1"))
         task = next(model.task for model in worker.models if model.id == name)
         try:
-            operations = TargetOperations(None, None, gateway)
-            return await operations.check(Model(id=name, task=task, backend=worker, upstream_name=name))
+            operations = TargetOperations(None, None, gateway, trail=NoTrail())
+            return await operations.check(None, Model(id=name, task=task, backend=worker, upstream_name=name))
         finally:
             await pool.close()
             await worker.stop()

@@ -13,9 +13,10 @@ from lingpai.identity.store import SqlCredentialStore
 from lingpai.metering.rebuild import Rebuild
 from lingpai.metering.store import SqlUsageStore
 from lingpai.storage.database import Database, sqlite_url
+from lingpai.storage.trail import NoTrail
 
 NOW = 1_800_000_000.0
-SHARED = {"on_change": lambda *_: None, "validate_limit": str, "default_limits": ()}
+SHARED = {"on_change": lambda *_: None, "validate_limit": str, "default_limits": (), "trail": NoTrail()}
 
 
 @pytest.fixture
@@ -58,7 +59,7 @@ def test_history_is_charged_to_the_limited_user_and_model_as_the_server_counts_i
         store.charged_since(subject, "requests", NOW - 90_000)
         for subject in (("model", "demo/echo"), ("user", user.user_id))
     ]
-    report = Rebuild(database).run()
+    report = Rebuild(database, trail=NoTrail()).run()
     database.close()
     assert charged == [calls, calls] == [504, 504]
     assert (report.repaired, report.marks_repaired) == ((), 0)

@@ -27,14 +27,14 @@ class Targets:
     def __init__(self):
         self.asked = []
 
-    async def add(self, target, *, is_local, api_key=None):
+    async def add(self, caller, target, *, is_local, api_key=None):
         self.asked.append(("add", target, is_local, *([] if api_key is None else [api_key])))
         return [model("new")]
 
-    async def remove(self, model):
+    async def remove(self, caller, model):
         self.asked.append(("remove", model.id))
 
-    async def check(self, model):
+    async def check(self, caller, model):
         return [{"name": "call", "ok": model.id != "broken", "ms": 1, "detail": "x"}]
 
 

@@ -25,7 +25,7 @@ class Targets:
     def __init__(self):
         self.asked = []
 
-    async def add(self, target, *, is_local, api_key=None):
+    async def add(self, caller, target, *, is_local, api_key=None):
         self.asked.append((target, api_key))
         return []
 
@@ -35,7 +35,7 @@ class Targets:
             (KeptTarget("http://127.0.0.1:1/v1", NOW), None),
         ]
 
-    async def put_key(self, target, api_key):
+    async def put_key(self, caller, target, api_key):
         self.asked.append((target, api_key))
 
 

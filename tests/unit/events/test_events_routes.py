@@ -12,6 +12,7 @@ from starlette.testclient import TestClient
 from lingpai.errors import LingpaiError
 from lingpai.events.routes import event_routes
 from lingpai.principal import Principal
+from lingpai.storage.trail import NoTrail
 from lingpai.web.auth import declared_scope
 from lingpai.web.errors import install_error_handlers
 
@@ -42,7 +43,7 @@ def post(start, hook):
 def app(post) -> FastAPI:
     app = FastAPI()
     install_error_handlers(app)
-    app.include_router(event_routes(post.events, post.webhooks, lambda: NOW + 100))
+    app.include_router(event_routes(post.events, post.webhooks, lambda: NOW + 100, trail=NoTrail()))
 
     async def authenticate(request: Request) -> Principal:
         try:

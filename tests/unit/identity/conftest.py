@@ -23,6 +23,7 @@ from lingpai.identity.sessions.ending import SessionEnder
 from lingpai.identity.settings import IdentitySettings
 from lingpai.principal import Principal
 from lingpai.storage.database import Database, sqlite_url
+from lingpai.storage.trail import NoTrail
 
 
 @pytest.fixture(scope="session")
@@ -79,6 +80,7 @@ def users(database: Database, changes: Changes, clock: Clock, trail: KeptTrail) 
         validate_limit=validate_limit,
         default_limits=DEFAULT_LIMITS,
         end_sessions=SessionEnder(trail).end_of_user,
+        trail=NoTrail(),
         clock=clock,
     )
     users.ensure_admin()
@@ -86,28 +88,27 @@ def users(database: Database, changes: Changes, clock: Clock, trail: KeptTrail) 
 
 
 @pytest.fixture
-def keys(database: Database, changes: Changes, clock: Clock, peppers: Peppers, users: Users) -> Keys:
+def keys(*, database: Database, changes: Changes, clock: Clock, peppers: Peppers, users: Users) -> Keys:
     return Keys(
         database,
         on_change=changes,
         peppers=peppers,
         validate_limit=validate_limit,
         default_limits=DEFAULT_LIMITS,
+        trail=NoTrail(),
         clock=clock,
     )
 
 
 @pytest.fixture
-def clients(
-    *, database: Database, changes: Changes, clock: Clock, peppers: Peppers, users: Users, trail: KeptTrail
-) -> Clients:
+def clients(*, database: Database, changes: Changes, clock: Clock, peppers: Peppers, users: Users) -> Clients:
     return Clients(
         database,
         on_change=changes,
         peppers=peppers,
         validate_limit=validate_limit,
         default_limits=DEFAULT_LIMITS,
-        trail=trail,
+        trail=NoTrail(),
         clock=clock,
     )
 

@@ -37,7 +37,7 @@ from lingpai.identity.token_ids import TokenIds
 from lingpai.principal import Principal
 from lingpai.storage.database import Database
 from lingpai.storage.group_commit import GroupCommit
-from lingpai.storage.trail import Deed
+from lingpai.storage.trail import Deed, NoTrail
 
 HERE = "127.0.0.1"
 
@@ -110,7 +110,9 @@ class Stage:
         shared: dict[str, Any] = {"on_change": self._on_change, "validate_limit": validate_limit}
         self.client_ids, self.token_ids = KnownIds(), TokenIds()
         self.keyring = Keyring(SqlCredentialStore(self.database), self.peppers, known_tokens=self.token_ids)
-        self.users = Users(self.database, default_limits=DEFAULT_LIMITS, clock=self.clock, **shared)
+        self.users = Users(
+            self.database, default_limits=DEFAULT_LIMITS, clock=self.clock, trail=NoTrail(), **shared
+        )
         self.clients = Clients(
             self.database,
             peppers=self.peppers,

@@ -240,6 +240,8 @@ def test_every_change_is_recorded_with_what_it_changed(
     members: Members, search: Principal, admin: Principal, member: Member, trail: KeptTrail
 ) -> None:
     bob = member("bob")
+    trail.clear()
+
     members.add(admin, "search", MemberCreate(user="bob"))
     members.set_role(search, "search", "bob", MemberUpdate(role="viewer"))
     members.remove(bob, "search", "bob")

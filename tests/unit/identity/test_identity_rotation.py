@@ -23,6 +23,7 @@ from lingpai.identity.store import SqlCredentialStore
 from lingpai.ids import credential_id
 from lingpai.principal import Principal
 from lingpai.storage.database import Database
+from lingpai.storage.trail import NoTrail
 
 HOUR = 3600
 Member = Callable[..., Principal]
@@ -166,7 +167,7 @@ class TestTwoSecrets:
         self, database: Database, made: CreatedKey, admin: Principal
     ) -> None:
         peppers = Peppers({1: b"p" * 32, 2: b"q" * 32})
-        rotation = KeyRotation(database, on_change=Changes(), peppers=peppers, clock=Clock())
+        rotation = KeyRotation(database, on_change=Changes(), peppers=peppers, trail=NoTrail(), clock=Clock())
         new = rotation.rotate(admin, "ci", KeyRotate())
 
         assert ends(Keyring(SqlCredentialStore(database), peppers), made.token) == NOW + 24 * HOUR

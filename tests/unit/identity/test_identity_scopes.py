@@ -16,8 +16,9 @@ def test_key_calls_models_and_nothing_else_by_default() -> None:
     assert DEFAULT_SCOPES == ("model:inference",)
 
 
-def test_member_holds_nothing_that_changes_what_is_not_theirs() -> None:
+def test_member_holds_nothing_that_changes_what_is_not_theirs_or_shows_the_trail() -> None:
     assert ALL_SCOPES - effective_scopes(ALL_SCOPES, "member") == {
+        "audit:read",
         "events:write",
         "limits:write",
         "models:write",

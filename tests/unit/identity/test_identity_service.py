@@ -15,6 +15,7 @@ from lingpai.identity.service import Keys, Users
 from lingpai.ids import credential_id
 from lingpai.principal import Principal
 from lingpai.storage.database import Database
+from lingpai.storage.trail import NoTrail
 
 Member = Callable[..., Principal]
 DEFAULT = ("2000/day@Asia/Shanghai",)
@@ -179,7 +180,13 @@ class TestLimitsOfKeys:
 
     def test_wrong_default_stops_the_start(self, database: Database, users: Users) -> None:
         with pytest.raises(LingpaiError, match="no limit"):
-            Users(database, on_change=Changes(), validate_limit=_refuse, default_limits=("lots",))
+            Users(
+                database,
+                on_change=Changes(),
+                validate_limit=_refuse,
+                default_limits=("lots",),
+                trail=NoTrail(),
+            )
 
 
 def _refuse(text: str) -> str:

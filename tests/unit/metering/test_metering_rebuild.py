@@ -12,6 +12,7 @@ from lingpai.metering.loader import SqliteLoader
 from lingpai.metering.rebuild import Rebuild
 from lingpai.metering.retention import Retention
 from lingpai.metering.tables import usage_charges, usage_marks, usage_rollups
+from lingpai.storage.trail import NoTrail
 
 AT = 1_800_000_000.0
 DAY = 86_400
@@ -70,7 +71,7 @@ def test_what_is_right_stays(database, database_path, random_record, state):
     loader.close()
     before = state()
 
-    report = Rebuild(database).run()
+    report = Rebuild(database, trail=NoTrail()).run()
 
     assert (report.repaired, report.marks_repaired, report.buckets) == ((), 0, 24)
     assert state() == before
@@ -89,7 +90,7 @@ def test_wrong_missing_and_invented_sums_are_put_right_and_reported(database, lo
         "UPDATE usage_marks SET first_id = 1 WHERE first_id = 5",
     )
 
-    report = Rebuild(database).run()
+    report = Rebuild(database, trail=NoTrail()).run()
 
     assert state() == before
     assert report.marks_repaired == 2
@@ -98,7 +99,7 @@ def test_wrong_missing_and_invented_sums_are_put_right_and_reported(database, lo
     assert (wrong.groups, wrong.before) == (1, {"requests": 10, "charged_usd": 1501})
     assert wrong.after == {"requests": 2, "charged_usd": 3000}
     assert (missing.groups, missing.after["charged"]) == (2, 2)
-    assert Rebuild(database).run().repaired == ()
+    assert Rebuild(database, trail=NoTrail()).run().repaired == ()
 
 
 def test_only_what_is_asked_for_is_looked_at(database, load, state):
@@ -106,7 +107,7 @@ def test_only_what_is_asked_for_is_looked_at(database, load, state):
     load({"started_at": AT}, {"started_at": AT + 900})
     damage(database, "UPDATE usage_rollups SET errors = 1")
 
-    report = Rebuild(database).run(since=AT + 1000)
+    report = Rebuild(database, trail=NoTrail()).run(since=AT + 1000)
 
     assert [repair.bucket_start for repair in report.repaired] == [AT + 900]
     assert report.since == AT + 900
@@ -119,7 +120,7 @@ def test_sums_of_deleted_records_stay(database, load, state):
     asyncio.run(Retention(database, 100, clock=lambda: AT, pause_s=0).expire())
     load({"started_at": AT - 200 * DAY + 2})
 
-    report = Rebuild(database).run()
+    report = Rebuild(database, trail=NoTrail()).run()
 
     assert report.repaired == ()
     assert report.since == AT - 100 * DAY
@@ -137,7 +138,7 @@ def test_charges_are_put_right_as_well(database, load, state):
         "INSERT INTO usage_charges VALUES (900, 'user', 'x', '', '', 1, 0, 0, 0)",
     )
 
-    report = Rebuild(database).run()
+    report = Rebuild(database, trail=NoTrail()).run()
 
     assert state() == before
     assert [repair.groups for repair in report.repaired] == [1, 3]
@@ -157,7 +158,7 @@ def test_a_bucket_is_not_worked_out_again_while_the_database_is_locked(database,
 
     monkeypatch.setattr(rebuild_module, "_summed", remember)
     monkeypatch.setattr(rebuild_module, "_STRETCH", 40)
-    Rebuild(database).run()
+    Rebuild(database, trail=NoTrail()).run()
 
     assert state() == before
     assert read == [(1, 40), (41, 80), (81, 100)]
@@ -184,12 +185,12 @@ def test_it_is_exact_while_records_keep_coming(database, database_path, random_r
 
     ingester = threading.Thread(target=keep_loading)
     ingester.start()
-    report = Rebuild(database).run()
+    report = Rebuild(database, trail=NoTrail()).run()
     has_ended.set()
     ingester.join()
 
     assert len(report.repaired) == 24
-    again = Rebuild(database).run()
+    again = Rebuild(database, trail=NoTrail()).run()
     assert (again.repaired, again.marks_repaired) == ((), 0)
 
 
@@ -198,7 +199,7 @@ def test_progress_is_told(database, load):
     load({"started_at": AT}, {"started_at": AT + 900})
     told = []
 
-    Rebuild(database, on_progress=lambda done, of: told.append((done, of))).run()
+    Rebuild(database, trail=NoTrail(), on_progress=lambda done, of: told.append((done, of))).run()
 
     assert told == [(0, 2), (1, 2), (2, 2)]
 
@@ -209,6 +210,6 @@ def test_nothing_is_nothing_to_repair(database):
         connection.execute(delete(usage_marks))
         connection.execute(insert(usage_marks).values(bucket_start=0, first_id=1, last_id=1))
 
-    report = Rebuild(database).run()
+    report = Rebuild(database, trail=NoTrail()).run()
 
     assert (report.buckets, report.repaired, report.marks_repaired) == (0, (), 1)

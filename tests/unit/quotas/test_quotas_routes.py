@@ -111,7 +111,7 @@ class KeptLimits:
     def all(self):
         return dict(self.kept)
 
-    def replace(self, subject, limits):
+    def replace(self, subject, limits, *, caller=None):
         self.kept[subject] = limits
 
 

@@ -12,11 +12,12 @@ from lingpai.secrets.token_keys import TokenKeys
 from lingpai.server_secrets import SEALED_COLUMNS
 from lingpai.storage.database import Database
 from lingpai.storage.sealing import RootKeys, Sealer
+from lingpai.storage.trail import NoTrail
 
 
 @pytest.fixture
 def store(database: Database, sealer: Sealer) -> SqlTargetStore:
-    return SqlTargetStore(database, sealer)
+    return SqlTargetStore(database, sealer, trail=NoTrail())
 
 
 @pytest.fixture
@@ -34,8 +35,8 @@ def test_every_value_moves_and_still_opens(
 ) -> None:
     names = [f"https://host-{number}/v1" for number in range(BATCH * 2 + 7)]
     for name in names:
-        store.add(name, f"key-of-{name}")
-    store.add("https://without-a-key/v1")
+        store.add(None, name, f"key-of-{name}")
+    store.add(None, "https://without-a-key/v1")
     signing = token_keys.current("EdDSA")
     root_keys.rotate()
 
@@ -55,7 +56,7 @@ def test_nothing_is_read_again_until_a_rotation_or_a_minute_later(
     root_keys.rotate()
     assert resealer.run() == 0
     store._sealer = Sealer(RootKeys({1: root_keys.value(1)}))
-    store.add("https://late/v1", "key")
+    store.add(None, "https://late/v1", "key")
 
     assert resealer.run() == 0
     clock.now += LOOK_AGAIN_S
@@ -68,7 +69,7 @@ def test_values_that_do_not_open_stay_and_are_told_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
     for number in range(BATCH + 1):
-        store.add(f"https://host-{number:03}/v1", "canary-provider-key")
+        store.add(None, f"https://host-{number:03}/v1", "canary-provider-key")
     with database.write() as connection:  # each has the value of another row
         first = connection.scalar(select(targets.c.sealed_key).limit(1))
         connection.execute(
@@ -91,11 +92,11 @@ def test_values_that_do_not_open_stay_and_are_told_once(
 def test_value_that_was_replaced_meanwhile_stays(
     database: Database, store: SqlTargetStore, root_keys: RootKeys, sealer: Sealer
 ) -> None:
-    store.add("https://host/v1", "old")
+    store.add(None, "https://host/v1", "old")
     root_keys.rotate()
     with database.read() as connection:
         ((id_, sealed),) = SEALED_KEYS.sealed_before(connection, 2, after="", limit=10)
-    store.put_key("https://host/v1", "new")
+    store.put_key(None, "https://host/v1", "new")
 
     with database.write() as connection:
         SEALED_KEYS.replace(connection, id_, sealed, sealer.seal("provider-key", id_, b"old"))
@@ -108,7 +109,7 @@ def test_what_a_newer_root_key_has_sealed_stays(
 ) -> None:
     """Two servers, of which one knows a version and does not use it yet, must not seal against each other."""
     root_keys.rotate()
-    store.add("https://host/v1", "key")
+    store.add(None, "https://host/v1", "key")
     values = {version: root_keys.value(version) for version in (1, 2)}
     late = Resealer(database, Sealer(RootKeys(values, current=1)), SEALED_COLUMNS, clock=clock)
 
@@ -117,7 +118,7 @@ def test_what_a_newer_root_key_has_sealed_stays(
 
 
 def test_damaged_values_are_counted_as_of_no_version(database: Database, store: SqlTargetStore) -> None:
-    store.add("https://host/v1", "key")
+    store.add(None, "https://host/v1", "key")
     for damaged in (b"", b"\x09\x00\x00\x00\x01", b"x"):
         with database.write() as connection:
             connection.execute(update(targets).values(sealed_key=damaged))

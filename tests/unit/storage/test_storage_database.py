@@ -1,5 +1,6 @@
 """The database: transactions, durability settings, privacy of the file."""
 
+import os
 import stat
 import threading
 from collections.abc import Iterator
@@ -155,4 +156,27 @@ def test_file_that_was_moved_away_is_not_replaced_by_an_empty_one(tmp_path: Path
             second.execute(text("SELECT 1"))
 
     assert not path.exists()
+    database.close()
+
+
+def test_what_is_committed_is_forced_to_the_disk(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The log, which is where commits go first."""
+    synced: list[Path] = []
+    fsync = os.fsync
+    monkeypatch.setattr(
+        "os.fsync", lambda number: (synced.append(Path(f"/proc/self/fd/{number}").readlink()), fsync(number))
+    )
+    with database.write() as connection:
+        connection.execute(text("CREATE TABLE a (b)"))
+
+    database.force_to_disk()
+
+    assert synced == [Path(f"{database.path}-wal")]
+
+
+def test_a_database_that_nobody_has_written_to_needs_no_forcing(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path}/new.db")
+
+    database.force_to_disk()
+
     database.close()

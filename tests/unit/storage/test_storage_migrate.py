@@ -15,6 +15,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, inspect, text
 
+from lingpai.audit.tables import TRIGGERS
 from lingpai.storage.database import Database, sqlite_url
 from lingpai.storage.metadata import metadata
 from lingpai.storage.migrate import NewerDatabaseError, current_revision, newest_revision
@@ -89,6 +90,26 @@ def test_migrations_lead_to_the_constraints_that_the_code_describes(
 
     with database.read() as connection:
         assert rules_of(connection) == expected
+
+
+def test_migrations_lead_to_the_triggers_that_the_code_describes(database: Database, tmp_path: Path) -> None:
+    import_all_tables()
+    described = Database(f"sqlite:///{tmp_path}/described.db")
+    with described.write() as connection:
+        metadata.create_all(connection)
+        expected = triggers_of(connection)
+    described.close()
+
+    database.migrate()
+
+    with database.read() as connection:
+        assert triggers_of(connection) == expected
+    assert {name for name, _ in expected} == set(TRIGGERS)
+
+
+def triggers_of(connection: Connection) -> set[tuple[str, str]]:
+    rows = connection.execute(text("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'"))
+    return {(row.name, row.sql) for row in rows}
 
 
 def test_migrating_again_changes_nothing(database: Database) -> None:

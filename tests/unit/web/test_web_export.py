@@ -2,7 +2,7 @@
 
 import pytest
 
-from lingpai.metering.export import as_csv, as_jsonl, safe_cell, spool
+from lingpai.web.export import as_csv, as_jsonl, safe_cell, spool
 
 
 def test_pieces_are_made_as_they_are_asked_for():

@@ -6,7 +6,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from lingpai.errors import LingpaiError
-from lingpai.metering.periods import day_of, hour_of, iso_utc, parse_moment, parse_zone
+from lingpai.web.periods import day_of, hour_of, iso_utc, parse_moment, parse_zone
 
 NOW = datetime.fromisoformat("2026-11-20T08:07:00+00:00").timestamp()
 SHANGHAI = ZoneInfo("Asia/Shanghai")

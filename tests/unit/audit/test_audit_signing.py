@@ -1,0 +1,1 @@
+"""Signatures: by the newest key, verified by any that is known, over every byte and for one purpose."""
