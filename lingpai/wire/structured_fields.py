@@ -1,0 +1,325 @@
+"""Structured fields (RFC 9651, which obsoletes RFC 8941): parsed strictly, and written in the one form there is.
+
+A List is a tuple of members, a Dictionary a dict in the order of its members; a member is an `Item` or an `InnerList`.
+"""
+
+import base64
+import binascii
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Final, NoReturn
+
+MOST_DIGITS: Final = 15
+_KEY: Final = re.compile(r"[a-z*][a-z0-9_.*-]*")
+_TOKEN: Final = re.compile(r"[A-Za-z*][A-Za-z0-9!#$%&'*+.^_`|~:/-]*")
+_NUMBER: Final = re.compile(r"-?(?:([0-9]{1,12})\.([0-9]{1,3})|([0-9]{1,15}))(?![0-9.])")
+_NUMBER_STARTS: Final = "-0123456789"
+_STRING: Final = re.compile(r'"((?:[ !#-\[\]-~]|\\["\\])*)"')
+_BYTES: Final = re.compile(r":([A-Za-z0-9+/]*={0,2}):")
+_DISPLAY_STRING: Final = re.compile(r'%"((?:[ !#$&-~]|%[0-9a-f]{2})*)"')
+_BOOLEAN: Final = re.compile(r"\?([01])")
+_SPACES: Final = re.compile(r" *")
+_OPTIONAL_WHITESPACE: Final = re.compile(r"[ \t]*")
+
+
+class StructuredFieldError(ValueError):
+    """The text is not the structured field it should be; the message says where and why."""
+
+
+class Token(str):
+    """A bare word, such as ``gzip``; `str` itself is a String, which stands in quotes."""
+
+    __slots__ = ()
+
+
+class Date(int):
+    """A point in time in Unix seconds; written ``@1659578233`` (RFC 9651, section 3.3.7)."""
+
+    __slots__ = ()
+
+
+class DisplayString(str):
+    """A string of any characters; written ``%"f%c3%bc"`` (RFC 9651, section 3.3.8)."""
+
+    __slots__ = ()
+
+
+BareItem = bool | int | Decimal | str | bytes
+Parameters = Mapping[str, BareItem]
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A value and its parameters."""
+
+    value: BareItem
+    parameters: Parameters = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class InnerList:
+    """Items in parentheses, and the parameters of the whole."""
+
+    items: tuple[Item, ...]
+    parameters: Parameters = field(default_factory=dict)
+
+
+Member = Item | InnerList
+
+
+def parse_dictionary(text: str, *, unique_keys: bool = False) -> dict[str, Member]:
+    """The members of a Dictionary (RFC 9651, section 4.2.2), in their order; of a repeated key the last value.
+
+    With `unique_keys` a repeated key is refused, in the dictionary and among parameters: where a signature hangs on it,
+    two readers must not disagree on which one counts. Raises StructuredFieldError.
+    """
+    return _Parser(text, unique_keys=unique_keys).dictionary()
+
+
+def parse_list(text: str) -> tuple[Member, ...]:
+    """The members of a List (section 4.2.1). Raises StructuredFieldError."""
+    return _Parser(text).list_()
+
+
+def parse_item(text: str) -> Item:
+    """An Item (section 4.2.3). Raises StructuredFieldError."""
+    return _Parser(text).lone_item()
+
+
+def serialize_dictionary(members: Mapping[str, Member]) -> str:
+    """A Dictionary as text (section 4.1.2). Raises StructuredFieldError for what cannot be written."""
+    return ", ".join(_dictionary_member(key, member) for key, member in members.items())
+
+
+def serialize_list(members: Sequence[Member]) -> str:
+    """A List as text (section 4.1.1). Raises StructuredFieldError for what cannot be written."""
+    return ", ".join(serialize_member(member) for member in members)
+
+
+def serialize_member(member: Member) -> str:
+    """An Item or an Inner List with its parameters (sections 4.1.1.1 and 4.1.3). Raises StructuredFieldError."""
+    if isinstance(member, Item):
+        return serialize_bare_item(member.value) + serialize_parameters(member.parameters)
+    inner = " ".join(serialize_member(item) for item in member.items)
+    return f"({inner}){serialize_parameters(member.parameters)}"
+
+
+def serialize_parameters(parameters: Parameters) -> str:
+    """Parameters as text (section 4.1.1.2); true is written by its name alone. Raises StructuredFieldError."""
+    written = []
+    for key, value in parameters.items():
+        _check_key(key)
+        written.append(f";{key}" if value is True else f";{key}={serialize_bare_item(value)}")
+    return "".join(written)
+
+
+def serialize_bare_item(value: BareItem) -> str:
+    """A value as text (section 4.1.3.1). Raises StructuredFieldError for what cannot be written."""
+    if isinstance(value, bool):
+        return f"?{int(value)}"
+    if isinstance(value, Date):
+        return f"@{_integer(int(value))}"
+    if isinstance(value, int):
+        return _integer(value)
+    if isinstance(value, Decimal):
+        return _decimal(value)
+    if isinstance(value, bytes):
+        return f":{base64.b64encode(value).decode()}:"
+    return _text(value)
+
+
+def _integer(value: int) -> str:
+    if abs(value) >= 10**MOST_DIGITS:
+        raise StructuredFieldError(f"{value} has more than {MOST_DIGITS} digits")
+    return str(value)
+
+
+def _decimal(value: Decimal) -> str:
+    rounded = round(value, 3)
+    if abs(rounded) >= 10**12:
+        raise StructuredFieldError(f"{value} has more than 12 digits before its point")
+    whole, _, fraction = f"{rounded:f}".partition(".")
+    return f"{whole}.{fraction.rstrip('0') or '0'}"
+
+
+def _text(value: str) -> str:
+    if isinstance(value, Token):
+        if _TOKEN.fullmatch(value) is None:
+            raise StructuredFieldError(f"{str(value)!r} is no token")
+        return str(value)
+    if isinstance(value, DisplayString):
+        return '%"' + "".join(_display_byte(each) for each in value.encode()) + '"'
+    if not (value.isascii() and value.isprintable()):
+        raise StructuredFieldError("a string holds a character that is not printable ASCII")
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+def _display_byte(byte: int) -> str:
+    return chr(byte) if 0x20 <= byte < 0x7F and byte not in b'%"' else f"%{byte:02x}"
+
+
+def _dictionary_member(key: str, member: Member) -> str:
+    _check_key(key)
+    if isinstance(member, Item) and member.value is True:
+        return key + serialize_parameters(member.parameters)
+    return f"{key}={serialize_member(member)}"
+
+
+def _check_key(key: str) -> None:
+    if _KEY.fullmatch(key) is None:
+        raise StructuredFieldError(f"{key!r} is no key")
+
+
+class _Parser:
+    """Reads one field from its beginning to its end."""
+
+    def __init__(self, text: str, *, unique_keys: bool = False) -> None:
+        self._text = text
+        self._unique_keys = unique_keys
+        self._place = _SPACES.match(text).end()  # type: ignore[union-attr]  # it matches anything
+
+    def dictionary(self) -> dict[str, Member]:
+        members: dict[str, Member] = {}
+        while self._has_more():
+            key = self._new_key(members)
+            if self._takes("="):
+                members[key] = self._member()
+            else:
+                members[key] = Item(True, self._parameters())
+            self._next_member()
+        return members
+
+    def list_(self) -> tuple[Member, ...]:
+        members: list[Member] = []
+        while self._has_more():
+            members.append(self._member())
+            self._next_member()
+        return tuple(members)
+
+    def lone_item(self) -> Item:
+        item = self._item()
+        self._skip(_SPACES)
+        if self._has_more():
+            self._fail("nothing may follow the value")
+        return item
+
+    def _next_member(self) -> None:
+        """What stands behind a member: nothing, or a comma and another member."""
+        self._skip(_OPTIONAL_WHITESPACE)
+        if not self._has_more():
+            return
+        if not self._takes(","):
+            self._fail("a comma is missing")
+        self._skip(_OPTIONAL_WHITESPACE)
+        if not self._has_more():
+            self._fail("nothing follows the comma")
+
+    def _member(self) -> Member:
+        return self._inner_list() if self._takes("(") else self._item()
+
+    def _inner_list(self) -> InnerList:
+        items: list[Item] = []
+        while True:
+            self._skip(_SPACES)
+            if self._takes(")"):
+                return InnerList(tuple(items), self._parameters())
+            if not self._has_more():
+                self._fail("a parenthesis is not closed")
+            items.append(self._item())
+            if self._peek() not in (" ", ")"):
+                self._fail("a blank is missing between two items")
+
+    def _item(self) -> Item:
+        return Item(self._bare_item(), self._parameters())
+
+    def _parameters(self) -> Parameters:
+        parameters: dict[str, BareItem] = {}
+        while self._takes(";"):
+            self._skip(_SPACES)
+            key = self._new_key(parameters)
+            parameters[key] = self._bare_item() if self._takes("=") else True
+        return parameters
+
+    def _new_key(self, present: Mapping[str, object]) -> str:
+        key = self._match(_KEY, "a key")[0]
+        if self._unique_keys and key in present:
+            self._fail(f"`{key}` comes twice")
+        return key
+
+    def _bare_item(self) -> BareItem:
+        first = self._peek()
+        if first and first in _NUMBER_STARTS:
+            return self._number()
+        readers: dict[str, Callable[[], BareItem]] = {
+            '"': self._string,
+            ":": self._byte_sequence,
+            "?": self._boolean,
+            "@": self._date,
+            "%": self._display_string,
+        }
+        read = readers.get(first)
+        return read() if read is not None else Token(self._match(_TOKEN, "a value")[0])
+
+    def _string(self) -> str:
+        return re.sub(r"\\(.)", r"\1", self._match(_STRING, "a string")[1])
+
+    def _boolean(self) -> bool:
+        return self._match(_BOOLEAN, "a boolean")[1] == "1"
+
+    def _number(self) -> int | Decimal:
+        found = self._match(_NUMBER, "a number")
+        return Decimal(found[0]) if found[1] is not None else int(found[0])
+
+    def _date(self) -> Date:
+        self._place += 1
+        value = self._number()
+        if isinstance(value, Decimal):
+            self._fail("a date has no fraction")
+        return Date(value)
+
+    def _byte_sequence(self) -> bytes:
+        encoded = self._match(_BYTES, "a byte sequence")[1]
+        try:
+            data = base64.b64decode(encoded, validate=True)
+        except binascii.Error:
+            self._fail("a byte sequence is not base64")
+        # Section 4.2.7 lets a reader be strict: one value has one spelling, so that no bit of a signature is loose.
+        if base64.b64encode(data).decode() != encoded:
+            self._fail("the last bits of a byte sequence must be zero")
+        return data
+
+    def _display_string(self) -> DisplayString:
+        escaped = self._match(_DISPLAY_STRING, "a display string")[1]
+        data = re.sub(rb"%([0-9a-f]{2})", lambda found: bytes.fromhex(found[1].decode()), escaped.encode())
+        try:
+            return DisplayString(data.decode())
+        except UnicodeDecodeError:
+            self._fail("a display string is not UTF-8")
+
+    def _has_more(self) -> bool:
+        return self._place < len(self._text)
+
+    def _peek(self) -> str:
+        return self._text[self._place : self._place + 1]
+
+    def _takes(self, character: str) -> bool:
+        if self._peek() != character:
+            return False
+        self._place += 1
+        return True
+
+    def _skip(self, pattern: re.Pattern[str]) -> None:
+        self._match(pattern, "")
+
+    def _match(self, pattern: re.Pattern[str], what: str) -> re.Match[str]:
+        found = pattern.match(self._text, self._place)
+        if found is None:
+            self._fail(f"{what} is missing or malformed")
+        self._place = found.end()
+        return found
+
+    def _fail(self, why: str) -> NoReturn:
+        raise StructuredFieldError(f"{why} (character {self._place + 1})")
