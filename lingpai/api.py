@@ -18,7 +18,9 @@ from lingpai.gateway import routes as gateway_routes
 from lingpai.gateway.authenticate import has_doubled_credential, read_credential
 from lingpai.gateway.compatible_keys import compatible_key_routes
 from lingpai.gateway.gateway import Gateway
+from lingpai.gateway.signed import is_signed
 from lingpai.identity import routes as identity_routes
+from lingpai.identity.signing.routes import signing_key_routes
 from lingpai.metering import journal_routes, request_routes
 from lingpai.metering import routes as metering_routes
 from lingpai.metering.journal import Journal
@@ -93,6 +95,7 @@ def _routers(parts: Parts) -> list[Any]:
         gateway_routes.key_routes(describe, time.time),
         compatible_key_routes(describe, time.time),
         identity_routes.key_routes(domains.keys),
+        signing_key_routes(domains.signing_keys),
         identity_routes.user_routes(domains.users),
         identity_routes.project_routes(domains.projects),
         quota_routes.limit_routes(limits),
@@ -110,6 +113,8 @@ def _authenticator(parts: Parts) -> Callable[[Request], Any]:
         headers = request.headers.raw
         if has_doubled_credential(headers):
             raise authenticate.doubled_credential()
+        if is_signed(headers):
+            return await parts.gateway.signed_calls.authenticate(request)
         token = read_credential(dict(headers))
         if token is None:
             if getattr(request.state, "is_local", False):
@@ -120,6 +125,8 @@ def _authenticator(parts: Parts) -> Callable[[Request], Any]:
         principal = await gateway.authenticator.principal_for(token, gateway.look_ups, address)
         if principal is None:
             raise authenticate.unknown_key(token)
+        if principal.signature_required:
+            raise authenticate.signature_required()
         authenticate.check_principal(principal, address, time.time())
         return principal
 

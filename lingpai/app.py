@@ -24,7 +24,10 @@ from lingpai.gateway.authenticate import Account, Authenticator
 from lingpai.gateway.call_limits import CallLimits
 from lingpai.gateway.endpoints import is_for_browsers
 from lingpai.gateway.gateway import Gateway
+from lingpai.gateway.signed import SignedCalls
+from lingpai.identity.known_ids import LookUps
 from lingpai.identity.schemas import KeyCreate
+from lingpai.identity.signing.verifying import Signatures
 from lingpai.jobs.runner import JobRunner
 from lingpai.lane.server import LaneServer
 from lingpai.metering.counting import TokenCounter
@@ -194,16 +197,18 @@ class Application:
         )
         self.counter = TokenCounter()
         self._exits.callback(self.counter.close)
+        authenticator = Authenticator(
+            keyring, self.meters.load, jobs=self.jobs, read_local=self.domains.users.local_administrator
+        )
+        signatures = Signatures(self.domains.signing_keyring, self.domains.nonces)
+        look_ups = LookUps()
         self.gateway = Gateway(
             settings=self.settings.gateway,
             loop=loop,
             catalog=self.catalog,
-            authenticator=Authenticator(
-                keyring,
-                self.meters.load,
-                jobs=self.jobs,
-                read_local=self.domains.users.local_administrator,
-            ),
+            authenticator=authenticator,
+            signed_calls=SignedCalls(signatures, authenticator, jobs=self.jobs, look_ups=look_ups),
+            look_ups=look_ups,
             limiter=self.limiter,
             rate_limit_headers=rate_limit_headers,
             journal=self.journal,
@@ -285,6 +290,7 @@ class Application:
         self.domains.learn_key_ids()
         self.jobs.every(5.0, "evict idle limits", self._evict_idle_limits)
         self.jobs.every(60.0, "note last uses of keys", self._note_uses)
+        self.jobs.every(60.0, "forget old nonces", self.domains.nonces.sweep)
         self.jobs.every(60.0, "refresh model lists", self.fleet.refresh)
         # Soon after the start, too: some servers are started anew more often than once an hour.
         self.jobs.every(
@@ -353,6 +359,7 @@ class Application:
         keyring = self.domains.keyring
         forget = {"key": keyring.forget_key, "user": keyring.forget_user, "project": keyring.forget_project}
         forget[kind](id_)
+        self.domains.signing_keyring.forget_owner(id_)
 
     def _on_limits_change(self, subject: Subject) -> None:
         """The limits of a model, or of users on it, changed (told on the event loop)."""
@@ -403,6 +410,8 @@ class Application:
         uses = self.domains.keyring.take_uses()
         if uses:
             await asyncio.to_thread(self.domains.keys.touch, uses)
+        if signed := self.domains.signing_keyring.take_uses():
+            await asyncio.to_thread(self.domains.signing_keys.touch, signed)
 
     # -- run and stop
 

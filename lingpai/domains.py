@@ -21,6 +21,10 @@ from lingpai.identity.known_ids import KnownIds, SqlIds, fill_in_background
 from lingpai.identity.peppers import Peppers, peppers_from_file, peppers_from_text
 from lingpai.identity.projects import Projects
 from lingpai.identity.service import Keys, Users
+from lingpai.identity.signing.nonces import FileNonceStore
+from lingpai.identity.signing.sealing import PepperSealer
+from lingpai.identity.signing.service import SigningKeys
+from lingpai.identity.signing.verifying import SigningKeyring
 from lingpai.identity.store import SqlCredentialStore
 from lingpai.limit_subjects import ServedModels, Subjects
 from lingpai.metering.requests import SqlRequestStore
@@ -38,6 +42,7 @@ from lingpai.quotas.store import SqlLimitStore
 from lingpai.settings import Settings
 from lingpai.storage.database import Database, sqlite_url
 from lingpai.storage.metadata import metadata
+from lingpai.storage.trail import NoTrail
 from lingpai.targets import CatalogLimits
 
 
@@ -63,7 +68,9 @@ class Domains:
         self.database.migrate(metadata)
         self.targets = SqlTargetStore(self.database)
         self.names = Names(self.database)
-        self._open_identity(settings, _peppers(data, environment), on_identity_change)
+        self._peppers = _peppers(data, environment)
+        self._open_identity(settings, self._peppers, on_identity_change)
+        self._open_signing(settings, data, on_identity_change)
         self._open_limits(catalog, on_limits_change)
         self.usage = SqlUsageStore(self.database)
         self.usage_report = UsageReport(self.usage)
@@ -88,7 +95,8 @@ class Domains:
         self.keys.set_default_limits(limits)
 
     def close(self) -> None:
-        """Close the database."""
+        """Close the database, and the file of nonces."""
+        self.nonces.close()
         self.database.close()
 
     def note_threshold(self, meter: Meter, percent: int, now: float) -> None:
@@ -147,6 +155,18 @@ class Domains:
         self.keys = Keys(self.database, peppers=peppers, default_limits=defaults, **shared)
         self.projects = Projects(self.database, **shared)
         self.users.ensure_admin()
+
+    def _open_signing(
+        self, settings: Settings, data: Path, on_change: Callable[[str, str, float], None]
+    ) -> None:
+        sealer = PepperSealer(self._peppers)
+        self.nonces = FileNonceStore(
+            data / "nonces",
+            most=settings.signing.max_nonces,
+            most_per_key=settings.signing.max_nonces_per_key,
+        )
+        self.signing_keyring = SigningKeyring(self.database, sealer)
+        self.signing_keys = SigningKeys(self.database, on_change=on_change, sealer=sealer, trail=NoTrail())
 
     def _open_limits(self, catalog: Catalog, on_change: Callable[[Subject], None]) -> None:
         self.models = ServedModels(catalog)

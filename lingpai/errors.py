@@ -37,6 +37,8 @@ CATALOGUE: Final[Mapping[str, ErrorCode]] = dict([
     _entry("invalid_api_key", 401, _AUTHENTICATION, "The key is mistyped, unknown or deleted."),
     _entry("key_disabled", 401, _AUTHENTICATION, "The key or its owner is disabled. An administrator can enable it."),
     _entry("key_expired", 401, _AUTHENTICATION, "The key's expiry date has passed. Make a new one."),
+    _entry("signature_required", 401, _AUTHENTICATION, "The key is for signed requests only. Sign as docs/guides/signing.md shows."),
+    _entry("signature_invalid", 401, _AUTHENTICATION, "The request's signature is not accepted; `param` names the component or rule that failed."),
     _entry("ip_not_allowed", 403, _PERMISSION, "The key may not be used from this address."),
     _entry("insufficient_scope", 403, _PERMISSION, "The key, or its owner's role, may not do this; the message says what it lacks."),
     _entry("model_not_allowed", 403, _PERMISSION, "The key may not call this model. `GET /v1/models` lists what it may."),

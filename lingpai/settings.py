@@ -18,6 +18,7 @@ from lingpai.authoring import canonical_task
 from lingpai.errors import did_you_mean
 from lingpai.events.settings import EventsSettings
 from lingpai.gateway.settings import GatewaySettings, MaxTokens, Seconds
+from lingpai.identity.signing.settings import SigningSettings
 from lingpai.metering.settings import MeteringSettings
 from lingpai.prices import parse_price
 from lingpai.quotas.grammar import canonical_limit
@@ -162,6 +163,7 @@ class Settings:
     limits: LimitsSettings = field(default_factory=LimitsSettings)
     metering: MeteringSettings = field(default_factory=MeteringSettings)
     events: EventsSettings = field(default_factory=EventsSettings)
+    signing: SigningSettings = field(default_factory=SigningSettings)
     models: tuple[ModelSettings, ...] = ()
 
 
@@ -171,6 +173,7 @@ SECTIONS: Final[Mapping[str, type[Any]]] = {
     "limits": LimitsSettings,
     "metering": MeteringSettings,
     "events": EventsSettings,
+    "signing": SigningSettings,
 }
 
 

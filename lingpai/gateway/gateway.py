@@ -15,6 +15,7 @@ from lingpai.gateway.complaints import Complaints
 from lingpai.gateway.exchange import Exchange
 from lingpai.gateway.queue import Queue
 from lingpai.gateway.settings import GatewaySettings
+from lingpai.gateway.signed import SignedCalls
 from lingpai.gateway.tally import Counter
 from lingpai.identity.known_ids import LookUps
 from lingpai.jobs.runner import JobRunner
@@ -76,6 +77,7 @@ class Gateway:
     loop: asyncio.AbstractEventLoop
     catalog: Catalog
     authenticator: Authenticator
+    signed_calls: SignedCalls
     limiter: Limiter
     rate_limit_headers: Callable[[Sequence[Meter], float], bytes]
     journal: Journal
@@ -137,6 +139,8 @@ class Gateway:
         if len(fields) != len(headers) and authenticate.has_doubled_credential(headers):
             exchange.is_key_settled = True
             exchange.refusal = authenticate.doubled_credential()
+        elif b"signature-input" in fields:
+            self.signed_calls.begin(exchange, url, headers)
         else:
             authenticate.begin(exchange)
         length = fields.get(b"content-length", b"" if b"transfer-encoding" in fields else b"0")

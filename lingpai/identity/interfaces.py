@@ -68,6 +68,7 @@ class ApiKey:
     disabled_at: float | None = None
     last_used_at: float | None = None
     last_used_ip: str | None = None
+    signature_required: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,6 +41,7 @@ logger = logging.getLogger("lingpai.identity")
 
 _NO_HMAC: Final = bytes(32)  # what no credential has
 _ID_PLACE: Final = slice(6, 6 + ID_LENGTH)
+_SIGNED: Final = b"signed "  # before an id in place of a hash; no hash is as short
 _MOST_SECOND_CHANCES: Final = 8
 """At most so many entries in use are spared per entry that comes, so that none has to wait long."""
 
@@ -110,6 +111,11 @@ class Keyring:
         keyed_hash.update(token)
         return self._known.get(keyed_hash.digest())
 
+    def find_id(self, key_id: str) -> Principal | None:
+        """The principal remembered for the key with this id, however it was proven; None when there is none in memory."""
+        entry = self._entries.get(key_id)
+        return None if entry is None else self._known[entry.index]
+
     def is_known_garbage(self, token: bytes) -> bool:
         """Whether `token` is certainly no key, told without a look-up.
 
@@ -140,6 +146,17 @@ class Keyring:
             self._stored.clear()  # rarely: it takes as many ids of real keys
         self._stored[key_id] = _Stored(as_of, version, stored)
         return None
+
+    def load_id(self, key_id: str) -> Principal | None:
+        """The principal of a key whose owner has proven it otherwise, or None. Blocks: run it in a worker thread."""
+        as_of = self.generation
+        row = self._store.credential(key_id)
+        return None if row is None else _principal(row, as_of)
+
+    def remember_id(self, key_id: str, principal: Principal | None) -> None:
+        """Remember what `load_id` found, as `remember` does."""
+        if isinstance(principal, _LoadedPrincipal) and principal.as_of == self.generation:
+            self._put(_SIGNED + key_id.encode(), principal)
 
     def remember(self, token: bytes, principal: Principal | None) -> None:
         """Remember what `load` found; None makes the token known garbage.
@@ -192,11 +209,19 @@ class Keyring:
     def _put(self, index: bytes, principal: Principal) -> None:
         if principal.key_id is None:
             raise ValueError("only keys can be remembered")
-        if index not in self._known and len(self._known) >= self._capacity:
-            self._make_room()
+        if index not in self._known:
+            self._let_go_of_other_entry(principal.key_id)
+            if len(self._known) >= self._capacity:
+                self._make_room()
         self._known[index] = principal
         self._entries[principal.key_id] = _Entry(index, principal.last_used_at)
         self._keys_of_user.setdefault(principal.user_id, set()).add(principal.key_id)
+
+    def _let_go_of_other_entry(self, key_id: str) -> None:
+        """A key has one entry, so that a change to it is never missed: found by its token, or before that by its id."""
+        entry = self._entries.get(key_id)
+        if entry is not None:
+            self._let_go(self._known.pop(entry.index))
 
     def _make_room(self) -> None:
         for _ in range(_MOST_SECOND_CHANCES):
@@ -267,6 +292,7 @@ def _principal(row: Row[Any], as_of: int) -> Principal:
         expires_at=row.expires_at,
         created_at=row.created_at,
         disabled=row.disabled_at is not None or row.user_disabled_at is not None,
+        signature_required=bool(row.signature_required),
         last_used_at=row.last_used_at or 0.0,
         last_used_ip=row.last_used_ip,
         as_of=as_of,

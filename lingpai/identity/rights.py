@@ -107,6 +107,41 @@ def check_may_enable(caller: Principal, key: ApiKey) -> None:
         )
 
 
+def check_may_grant_unsigned(caller: Principal, *, required: bool) -> None:
+    """Raise LingpaiError if `caller` must sign and wants a key that need not."""
+    if caller.signature_required and not required and not caller.is_admin:
+        raise LingpaiError(
+            "insufficient_scope",
+            "Your own key is for signed requests only, and so must this one be: set `signature_required` to true.",
+            param="signature_required",
+        )
+
+
+def check_may_lift_signature(caller: Principal, key: ApiKey, *, required: bool) -> None:
+    """Raise LingpaiError if `key` is for signed requests only, is to be so no more, and `caller` is no administrator."""
+    if key.signature_required and not required and not caller.is_admin:
+        raise LingpaiError(
+            "insufficient_scope",
+            f"`{key.name}` is for signed requests only. Ask an administrator to lift that.",
+            param="signature_required",
+        )
+
+
+def check_may_act_as(caller: Principal, key: ApiKey) -> None:
+    """Raise LingpaiError unless `caller` may make something that works as `key` does: another secret for it.
+
+    Whoever signs for a key has all its rights, so for other keys than their own a caller must hold all of these.
+    """
+    if caller.is_admin or caller.key_id == key.id:
+        return
+    check_is_not_limited(caller, "sign for other keys")
+    check_keeps_project(caller, key.project_id, "sign for one of another project")
+    _check_holds(caller, key.scopes)
+    check_may_grant_models(caller, key.models)
+    check_may_grant_networks(caller, key.allowed_ips)
+    check_may_grant_expiry(caller, key.expires_at)
+
+
 def check_may_widen(caller: Principal, before: ApiKey, after: ApiKey) -> None:
     """Raise LingpaiError if `after` can do more than `before`, and anything that `caller` cannot do.
 
@@ -121,6 +156,7 @@ def check_may_widen(caller: Principal, before: ApiKey, after: ApiKey) -> None:
     check_may_grant_models(caller, after.models)
     check_may_grant_networks(caller, after.allowed_ips)
     check_may_grant_expiry(caller, after.expires_at)
+    check_may_grant_unsigned(caller, required=after.signature_required)
 
 
 def no_such_user(reference: str, *, param: str | None = None) -> LingpaiError:
@@ -166,6 +202,7 @@ def _widens(before: ApiKey, after: ApiKey) -> bool:
         and _models_within(after.models, before.models)
         and _networks_within(_parsed(after.allowed_ips), _parsed(before.allowed_ips))
         and not _is_later(after.expires_at, before.expires_at)
+        and after.signature_required >= before.signature_required
     )
 
 

@@ -85,6 +85,12 @@ class KeyCreate(RequestBody):
     allowed_ips: AllowedIps | None = None
     expires_at: Expiry | None = None
     expires_in: Annotated[Lifetime | None, Field(description="Instead of `expires_at`.")] = None
+    signature_required: Annotated[
+        bool | None,
+        Field(
+            description="Whether the key is for signed requests only; as that of the key that makes it when left out."
+        ),
+    ] = None
 
 
 class KeyUpdate(RequestBody):
@@ -101,6 +107,9 @@ class KeyUpdate(RequestBody):
     ] = None
     allowed_ips: AllowedIps | None = None
     expires_at: Annotated[Expiry | None, Field(description="null: never.")] = None
+    signature_required: Annotated[
+        bool | None, Field(description="Only an administrator can set it to false again.")
+    ] = None
 
 
 class UserCreate(RequestBody):
@@ -157,6 +166,7 @@ class KeyView(BaseModel):
     expires_at: str | None
     created_at: str
     disabled: bool
+    signature_required: bool = Field(description="Whether the key is for signed requests only.")
     last_used_at: str | None = Field(description="Written about once a minute.")
     last_used_ip: str | None
     hint: str = Field(
@@ -244,6 +254,7 @@ def _fields_of(key: ApiKey) -> dict[str, Any]:
         "expires_at": _utc_text_or_none(key.expires_at),
         "created_at": utc_text(key.created_at),
         "disabled": key.disabled_at is not None,
+        "signature_required": key.signature_required,
         "last_used_at": _utc_text_or_none(key.last_used_at),
         "last_used_ip": key.last_used_ip,
         "hint": key.hint,

@@ -10,7 +10,7 @@ from sqlalchemy.exc import IntegrityError
 
 from lingpai.errors import LingpaiError
 from lingpai.identity import restrictions
-from lingpai.identity.finding import find_project, find_user
+from lingpai.identity.finding import find_key, find_project, find_user
 from lingpai.identity.interfaces import (
     ApiKey,
     CreatedKey,
@@ -32,11 +32,14 @@ from lingpai.identity.rights import (
     check_may_grant_models,
     check_may_grant_networks,
     check_may_grant_scopes,
+    check_may_grant_unsigned,
+    check_may_lift_signature,
     check_may_widen,
     visible_user,
 )
 from lingpai.identity.schemas import KeyCreate, KeyUpdate, UserCreate, UserUpdate
 from lingpai.identity.scopes import ALL_SCOPES, DEFAULT_SCOPES
+from lingpai.identity.signing.store import SqlSigningKeyStore
 from lingpai.identity.store import Position, SqlKeyStore, SqlProjectStore, SqlUserStore
 from lingpai.ids import MintedCredential, mint_credential, new_id
 from lingpai.principal import Principal
@@ -206,7 +209,8 @@ class Keys:
     def create(self, caller: Principal, body: KeyCreate) -> CreatedKey:
         """Make a key for the caller or, by an administrator, for anybody. The token is in the answer and nowhere else.
 
-        A member's new key inherits the networks and the expiry of the key that makes it, unless narrower ones are sent.
+        A member's new key inherits the networks, the expiry and the need of signatures of the key that makes it, unless
+        narrower ones are sent.
         It belongs to a project that the member owns; administrators may name any.
         """
         name = restrictions.checked_name(body.name)
@@ -270,6 +274,7 @@ class Keys:
         with self._database.write() as connection:
             key = self._find(connection, reference, owner=visible_user(caller))
             self._store.update(connection, key.id, {"deleted_at": self._clock(), "secret_hmac": None})
+            SqlSigningKeyStore().delete_of_key(connection, key.id)
         self._on_change("key", key.id, began)
 
     def were_ever_made(self) -> bool:
@@ -284,15 +289,7 @@ class Keys:
                 self._store.touch(connection, uses)
 
     def _find(self, connection: Connection, reference: str, *, owner: str | None) -> ApiKey:
-        found = self._store.find(connection, reference, owner=owner)
-        if not found:
-            raise LingpaiError("not_found", f"There is no key `{reference}`. `GET /api/v1/keys` lists yours.")
-        if len(found) > 1:
-            ids = ", ".join(f"`{key.id}` of {key.user_name}" for key in found[:10])
-            raise LingpaiError(
-                "invalid_request", f"{len(found)} keys are called `{reference}`. Use the id: {ids}."
-            )
-        return found[0]
+        return find_key(connection, reference, owner=owner)
 
     def _owner(self, connection: Connection, caller: Principal, reference: str | None) -> User:
         return find_user(connection, reference or caller.user_id, only=visible_user(caller), param="user")
@@ -335,6 +332,7 @@ class Keys:
             "allowed_ips": _networks_of_new_key(caller, body.allowed_ips),
             "created_at": now,
             "expires_at": _expiry_of_new_key(caller, body, now),
+            "signature_required": _signature_of_new_key(caller, body),
         }
 
     def _limits_of_new_key(
@@ -368,6 +366,9 @@ class Keys:
         if "expires_at" in body.model_fields_set:
             values["expires_at"] = _expiry(body.expires_at, self._clock())
             check_may_grant_expiry(caller, values["expires_at"])
+        if body.signature_required is not None:
+            values["signature_required"] = body.signature_required
+            check_may_lift_signature(caller, key, required=body.signature_required)
         check_may_widen(caller, key, replace(key, **values))
         return values
 
@@ -413,6 +414,13 @@ def _expiry_of_new_key(caller: Principal, body: KeyCreate, now: float) -> float 
     expires_at = restrictions.checked_expiry(body.expires_at, now=now)
     check_may_grant_expiry(caller, expires_at)
     return expires_at
+
+
+def _signature_of_new_key(caller: Principal, body: KeyCreate) -> bool:
+    if body.signature_required is None:
+        return caller.signature_required and not caller.is_admin
+    check_may_grant_unsigned(caller, required=body.signature_required)
+    return body.signature_required
 
 
 def _expiry(text: str | None, now: float) -> float | None:

@@ -219,6 +219,7 @@ def _key(row: Row[Any]) -> ApiKey:
         disabled_at=row.disabled_at,
         last_used_at=row.last_used_at,
         last_used_ip=row.last_used_ip,
+        signature_required=bool(row.signature_required),
     )
 
 

@@ -14,6 +14,10 @@ from lingpai.web.auth import ScopeRequirement, scope_requirement
 from lingpai.web.errors import error_response
 
 
+class HeadOnly(Request):
+    """A request of which the head alone may be looked at: its body is yet to come."""
+
+
 class HeadsFirst:
     """ASGI middleware. Routes ask again when the body is there: much may have changed while it came."""
 
@@ -26,7 +30,7 @@ class HeadsFirst:
             requirement = _requirement(scope)
             if requirement is not None:
                 try:
-                    await requirement(Request(scope))
+                    await requirement(HeadOnly(scope))
                 except LingpaiError as error:
                     await error_response(error)(scope, receive, send)
                     return

@@ -41,6 +41,17 @@ def wanted_components(names: Iterable[str], *, has_content: bool) -> tuple[str, 
     return (*ALWAYS_COVERED, *content, *credentials)
 
 
+ACCEPT_SIGNATURE: Final = serialize_dictionary(
+    {
+        _LABEL: InnerList(
+            tuple(Item(name) for name in wanted_components((), has_content=True)),
+            {"created": True, "nonce": True, "keyid": True, "tag": TAG},
+        )
+    }
+)
+"""How a server asks for the signature of a request with a body (section 5.1)."""
+
+
 def hmac_sha256(secret: str) -> Sign:
     """Signs with HMAC-SHA-256 (RFC 9421, section 3.3.3); the key is the text of `secret` itself."""
     key = secret.encode()

@@ -152,7 +152,7 @@ def test_secret_across_two_blocks_is_found_once(scan: SecretsScan, place: Path):
 # -- kinds and forms
 
 
-@pytest.mark.parametrize("prefix", ["sk-lp-", "at-lp-", "rt-lp-", "cs-lp-"])
+@pytest.mark.parametrize("prefix", ["sk-lp-", "at-lp-", "rt-lp-", "cs-lp-", "ss-lp-"])
 def test_every_credential_is_known_by_its_checksum(scan: SecretsScan, prefix: str):
     scan.note("log", f"x{mint_credential(prefix).token}x")  # type: ignore[arg-type]
 

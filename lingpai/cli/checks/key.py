@@ -13,7 +13,7 @@ VARIABLE: Final = "LINGPAI_API_KEY"
 SOON: Final = timedelta(days=7)
 
 _KINDS: Final = {"sk-lp-": "an API key", "at-lp-": "an access token"}
-_WRONG_KINDS: Final = {"rt-lp-": "a refresh token", "cs-lp-": "a client secret"}
+_WRONG_KINDS: Final = {"rt-lp-": "a refresh token", "cs-lp-": "a client secret", "ss-lp-": "a signing secret"}
 _LENGTH: Final = 6 + ID_LENGTH + SECRET_LENGTH + CHECKSUM_LENGTH
 
 

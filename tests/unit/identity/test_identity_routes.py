@@ -20,7 +20,7 @@ from lingpai.web.errors import install_error_handlers
 Member = Callable[..., Principal]
 KEY_FIELDS = {
     "id", "name", "user", "project", "scopes", "models", "limits", "allowed_ips", "expires_at", "created_at",
-    "disabled", "last_used_at", "last_used_ip", "hint",
+    "disabled", "signature_required", "last_used_at", "last_used_ip", "hint",
 }  # fmt: skip
 
 

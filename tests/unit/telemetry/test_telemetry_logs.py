@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from lingpai.ids import mint_credential
 from lingpai.telemetry.logs import current_request, mask, set_up_logging
 
-MINTED = [mint_credential(prefix).token for prefix in ("sk-lp-", "at-lp-", "rt-lp-", "cs-lp-")]
+MINTED = [mint_credential(prefix).token for prefix in ("sk-lp-", "at-lp-", "rt-lp-", "cs-lp-", "ss-lp-")]
 KEYS = st.sampled_from(MINTED)
 AROUND = st.text(max_size=10) | st.sampled_from(
     ["key=", "'", '"', "b'", "\\n", "%3D", "_", "https://h/?k=", "\n", "x"]
