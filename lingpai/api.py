@@ -20,7 +20,7 @@ from lingpai.gateway.compatible_keys import compatible_key_routes
 from lingpai.gateway.gateway import Gateway
 from lingpai.gateway.signed import is_signed
 from lingpai.identity import routes as identity_routes
-from lingpai.identity.signing.routes import signing_key_routes
+from lingpai.identity.signing.routes import explain_routes, signing_key_routes
 from lingpai.metering import journal_routes, request_routes
 from lingpai.metering import routes as metering_routes
 from lingpai.metering.journal import Journal
@@ -96,6 +96,7 @@ def _routers(parts: Parts) -> list[Any]:
         compatible_key_routes(describe, time.time),
         identity_routes.key_routes(domains.keys),
         signing_key_routes(domains.signing_keys),
+        explain_routes(domains.signing_keys, domains.signing_keyring),
         identity_routes.user_routes(domains.users),
         identity_routes.project_routes(domains.projects),
         quota_routes.limit_routes(limits),

@@ -37,6 +37,7 @@ _FIRST_KEY = re.compile(rb"shown only now\.[^\n]*\n\s+export LINGPAI_API_KEY=(\S
 _SHOWN_BY = {
     ("keys", "create"): b"sk-lp-",
     ("keys", "rotate"): b"sk-lp-",
+    ("keys", "signing-keys", "create"): b"ss-lp-",
     ("clients", "create"): b"cs-lp-",
     ("token",): b"at-lp-",
 }

@@ -289,6 +289,7 @@ def test_nothing_to_read_is_nothing_found():
     ("arguments", "prefix"),
     [
         (("keys", "create", "app"), "sk-lp-"), (("keys", "rotate", "app"), "sk-lp-"),
+        (("keys", "signing-keys", "create", "app", "laptop"), "ss-lp-"),
         (("clients", "create", "app", "--json"), "cs-lp-"), (("token",), "at-lp-"),
     ],
 )  # fmt: skip

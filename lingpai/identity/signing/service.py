@@ -19,6 +19,7 @@ from lingpai.identity.signing.interfaces import CreatedSigningKey, Sealer, Signi
 from lingpai.identity.signing.public_keys import PublicKeyError, parse_public_key
 from lingpai.identity.signing.schemas import SigningKeyCreate, SigningKeyView
 from lingpai.identity.signing.store import SqlSigningKeyStore
+from lingpai.identity.store import SqlKeyStore
 from lingpai.ids import mint_credential, random_base62
 from lingpai.principal import Principal
 from lingpai.storage.database import Database
@@ -87,6 +88,14 @@ class SigningKeys:
             self._store.delete(connection, found.id)
             self._record(connection, caller, key, found, "delete")
         self._on_change("key", key.id, began)
+
+    def is_visible(self, caller: Principal, id_: str) -> bool:
+        """Whether a signing key exists and belongs to an API key that `caller` sees."""
+        with self._database.read() as connection:
+            found = self._store.find(connection, id_)
+            if found is None or found.key.key_id is None:
+                return False
+            return bool(SqlKeyStore().find(connection, found.key.key_id, owner=visible_user(caller)))
 
     def touch(self, uses: Sequence[tuple[str, float]]) -> None:
         """Note when signing keys (by id) were last used."""

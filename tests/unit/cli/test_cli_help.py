@@ -6,7 +6,8 @@ import sys
 import pytest
 
 PAGES = [
-    (), ("serve",), ("keys",), ("keys", "create"), ("keys", "list"), ("keys", "delete"), ("users",),
+    (), ("serve",), ("keys",), ("keys", "create"), ("keys", "list"), ("keys", "delete"), ("keys", "require-signature"),
+    ("keys", "signing-keys"), ("keys", "signing-keys", "create"), ("keys", "signing-keys", "list"), ("users",),
     ("users", "create"), ("models",), ("models", "add"), ("models", "check"), ("limits",), ("limits", "set"),
     ("limits", "list"), ("limits", "explain"), ("usage",), ("usage", "rebuild"), ("requests",), ("requests", "list"),
     ("requests", "export"), ("projects",), ("projects", "create"), ("events",), ("events", "list"), ("run",), ("chat",), ("doctor",),
