@@ -3,8 +3,8 @@
 Pure: nothing here knows keys or policies. Signers and verifiers build the base with the same functions.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import parse_qsl, quote
 
@@ -19,9 +19,10 @@ from lingpai.wire.structured_fields import (
     serialize_dictionary,
     serialize_list,
     serialize_member,
+    serialize_parameters,
 )
 
-MOST_QUERY_PARAMETERS: Final = 1000
+MOST_QUERY_PARAMETERS: Final = 100
 _DEFAULT_PORTS: Final = {"http": ":80", "https": ":443"}
 _FLAGS: Final = ("sf", "bs", "req", "tr")
 _FIELD_PARAMETERS: Final = frozenset({*_FLAGS, "key"})
@@ -66,10 +67,20 @@ class Message:
     target: str = "/"
     status: int | None = None
     request: "Message | None" = None
+    _by_name: dict[str, list[str]] = field(init=False, repr=False, compare=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, value in self.fields:
+            self._by_name.setdefault(name.lower(), []).append(value.strip(" \t"))
+
+    @property
+    def names(self) -> Collection[str]:
+        """The names of all fields, in lower case."""
+        return self._by_name.keys()
 
     def values(self, name: str) -> list[str]:
         """The values of all fields called `name` (in lower case), without white space around them."""
-        return [value.strip(" \t") for found, value in self.fields if found.lower() == name]
+        return self._by_name.get(name, [])
 
     def value(self, name: str) -> str | None:
         """The values of all fields called `name` as one (section 2.1), or None when there is no such field."""
@@ -115,22 +126,23 @@ def base_lines(message: Message, signature_input: InnerList) -> list[tuple[str, 
         if same in seen:
             raise ComponentError(identifier, "it is listed twice")
         seen.add(same)
-        lines.append((identifier, component_value(message, item)))
-    return [*lines, ('"@signature-params"', serialize_member(signature_input))]
+        lines.append((identifier, _value(message, item, identifier)))
+    listed = " ".join(identifier for identifier, _ in lines)
+    return [*lines, ('"@signature-params"', f"({listed}){serialize_parameters(signature_input.parameters)}")]
 
 
 def component_value(message: Message, component: Item) -> str:
     """The value of one component (sections 2.1 and 2.2). Raises ComponentError."""
-    identifier, name = serialize_member(component), component.value
+    return _value(message, component, serialize_member(component))
+
+
+def _value(message: Message, component: Item, identifier: str) -> str:
+    name = component.value
     if type(name) is not str or not name or name != name.lower():
         raise ComponentError(identifier, "a component is a string in lower case")
-    parameters = dict(component.parameters)
-    if wrong := [flag for flag in _FLAGS if parameters.get(flag, True) is not True]:
-        raise ComponentError(identifier, f"`{wrong[0]}` takes no value")
-    if parameters.pop("req", False):  # section 2.4
-        if message.request is None:
-            raise ComponentError(identifier, "`req` is for the signature of a response")
-        message = message.request
+    parameters: Mapping[str, object] = component.parameters
+    if parameters:
+        message, parameters = _source(message, parameters, identifier)
     if name.startswith("@"):
         value = _derived(message, name, parameters, identifier)
     else:
@@ -138,6 +150,19 @@ def component_value(message: Message, component: Item) -> str:
     if not value.isascii() or "\n" in value or "\r" in value:
         raise ComponentError(identifier, "its value is not one line of ASCII; cover such a field with `;bs`")
     return value
+
+
+def _source(
+    message: Message, parameters: Mapping[str, object], identifier: str
+) -> tuple[Message, Mapping[str, object]]:
+    """The message that a component is of (section 2.4), and its other parameters."""
+    if wrong := [flag for flag in _FLAGS if parameters.get(flag, True) is not True]:
+        raise ComponentError(identifier, f"`{wrong[0]}` takes no value")
+    if "req" not in parameters:
+        return message, parameters
+    if message.request is None:
+        raise ComponentError(identifier, "`req` is for the signature of a response")
+    return message.request, {name: value for name, value in parameters.items() if name != "req"}
 
 
 def split_target(target: str) -> tuple[str, str]:
@@ -160,7 +185,7 @@ def normal_authority(authority: str, scheme: str) -> str:
 
 def _derived(message: Message, name: str, parameters: Mapping[str, object], identifier: str) -> str:
     allowed = {"name"} if name == "@query-param" else set()
-    if unknown := sorted(set(parameters) - allowed):
+    if parameters and (unknown := sorted(set(parameters) - allowed)):
         raise ComponentError(identifier, f"a derived component takes no `{unknown[0]}`")
     if name == "@status":
         if message.status is None:
@@ -170,21 +195,30 @@ def _derived(message: Message, name: str, parameters: Mapping[str, object], iden
         raise ComponentError(identifier, "a response has it from its request only: add `;req`")
     if name == "@query-param":
         return _query_parameter(message, parameters.get("name"), identifier)
-    scheme = message.scheme.lower()
-    authority = normal_authority(message.authority, scheme)
-    path, query = split_target(message.target)
-    values = {
-        "@method": message.method,
-        "@target-uri": f"{scheme}://{authority}{path or '/'}{query}",
-        "@authority": authority,
-        "@scheme": scheme,
-        "@request-target": message.target,
-        "@path": path or "/",
-        "@query": query or "?",
-    }
-    if name not in values:
+    read = _DERIVED.get(name)
+    if read is None:
         raise ComponentError(identifier, "there is no such derived component")
-    return values[name]
+    return read(message)
+
+
+def _target_uri(message: Message) -> str:
+    path, query = split_target(message.target)
+    return f"{message.scheme.lower()}://{_authority(message)}{path or '/'}{query}"
+
+
+def _authority(message: Message) -> str:
+    return normal_authority(message.authority, message.scheme.lower())
+
+
+_DERIVED: Final[Mapping[str, Callable[[Message], str]]] = {
+    "@method": lambda message: message.method,
+    "@target-uri": _target_uri,
+    "@authority": _authority,
+    "@scheme": lambda message: message.scheme.lower(),
+    "@request-target": lambda message: message.target,
+    "@path": lambda message: split_target(message.target)[0] or "/",
+    "@query": lambda message: split_target(message.target)[1] or "?",
+}
 
 
 def _query_parameter(message: Message, name: object, identifier: str) -> str:
@@ -211,7 +245,7 @@ def _form_encoded(text: str) -> str:
 
 
 def _field(message: Message, name: str, parameters: Mapping[str, object], identifier: str) -> str:
-    if unknown := sorted(set(parameters) - _FIELD_PARAMETERS):
+    if parameters and (unknown := sorted(set(parameters) - _FIELD_PARAMETERS)):
         raise ComponentError(identifier, f"a field takes no `{unknown[0]}`")
     if "tr" in parameters:
         raise ComponentError(identifier, "trailers cannot be covered here: they come after the decision")

@@ -6,6 +6,7 @@ from typing import Final
 
 from lingpai.wire.message_signatures import Message
 
+MOST_FIELDS: Final = 100
 _REQUEST_LINE: Final = re.compile(r"([A-Za-z]+) (\S+)(?: HTTP/[0-9.]+)?")
 _CURL_LINE: Final = re.compile(rb"^> ?", re.MULTILINE)
 _CURL_TLS: Final = re.compile(rb"^\* .*(?:SSL connection|ALPN|TLS)", re.MULTILINE)
@@ -70,6 +71,8 @@ def _read_head(lines: list[bytes], scheme: str) -> Message:
         raise RequestTextError(
             f"it does not begin with a request line such as `POST /v1/embeddings HTTP/1.1`: {first[:80]!r}"
         )
+    if len(lines) > MOST_FIELDS + 1:
+        raise RequestTextError(f"it has more than {MOST_FIELDS} headers")
     fields = tuple(_field(line.decode("latin-1")) for line in lines[1:] if line.strip())
     host = next((value for name, value in fields if name == "host"), "")
     return Message(

@@ -18,8 +18,15 @@ _NUMBER: Final = re.compile(r"-?(?:([0-9]{1,12})\.([0-9]{1,3})|([0-9]{1,15}))(?!
 _NUMBER_STARTS: Final = "-0123456789"
 _STRING: Final = re.compile(r'"((?:[ !#-\[\]-~]|\\["\\])*)"')
 _BYTES: Final = re.compile(r":([A-Za-z0-9+/]*={0,2}):")
+_USUAL: Final = re.compile(r'"([ !#-\[\]-~]*)"|(-?[0-9]{1,15})(?![0-9.])')
+"""A string without escapes, or an integer."""
+_PARAMETER: Final = re.compile(r"; *([a-z*][a-z0-9_.*-]*)(=?)")
+_CLOSING: Final = re.compile(r" *(\)?)")
+_BETWEEN_ITEMS: Final = (" ", ")")
 _DISPLAY_STRING: Final = re.compile(r'%"((?:[ !#$&-~]|%[0-9a-f]{2})*)"')
 _BOOLEAN: Final = re.compile(r"\?([01])")
+_ESCAPED: Final = re.compile(r"\\(.)")
+_BLANKS: Final = (" ", "\t")
 _SPACES: Final = re.compile(r" *")
 _OPTIONAL_WHITESPACE: Final = re.compile(r"[ \t]*")
 
@@ -117,17 +124,15 @@ def serialize_parameters(parameters: Parameters) -> str:
 
 def serialize_bare_item(value: BareItem) -> str:
     """A value as text (section 4.1.3.1). Raises StructuredFieldError for what cannot be written."""
+    if isinstance(value, str):
+        return _text(value)
     if isinstance(value, bool):
         return f"?{int(value)}"
-    if isinstance(value, Date):
-        return f"@{_integer(int(value))}"
     if isinstance(value, int):
-        return _integer(value)
+        return f"@{_integer(int(value))}" if isinstance(value, Date) else _integer(value)
     if isinstance(value, Decimal):
         return _decimal(value)
-    if isinstance(value, bytes):
-        return f":{base64.b64encode(value).decode()}:"
-    return _text(value)
+    return f":{base64.b64encode(value).decode()}:"
 
 
 def _integer(value: int) -> str:
@@ -145,16 +150,21 @@ def _decimal(value: Decimal) -> str:
 
 
 def _text(value: str) -> str:
-    if isinstance(value, Token):
-        if _TOKEN.fullmatch(value) is None:
-            raise StructuredFieldError(f"{str(value)!r} is no token")
-        return str(value)
+    if type(value) is str:
+        return _string(value)
     if isinstance(value, DisplayString):
         return '%"' + "".join(_display_byte(each) for each in value.encode()) + '"'
+    if _TOKEN.fullmatch(value) is None:
+        raise StructuredFieldError(f"{str(value)!r} is no token")
+    return str(value)
+
+
+def _string(value: str) -> str:
     if not (value.isascii() and value.isprintable()):
         raise StructuredFieldError("a string holds a character that is not printable ASCII")
-    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'
+    if '"' in value or "\\" in value:
+        value = value.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{value}"'
 
 
 def _display_byte(byte: int) -> str:
@@ -184,7 +194,8 @@ class _Parser:
     def dictionary(self) -> dict[str, Member]:
         members: dict[str, Member] = {}
         while self._has_more():
-            key = self._new_key(members)
+            key = self._match(_KEY, "a key")[0]
+            self._check_is_new(key, members)
             if self._takes("="):
                 members[key] = self._member()
             else:
@@ -222,49 +233,43 @@ class _Parser:
 
     def _inner_list(self) -> InnerList:
         items: list[Item] = []
-        while True:
-            self._skip(_SPACES)
-            if self._takes(")"):
-                return InnerList(tuple(items), self._parameters())
+        while not self._match(_CLOSING, "")[1]:
             if not self._has_more():
                 self._fail("a parenthesis is not closed")
             items.append(self._item())
-            if self._peek() not in (" ", ")"):
+            if not self._text.startswith(_BETWEEN_ITEMS, self._place):
                 self._fail("a blank is missing between two items")
+        return InnerList(tuple(items), self._parameters())
 
     def _item(self) -> Item:
         return Item(self._bare_item(), self._parameters())
 
     def _parameters(self) -> Parameters:
         parameters: dict[str, BareItem] = {}
-        while self._takes(";"):
-            self._skip(_SPACES)
-            key = self._new_key(parameters)
-            parameters[key] = self._bare_item() if self._takes("=") else True
+        while self._text.startswith(";", self._place):
+            key, has_value = self._match(_PARAMETER, "the name of a parameter").groups()
+            self._check_is_new(key, parameters)
+            parameters[key] = self._bare_item() if has_value else True
         return parameters
 
-    def _new_key(self, present: Mapping[str, object]) -> str:
-        key = self._match(_KEY, "a key")[0]
+    def _check_is_new(self, key: str, present: Mapping[str, object]) -> None:
         if self._unique_keys and key in present:
             self._fail(f"`{key}` comes twice")
-        return key
 
     def _bare_item(self) -> BareItem:
+        usual = _USUAL.match(self._text, self._place)  # nearly every value of a signature, in one go
+        if usual is not None:
+            self._place = usual.end()
+            return usual[1] if usual[2] is None else int(usual[2])
         first = self._peek()
         if first and first in _NUMBER_STARTS:
             return self._number()
-        readers: dict[str, Callable[[], BareItem]] = {
-            '"': self._string,
-            ":": self._byte_sequence,
-            "?": self._boolean,
-            "@": self._date,
-            "%": self._display_string,
-        }
-        read = readers.get(first)
-        return read() if read is not None else Token(self._match(_TOKEN, "a value")[0])
+        reader = _READERS.get(first)
+        return reader(self) if reader is not None else Token(self._match(_TOKEN, "a value")[0])
 
     def _string(self) -> str:
-        return re.sub(r"\\(.)", r"\1", self._match(_STRING, "a string")[1])
+        text: str = self._match(_STRING, "a string")[1]
+        return _ESCAPED.sub(r"\1", text) if "\\" in text else text
 
     def _boolean(self) -> bool:
         return self._match(_BOOLEAN, "a boolean")[1] == "1"
@@ -312,7 +317,8 @@ class _Parser:
         return True
 
     def _skip(self, pattern: re.Pattern[str]) -> None:
-        self._match(pattern, "")
+        if self._text[self._place : self._place + 1] in _BLANKS:
+            self._match(pattern, "")
 
     def _match(self, pattern: re.Pattern[str], what: str) -> re.Match[str]:
         found = pattern.match(self._text, self._place)
@@ -323,3 +329,12 @@ class _Parser:
 
     def _fail(self, why: str) -> NoReturn:
         raise StructuredFieldError(f"{why} (character {self._place + 1})")
+
+
+_READERS: Final[Mapping[str, Callable[[_Parser], BareItem]]] = {
+    '"': _Parser._string,
+    ":": _Parser._byte_sequence,
+    "?": _Parser._boolean,
+    "@": _Parser._date,
+    "%": _Parser._display_string,
+}

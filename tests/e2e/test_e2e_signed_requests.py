@@ -7,6 +7,7 @@ import pytest
 
 from tests.e2e.raw_http import RawConnection, chat, exchange, post
 from tests.e2e.signed_caller import CHAT, SignedCaller, refusal
+from tests.secrets_scan import SCAN
 
 BODY = json.dumps(chat(model="lingpai/eliza")).encode()
 INVALID = 401, "signature_invalid"
@@ -67,7 +68,7 @@ def test_a_signed_stream_and_a_signed_form(caller):
     assert posted.status != 401, posted.body
 
 
-def test_a_chunked_body_is_compared_as_what_it_carries(hmac_caller):
+def test_rfc9530_s2_a_chunked_body_is_compared_as_what_it_carries(hmac_caller):
     raw = hmac_caller.request(BODY).replace(
         b"content-length: %d\r\n" % len(BODY), b"transfer-encoding: chunked\r\n"
     )
@@ -89,7 +90,7 @@ def test_calls_on_one_connection_each_with_a_signature_of_its_own(caller):
 # -- what is not
 
 
-def test_every_single_byte_of_what_is_covered_counts(hmac_caller, new_seed):
+def test_rfc9421_s7_1_1_every_single_byte_of_what_is_covered_counts(hmac_caller, new_seed):
     """After every attempt the request itself is still good: no forgery uses its nonce up."""
     pick = random.Random(new_seed)
     request = hmac_caller.request(BODY, path=f"{CHAT}?trace=abc", key=hmac_caller.key)
@@ -148,7 +149,7 @@ def test_a_field_that_was_added_changed_or_taken_away(hmac_caller, old, new, par
         assert refusal(answer) == (*INVALID, param)
 
 
-def test_the_body_of_another_request_does_not_fit(hmac_caller):
+def test_rfc9421_s7_2_8_the_body_of_another_request_does_not_fit(hmac_caller):
     first, second = (
         hmac_caller.request(json.dumps(chat(text, model="lingpai/eliza")).encode()) for text in "ab"
     )
@@ -163,7 +164,7 @@ def test_a_clock_that_is_off_is_refused(hmac_caller, offset):
     assert refusal(hmac_caller.send(BODY, clock_offset_s=offset)) == (*INVALID, "created")
 
 
-def test_a_signature_for_another_server_is_refused(hmac_caller):
+def test_rfc9421_s2_2_3_a_signature_for_another_authority_is_refused(hmac_caller):
     request = hmac_caller.request(BODY, host="other.example").replace(
         b"host: other.example", b"host: 127.0.0.1:%d" % hmac_caller.server.port
     )
@@ -178,7 +179,7 @@ def test_signature_and_credential_must_belong_together(demo, hmac_caller):
     assert refusal(hmac_caller.send(method="GET", path="/v1/key", key=other)) == (*INVALID, "keyid")
 
 
-def test_an_unknown_signing_key_is_refused(hmac_caller):
+def test_rfc9421_s3_2_an_unknown_signing_key_is_refused(hmac_caller):
     hmac_caller.signing_key_id = "sgn_000000000000"
 
     assert refusal(hmac_caller.send(BODY)) == (*INVALID, "keyid")
@@ -212,7 +213,7 @@ def test_a_forger_is_refused_before_the_body_is_read(hmac_caller):
 # -- replay
 
 
-def test_a_request_works_once_on_the_same_connection(caller):
+def test_rfc9421_s7_2_2_a_request_works_once_on_the_same_connection(caller):
     """The second one has the very bytes of a head that is known."""
     request = caller.request(BODY)
     with RawConnection(caller.server.port) as connection:
@@ -223,7 +224,7 @@ def test_a_request_works_once_on_the_same_connection(caller):
             assert refusal(connection.read_answer()) == (*INVALID, "nonce")
 
 
-def test_a_request_works_once_on_any_connection(caller):
+def test_rfc9421_s7_2_2_a_request_works_once_on_any_connection(caller):
     request = caller.request(BODY, key=caller.key)
 
     answers = [exchange(caller.server.port, request) for _ in range(3)]
@@ -231,14 +232,14 @@ def test_a_request_works_once_on_any_connection(caller):
     assert [answer.status for answer in answers] == [200, 401, 401]
 
 
-def test_a_management_request_works_once(hmac_caller):
+def test_rfc9421_s7_2_2_a_management_request_works_once(hmac_caller):
     request = hmac_caller.request(b'{"name": "made once"}', path="/api/v1/keys")
 
     assert exchange(hmac_caller.server.port, request).status == 201
     assert refusal(exchange(hmac_caller.server.port, request)) == (*INVALID, "nonce")
 
 
-def test_of_many_at_once_one_is_accepted(hmac_caller):
+def test_rfc9421_s7_2_2_of_many_at_once_one_is_accepted(hmac_caller):
     request = hmac_caller.request(BODY)
     connections = [RawConnection(hmac_caller.server.port) for _ in range(20)]
     try:
@@ -263,7 +264,7 @@ def test_a_head_does_not_pass_twice_while_its_body_is_coming(hmac_caller):
 
 
 @pytest.mark.parametrize("end", ["stop", "kill"])
-def test_a_request_works_once_also_across_a_crash(make_server, end):
+def test_rfc9421_s7_2_2_a_request_works_once_also_across_a_crash(make_server, end):
     server = make_server().start()
     caller = SignedCaller(server, "signs")
     requests = [caller.request(BODY, host="models.example") for _ in range(3)]
@@ -395,3 +396,51 @@ def test_garbage_is_refused_and_never_a_fault_of_ours(demo, path, fields):
     answer = exchange(demo.port, request % (path.encode(), fields))
 
     assert refusal(answer)[:2] == INVALID
+
+
+# -- bounds, and who sees what
+
+
+def test_full_nonces_are_told_and_let_unsigned_calls_alone(make_server):
+    server = make_server(config="[signing]\nmax_nonces = 3\nmax_nonces_per_key = 2\n").start()
+    first, second = SignedCaller(server, "one"), SignedCaller(server, "other")
+
+    assert [first.send(BODY).status for _ in range(3)] == [200, 200, 503]
+    refused = first.send(BODY)
+    assert refused.error["code"] == "server_busy"
+    assert "signing.max_nonces_per_key" in refused.error["message"]
+    assert int(refused.headers["retry-after"]) > 0
+    assert [second.send(BODY).status for _ in range(2)] == [200, 503]
+    assert second.send(method="GET", path="/v1/key").status == 503
+    assert post(server.port, CHAT, BODY, key=first.key).status == 200
+
+
+def test_another_tenants_signing_keys_do_not_exist(demo, hmac_caller, key_name):
+    demo.admin("POST", "/api/v1/users", {"name": f"eve-{key_name}"})
+    eve = SignedCaller(demo, f"eve {key_name}", user=f"eve-{key_name}", scopes=["keys:read", "keys:write"])
+    path, body = hmac_caller.path, b'{"name": "mine now", "algorithm": "hmac-sha256"}'
+
+    answers = [
+        eve.send(method="GET", path=path),
+        eve.send(body, path=path),
+        eve.send(method="DELETE", path=f"{path}/{hmac_caller.signing_key_id}"),
+        eve.send(method="DELETE", path=f"{eve.path}/{hmac_caller.signing_key_id}"),
+        eve.send(method="GET", path="/api/v1/keys/000000000000/signing-keys"),
+    ]
+
+    assert {(answer.status, answer.error["code"]) for answer in answers} == {(404, "not_found")}
+    assert hmac_caller.send(BODY).status == 200
+
+
+def test_a_signing_key_takes_no_fields_that_it_does_not_have(demo, hmac_caller):
+    for more in ({"id": "sgn_mine"}, {"secret": "mine"}, {"key_id": "other"}, {"client_id": "other"}):
+        body = {"name": "a", "algorithm": "hmac-sha256", **more}
+        status, answer = demo.try_admin("POST", hmac_caller.path, body)
+        assert (status, answer["error"]["param"]) == (400, next(iter(more)))
+
+
+def test_an_answer_with_a_secret_is_not_to_be_stored(hmac_caller):
+    made = hmac_caller.send(b'{"name": "a", "algorithm": "hmac-sha256"}', path=hmac_caller.path)
+
+    assert made.headers["cache-control"] == "no-store"
+    SCAN.secrets.add_credentials(made.body)

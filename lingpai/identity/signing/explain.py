@@ -10,6 +10,7 @@ from lingpai.identity.signing.profile import (
     Fault,
     FaultError,
     component_fault,
+    component_faults,
     faults,
     has_content,
     read_fields,
@@ -52,10 +53,11 @@ def explain(
         return Explanation((error.fault,), None, None, None, None, None)
     found = list(faults(message, fields.covered, now=now))
     lines: list[tuple[str, str]] | None = None
-    try:
-        lines = base_lines(message, fields.covered)
-    except ComponentError as error:
-        found.append(component_fault(error))
+    if next(component_faults(fields.covered), None) is None:
+        try:
+            lines = base_lines(message, fields.covered)
+        except ComponentError as error:
+            found.append(component_fault(error))
     if body is not None and not any(fault.rule == "content-digest" for fault in found):
         found += _body_faults(message, body)
     key_id, created = (fields.covered.parameters.get(name) for name in ("keyid", "created"))

@@ -8,6 +8,7 @@ from signing_requests import BODY, COVERED, GOOD, KEY_ID, with_field
 
 from lingpai.identity.signing.explain import explain
 from lingpai.wire.message_signatures import parse_signature_input, signature_base
+from lingpai.wire.structured_fields import Item
 
 
 def base_of(message):
@@ -119,3 +120,12 @@ def test_a_request_that_is_not_signed():
     message = with_field(with_field(GOOD.message(), "signature", None), "signature-input", None)
 
     assert rules(explain(message, BODY, now=NOW)) == ["signature-input"]
+
+
+def test_a_part_of_a_field_is_named_and_not_built():
+    signing = GOOD.but(covered=(*COVERED, Item("content-digest", {"key": "sha-256"})))
+
+    found = explain(signing.message(), BODY, now=NOW)
+
+    assert rules(found) == ['"content-digest";key="sha-256"']
+    assert found.base is None

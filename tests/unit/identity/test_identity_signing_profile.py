@@ -1,8 +1,11 @@
 """The profile: which signatures are accepted at all, and that a refusal names the component or rule that failed."""
 
+from contextlib import suppress
 from decimal import Decimal
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from identity_fakes import NOW
 from signing_requests import BODY, COVERED, GOOD, KEY_ID, with_field
 
@@ -76,10 +79,21 @@ def test_a_chunked_body_is_a_body():
     assert refusal(with_field(signing.message(), "transfer-encoding", "chunked"))[0] == "content-type"
 
 
-def test_a_component_in_part_does_not_count_as_covered():
-    in_part = Item("content-digest", {"key": "sha-256"})
+@pytest.mark.parametrize("parameters", [{"key": "sha-256"}, {"sf": True}])
+def test_rfc9421_s2_1_parts_and_strict_forms_of_fields_are_refused(parameters):
+    component = Item("content-digest", parameters)
 
-    assert refusal(GOOD.but(covered=(*COVERED[:5], in_part)).message())[0] == "content-digest"
+    param, message = refusal(GOOD.but(covered=(*COVERED, component)).message())
+
+    assert param.startswith('"content-digest";')
+    assert "as a whole" in message
+
+
+def test_a_component_in_another_form_does_not_count_as_covered():
+    wrapped = Item("content-digest", {"bs": True})
+
+    assert refusal(GOOD.but(covered=(*COVERED[:5], wrapped)).message())[0] == "content-digest"
+    assert read_head(GOOD.but(covered=(*COVERED, wrapped)).message(), now=NOW)
 
 
 def test_more_components_than_the_profile_wants_are_welcome():
@@ -199,3 +213,25 @@ def test_all_faults_are_found_and_not_the_first_alone():
     found = [fault.rule for fault in faults(message, read_fields(message).covered, now=NOW)]
 
     assert found == ["nonce", "created", "expires", "@method"]
+
+
+_PIECES = st.sampled_from(
+    [*'"@method"', "(", ")", ";", "=", ",", " ", ":", "?1", "@1", "sig", "created", "keyid", "tag", "lingpai", "1.5",
+     "bs", "key", "req", "\xff", "\\", "%", str(int(NOW)), KEY_ID, '"nonce-of-sixteen-c"']
+)  # fmt: skip
+
+
+@given(st.lists(_PIECES, max_size=60), st.lists(_PIECES, max_size=20), st.integers(0, 300), _PIECES)
+def test_whatever_is_sent_is_read_or_refused(pieces, signature, place, piece):
+    """Garbage, and a good field with something put into it: nothing but a refusal ever comes of it."""
+    good = GOOD.message()
+    bent = str(good.value("signature-input"))
+    bent = bent[:place] + piece + bent[place:]
+    for message in (
+        with_field(good, "signature-input", "".join(pieces)),
+        with_field(good, "signature-input", bent),
+        with_field(good, "signature", "".join(signature)),
+        with_field(good, "content-digest", "".join(signature)),
+    ):
+        with suppress(LingpaiError):
+            read_head(message, now=NOW)

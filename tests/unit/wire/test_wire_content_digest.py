@@ -31,7 +31,7 @@ def test_rfc9530_digest_of_nothing():
     assert content_digest(b"") == "sha-256=:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=:"
 
 
-def test_several_digests_must_all_be_right():
+def test_rfc9530_s2_several_digests_must_all_be_right():
     good = f"{SHA256}, {SHA512}"
     wrong = f"{SHA256}, {content_digest(b'another body', 'sha-512')}"
 

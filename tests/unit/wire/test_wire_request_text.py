@@ -66,7 +66,16 @@ def test_a_body_that_was_saved_in_part_stays_as_it_is():
 
 
 @pytest.mark.parametrize(
-    "text", [b"", b"\r\n\r\n", b"hello", b"\xff\xfe", b"GET / HTTP/1.1\r\nno header\r\n\r\n", b"> x\n"]
+    "text",
+    [
+        b"",
+        b"\r\n\r\n",
+        b"hello",
+        b"\xff\xfe",
+        b"GET / HTTP/1.1\r\nno header\r\n\r\n",
+        b"> x\n",
+        b"GET / HTTP/1.1\n" + b"a: b\n" * 101,
+    ],
 )
 def test_what_is_no_request_is_refused(text):
     with pytest.raises(RequestTextError):
