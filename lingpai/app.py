@@ -261,6 +261,8 @@ class Application:
             "Bytes of requests and answers that calls under way hold; small ones are not counted.",
             lambda: self.gateway.bodies.held,
         )
+        nonces = self.domains.nonces
+        gauge("lingpai_nonces", "Nonces of signed requests that are remembered.", lambda: len(nonces))
         gauge("lingpai_journal_records", "Usage records not in the database yet.", self.lag.records)
         gauge("lingpai_journal_bytes", "Bytes of the usage journal not in the database yet.", self.lag.bytes)
         gauge("lingpai_journal_skipped", "Damaged places of the usage journal skipped.", self.lag.skipped)

@@ -8,7 +8,8 @@ import hmac
 from collections.abc import Mapping
 from typing import Final, Literal
 
-from lingpai.wire.structured_fields import Item, StructuredFieldError, parse_dictionary, serialize_dictionary
+from lingpai.wire.structured_field_parser import parse_dictionary
+from lingpai.wire.structured_fields import Item, StructuredFieldError, serialize_dictionary
 
 DigestAlgorithm = Literal["sha-256", "sha-512"]
 

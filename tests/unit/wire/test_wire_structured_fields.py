@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lingpai.wire.structured_field_parser import parse_dictionary, parse_item, parse_list
 from lingpai.wire.structured_fields import (
     Date,
     DisplayString,
@@ -13,9 +14,6 @@ from lingpai.wire.structured_fields import (
     Item,
     StructuredFieldError,
     Token,
-    parse_dictionary,
-    parse_item,
-    parse_list,
     serialize_bare_item,
     serialize_dictionary,
     serialize_list,
