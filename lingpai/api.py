@@ -21,6 +21,7 @@ from lingpai.gateway import routes as gateway_routes
 from lingpai.gateway.authenticate import Account, has_doubled_credential, read_credential
 from lingpai.gateway.compatible_keys import compatible_key_routes
 from lingpai.gateway.gateway import Gateway
+from lingpai.gateway.signed import is_signed
 from lingpai.identity import routes as identity_routes
 from lingpai.identity import secret_routes as key_secret_routes
 from lingpai.identity.invitations.routes import invitation_routes
@@ -31,6 +32,7 @@ from lingpai.identity.oauth.routes import oauth_routes
 from lingpai.identity.passwords.routes import password_routes
 from lingpai.identity.sessions.authentication import signed_in
 from lingpai.identity.sessions.routes import session_routes
+from lingpai.identity.signing.routes import explain_routes, signing_key_routes
 from lingpai.jobs.runner import JobRunner
 from lingpai.lane.doorman import network_of
 from lingpai.metering import journal_routes, request_routes
@@ -118,6 +120,8 @@ def _routers(parts: Parts) -> list[Any]:
         key_secret_routes.leak_routes(domains.leaks, parts.jobs, network_of=network_of),
         key_secret_routes.rotation_routes(domains.rotation),
         identity_routes.key_routes(domains.keys),
+        signing_key_routes(domains.signing_keys),
+        explain_routes(domains.signing_keys, domains.signing_keyring),
         client_routes(domains.clients),
         live_token_routes(domains.live_tokens),
         identity_routes.user_routes(domains.users, domains.people),
@@ -146,6 +150,8 @@ def _authenticator(parts: Parts) -> Callable[[Request], Any]:
             raise authenticate.doubled_credential()
         if authenticate.has_credential_in_address(b"?" + request.scope["query_string"]):
             raise authenticate.credential_in_address()
+        if is_signed(headers):
+            return await parts.gateway.signed_calls.authenticate(request)
         token = read_credential(dict(headers))
         caller = await signed_in(request, parts.domains.people.sessions, has_credential=token is not None)
         if caller is not None:
@@ -162,6 +168,8 @@ def _authenticator(parts: Parts) -> Callable[[Request], Any]:
         if principal is None:
             raise authenticate.unknown_key(token)
         request.state.caller = principal  # refusals from here on are recorded as theirs
+        if principal.signature_required:
+            raise authenticate.signature_required()
         authenticate.check_principal(principal, address, time.time())
         return principal
 

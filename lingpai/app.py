@@ -36,8 +36,11 @@ from lingpai.gateway.call_limits import CallLimits
 from lingpai.gateway.endpoints import is_for_browsers
 from lingpai.gateway.gateway import Gateway
 from lingpai.gateway.revoked import LOOK_EVERY_S
+from lingpai.gateway.signed import SignedCalls
+from lingpai.identity.known_ids import LookUps
 from lingpai.identity.people import CLEAN_EVERY_S
 from lingpai.identity.schemas import KeyCreate
+from lingpai.identity.signing.verifying import Signatures
 from lingpai.jobs.runner import JobRunner
 from lingpai.lane.server import LaneServer
 from lingpai.metering.counting import TokenCounter
@@ -216,16 +219,18 @@ class Application:
         )
         self.counter = TokenCounter()
         self._exits.callback(self.counter.close)
+        authenticator = Authenticator(
+            keyring, self.meters.load, jobs=self.jobs, read_local=self.domains.users.local_administrator
+        )
+        signatures = Signatures(self.domains.signing_keyring, self.domains.nonces)
+        look_ups = LookUps()
         self.gateway = Gateway(
             settings=self.settings.gateway,
             loop=loop,
             catalog=self.catalog,
-            authenticator=Authenticator(
-                keyring,
-                self.meters.load,
-                jobs=self.jobs,
-                read_local=self.domains.users.local_administrator,
-            ),
+            authenticator=authenticator,
+            signed_calls=SignedCalls(signatures, authenticator, jobs=self.jobs, look_ups=look_ups),
+            look_ups=look_ups,
             limiter=self.limiter,
             rate_limit_headers=rate_limit_headers,
             journal=self.journal,
@@ -281,6 +286,8 @@ class Application:
             lambda: self.gateway.bodies.held,
         )
         self.auditing.measure(self.metrics)
+        nonces = self.domains.nonces
+        gauge("lingpai_nonces", "Nonces of signed requests that are remembered.", lambda: len(nonces))
         gauge("lingpai_journal_records", "Usage records not in the database yet.", self.lag.records)
         gauge("lingpai_journal_bytes", "Bytes of the usage journal not in the database yet.", self.lag.bytes)
         gauge("lingpai_journal_skipped", "Damaged places of the usage journal skipped.", self.lag.skipped)
@@ -320,6 +327,7 @@ class Application:
         self.jobs.every(60.0, "note last uses of keys", self._note_uses)
         self.jobs.every(60.0, "delete expired tokens", self._delete_expired_tokens)
         self.jobs.every(1800.0, "renew the ids of tokens", self.domains.renew_token_ids)
+        self.jobs.every(60.0, "forget old nonces", self.domains.nonces.sweep)
         self.jobs.every(60.0, "refresh model lists", self.fleet.refresh)
         self.jobs.every(
             CLEAN_EVERY_S,
@@ -405,6 +413,7 @@ class Application:
             "user": keyring.forget_user,
         }
         forget[kind](id_)
+        self.domains.signing_keyring.forget_owner(id_)
 
     def _on_limits_change(self, subject: Subject) -> None:
         """The limits of a model, or of users on it, changed (told on the event loop)."""
@@ -461,6 +470,8 @@ class Application:
             of_clients = [use for use in uses if use.kind == "client"]
             await asyncio.to_thread(self.domains.keys.touch, of_keys)
             await asyncio.to_thread(self.domains.clients.touch, of_clients)
+        if signed := self.domains.signing_keyring.take_uses():
+            await asyncio.to_thread(self.domains.signing_keys.touch, signed)
         await asyncio.to_thread(self.domains.secrets.rehashes.write)
 
     async def _delete_expired_tokens(self) -> None:

@@ -38,6 +38,9 @@ from lingpai.identity.projects import Projects
 from lingpai.identity.rotation import KeyRotation
 from lingpai.identity.service import Keys, Users
 from lingpai.identity.sessions.ending import SessionEnder
+from lingpai.identity.signing.nonces import FileNonceStore
+from lingpai.identity.signing.service import SigningKeys
+from lingpai.identity.signing.verifying import SigningKeyring
 from lingpai.identity.store import SqlCredentialStore
 from lingpai.identity.token_ids import TokenIds
 from lingpai.lane.doorman import is_shared, network_of
@@ -90,6 +93,7 @@ class Domains:
         self.secrets = ServerSecrets(self.database, data=data, environment=environment, trail=self.trail)
         self.targets = SqlTargetStore(self.database, self.secrets.sealer, trail=self.trail)
         self._open_identity(settings, on_identity_change)
+        self._open_signing(settings, data, on_identity_change)
         self._open_limits(catalog, on_limits_change)
         self.usage = SqlUsageStore(self.database)
         self.usage_report = UsageReport(self.usage)
@@ -135,9 +139,10 @@ class Domains:
         self.keys.set_default_limits(limits)
 
     def close(self) -> None:
-        """Close the database, after those who use it."""
+        """Close the database, after those who use it, and the file of nonces."""
         self._commit.close()
         self.people.close()
+        self.nonces.close()
         self.database.close()
 
     def note_threshold(self, meter: Meter, percent: int, now: float) -> None:
@@ -264,6 +269,18 @@ class Domains:
     def _forget_tokens(self, ids: Sequence[str]) -> None:
         for each in ids:
             self.keyring.forget_token(each)
+
+    def _open_signing(
+        self, settings: Settings, data: Path, on_change: Callable[[str, str, float], None]
+    ) -> None:
+        sealer = self.secrets.sealer
+        self.nonces = FileNonceStore(
+            data / "nonces",
+            most=settings.signing.max_nonces,
+            most_per_key=settings.signing.max_nonces_per_key,
+        )
+        self.signing_keyring = SigningKeyring(self.database, sealer)
+        self.signing_keys = SigningKeys(self.database, on_change=on_change, sealer=sealer, trail=self.trail)
 
     def _open_limits(self, catalog: Catalog, on_change: Callable[[Subject], None]) -> None:
         self.models = ServedModels(catalog)

@@ -43,6 +43,8 @@ CATALOGUE: Final[Mapping[str, ErrorCode]] = dict([
     _entry("invalid_invitation", 401, _AUTHENTICATION, "The invitation is mistyped, expired, or was used already. Ask an administrator for a new one."),
     _entry("csrf_refused", 403, _PERMISSION, "A page of another origin seems to act in the user's name. Send `x-lingpai-csrf`, from our own pages."),
     _entry("tls_required", 403, _PERMISSION, "Passwords and sessions travel over TLS only, or on the server's own machine."),
+    _entry("signature_required", 401, _AUTHENTICATION, "The key is for signed requests only. Sign as docs/guides/signing.md shows."),
+    _entry("signature_invalid", 401, _AUTHENTICATION, "The request's signature is not accepted; `param` names the component or rule that failed."),
     _entry("ip_not_allowed", 403, _PERMISSION, "The key may not be used from this address."),
     _entry("insufficient_scope", 403, _PERMISSION, "The key, or its owner's role, may not do this; the message says what it lacks."),
     _entry("model_not_allowed", 403, _PERMISSION, "The key may not call this model. `GET /v1/models` lists what it may."),

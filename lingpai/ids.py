@@ -3,7 +3,7 @@
 A credential is ``<prefix><id><secret><checksum>``, all base62, so that a double click selects the whole of it:
 
 - prefix: what it is (``sk-lp-`` API key, ``at-lp-`` access token, ``rt-lp-`` refresh token, ``cs-lp-`` client secret,
-  ``ss-lp-`` session of a browser, ``in-lp-`` invitation)
+  ``ss-lp-`` session of a browser, ``in-lp-`` invitation, ``sg-lp-`` secret to sign requests with)
 - id: 12 characters, public, the indexed column it is found by
 - secret: 43 characters, 256 bits from the operating system
 - checksum: 6 characters, CRC-32 of everything before it, so that typos and floods of garbage never reach a look-up
@@ -26,12 +26,12 @@ ID_LENGTH: Final = 12
 SECRET_LENGTH: Final = 43
 CHECKSUM_LENGTH: Final = 6
 
-Prefix = Literal["sk-lp-", "at-lp-", "rt-lp-", "cs-lp-", "ss-lp-", "in-lp-"]
-CREDENTIAL_PATTERN: Final = r"\b(?:sk|at|rt|cs|ss|in)-lp-[0-9A-Za-z]{61}\b"
+Prefix = Literal["sk-lp-", "at-lp-", "rt-lp-", "cs-lp-", "ss-lp-", "in-lp-", "sg-lp-"]
+CREDENTIAL_PATTERN: Final = r"\b(?:sk|at|rt|cs|ss|in|sg)-lp-[0-9A-Za-z]{61}\b"
 
 _ANYWHERE = re.compile(CREDENTIAL_PATTERN.encode())
 _PUBLIC_ID: Final = re.compile(r"[0-9A-Za-z]{12}")
-_CREDENTIAL = re.compile(rb"(?:sk|at|rt|cs|ss|in)-lp-([0-9A-Za-z]{12})[0-9A-Za-z]{43}([0-9A-Za-z]{6})")
+_CREDENTIAL = re.compile(rb"(?:sk|at|rt|cs|ss|in|sg)-lp-([0-9A-Za-z]{12})[0-9A-Za-z]{43}([0-9A-Za-z]{6})")
 
 
 @dataclass(frozen=True, slots=True)

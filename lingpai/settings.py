@@ -20,6 +20,7 @@ from lingpai.events.settings import EventsSettings
 from lingpai.gateway.settings import GatewaySettings, MaxTokens, Seconds
 from lingpai.identity.oauth.settings import OAuthSettings
 from lingpai.identity.settings import IdentitySettings
+from lingpai.identity.signing.settings import SigningSettings
 from lingpai.lane.forwarded import ForwardedHeader, Proxies
 from lingpai.lane.tls import ClientCertificates
 from lingpai.metering.settings import MeteringSettings
@@ -198,6 +199,7 @@ class Settings:
     limits: LimitsSettings = field(default_factory=LimitsSettings)
     metering: MeteringSettings = field(default_factory=MeteringSettings)
     events: EventsSettings = field(default_factory=EventsSettings)
+    signing: SigningSettings = field(default_factory=SigningSettings)
     models: tuple[ModelSettings, ...] = ()
 
 
@@ -209,6 +211,7 @@ SECTIONS: Final[Mapping[str, type[Any]]] = {
     "limits": LimitsSettings,
     "metering": MeteringSettings,
     "events": EventsSettings,
+    "signing": SigningSettings,
 }
 
 

@@ -41,6 +41,7 @@ _FIRST_KEY = re.compile(rb"shown only now\.[^\n]*\n\s+export LINGPAI_API_KEY=(\S
 _SHOWN_BY = {
     ("keys", "create"): b"sk-lp-",
     ("keys", "rotate"): b"sk-lp-",
+    ("keys", "signing-keys", "create"): b"sg-lp-",
     ("clients", "create"): b"cs-lp-",
     ("clients", "rotate"): b"cs-lp-",
     ("token",): b"at-lp-",

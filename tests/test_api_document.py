@@ -100,7 +100,9 @@ def test_every_answer_lists_its_fields_and_none_is_a_secret(document, operations
                 schema = resolved(document, content["schema"])
                 fields = set(schema.get("properties", ()))
                 assert fields, (method, path)
-                assert not fields & SECRET_FIELDS
+                # What has just been made shows its secret, once: of a signing key it is called so.
+                made = {"secret"} if (method, path) == ("post", "/api/v1/keys/{id}/signing-keys") else set()
+                assert not fields & SECRET_FIELDS - made
                 listed += 1
     assert listed > 20
 

@@ -21,6 +21,7 @@ from lingpai.identity.member_schemas import MemberCreate
 from lingpai.identity.oauth.schemas import ClientCreate
 from lingpai.identity.schemas import KeyCreate, ProjectCreate, UserCreate
 from lingpai.identity.scopes import ALL_SCOPES
+from lingpai.identity.signing.schemas import SigningKeyCreate
 from lingpai.settings import ModelSettings, ServerSettings, Settings
 from tests.fakes.openai_engine import FakeEngine
 from tests.in_process import InProcessServer
@@ -34,6 +35,7 @@ Call = tuple[str, str, str, Any, str]
 """Method, pattern of the route, address, body, and the action of the record."""
 
 LIMITS = "/api/v1/limits"
+SIGNING = "/api/v1/keys/{id}/signing-keys"
 MEMBERS = "/api/v1/projects/{id}/members"
 CALLS: list[Call] = [
     ("POST", "/api/v1/keys", "/api/v1/keys", {"name": "new"}, "key.create"),
@@ -48,6 +50,8 @@ CALLS: list[Call] = [
     ("PATCH", "/api/v1/projects/{id}", "/api/v1/projects/team", {"name": "crew"}, "project.update"),
     ("DELETE", "/api/v1/projects/{id}", "/api/v1/projects/no-team", None, "project.delete"),
     ("POST", "/api/v1/keys/{id}/rotate", "/api/v1/keys/limited/rotate", {"overlap": "1h"}, "key.rotate"),
+    ("POST", SIGNING, "/api/v1/keys/limited/signing-keys", {"name": "one", "algorithm": "hmac-sha256"}, "signing_key.create"),
+    ("DELETE", f"{SIGNING}/{{signing_key}}", "/api/v1/keys/limited/signing-keys/{signing}", None, "signing_key.delete"),
     ("POST", MEMBERS, "/api/v1/projects/crowd/members", {"user": "other"}, "member.add"),
     ("PATCH", f"{MEMBERS}/{{user}}", "/api/v1/projects/crowd/members/limited", {"role": "viewer"}, "member.update"),
     ("DELETE", f"{MEMBERS}/{{user}}", "/api/v1/projects/crowd/members/limited", None, "member.remove"),
@@ -79,6 +83,7 @@ ELSEWHERE = {
     ("POST", "/api/v1/token"): (IDENTITY + "oauth_server", "test_every_token_that_is_given_out_is_recorded"),
     ("POST", "/oauth/revoke"): (IDENTITY + "oauth_server", "test_what_cannot_be_recorded_does_not_happen"),
     ("POST", "/oauth/introspect"): None,  # it changes nothing
+    ("POST", "/api/v1/signatures/explain"): None,  # it changes nothing
     ("POST", "/api/v1/sessions"): (IDENTITY + "sessions", "test_every_begin_and_end_is_recorded"),
     ("DELETE", "/api/v1/sessions/current"): (IDENTITY + "sessions", "test_every_begin_and_end_is_recorded"),
     ("PUT", "/api/v1/users/{id}/password"): (IDENTITY + "password_changes", "test_change_is_recorded"),
@@ -135,7 +140,9 @@ class World:
         credentials = {"client_id": client.client.client_id, "client_secret": client.secret}
         form = {"grant_type": "client_credentials", **credentials}
         token = httpx2.post(f"{self.base}/oauth/token", data=form, trust_env=False).json()
+        signs = SigningKeyCreate(name="present", algorithm="hmac-sha256")
         self.names = {
+            "{signing}": domains.signing_keys.create(admin, "limited", signs).key.id,
             "{client}": client.client.client_id,
             "{session}": session.id,
             "{token}": token["access_token"][6:18],

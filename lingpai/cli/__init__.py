@@ -164,6 +164,9 @@ app.command(
     name="doctor",
     help="Find out why calls do not work: address, server, clock, key, data directory. Exit code 1 when a step fails.",
     help_epilogue=examples(
-        "lingpai doctor", "lingpai doctor https://models.example", "lingpai doctor --data /srv/lingpai --json"
+        "lingpai doctor",
+        "lingpai doctor https://models.example",
+        "lingpai doctor --data /srv/lingpai --json",
+        "lingpai doctor --signature refused.http --signed-base base.txt",
     ),
 )

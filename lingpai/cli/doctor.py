@@ -1,9 +1,9 @@
 """`lingpai doctor`: find out, step by step, why calls do not work."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 from rich.text import Text
@@ -12,11 +12,12 @@ from lingpai.cli.checks.address import check_address
 from lingpai.cli.checks.directory import check_directory
 from lingpai.cli.checks.health import check_health
 from lingpai.cli.checks.key import VARIABLE, check_acceptance, check_form, check_models
+from lingpai.cli.checks.signature import SignatureCheck, SignedFiles
 from lingpai.cli.checks.step import Step, failed, skipped
-from lingpai.cli.failures import UsageError
+from lingpai.cli.failures import CommandError, UsageError
 from lingpai.cli.options import NO_OPTIONS, Options
-from lingpai.cli.output import mark, print_json, print_text, printable, say
-from lingpai.cli.server import SOCKET_NAME, Place, data_directory, open_client
+from lingpai.cli.output import mark, print_json, print_line, print_text, printable, say
+from lingpai.cli.server import SOCKET_NAME, Place, data_directory, find_place, open_client
 from lingpai.client import DEFAULT_SERVER, AddressError, Client, normalize_server
 
 TIMEOUT_S = 10.0
@@ -28,24 +29,71 @@ def doctor(
     ] = None,
     /,
     *,
+    signature: Annotated[
+        str | None,
+        Parameter(
+            help="File with a signed request that is refused: raw HTTP, or what curl -v shows; - for stdin.",
+            allow_leading_hyphen=True,
+        ),
+    ] = None,
+    body: Annotated[Path | None, Parameter(help="With --signature: file with the request's body.")] = None,
+    signed_base: Annotated[
+        Path | None, Parameter(help="With --signature: file with the signature base that was signed.")
+    ] = None,
     options: Options = NO_OPTIONS,
 ) -> int:
-    """Check the way from here to a model: address, server, clock, key, data directory. Exit code 1 when a step fails."""
+    """Check the way from here to a model: address, server, clock, key, data directory. Exit code 1 when a step fails.
+
+    With --signature, say instead why a signed request is refused.
+    """
     if server is not None and options.server is not None:
         raise UsageError("Give the server once: as the argument or with --server.")
-    steps = []
-    for step in check_up(server or options.server, options):
-        steps.append(step)
+    if signature is not None:
+        check = SignatureCheck(SignedFiles(signature, body, signed_base))
+        steps = _taken(check.steps(_place_of(server, options)), options)
+        if not options.as_json and check.explanation is not None and check.explanation.base is not None:
+            _show_base(check.explanation.base)
+        return _conclude(steps, options, check.as_json())
+    if body is not None or signed_base is not None:
+        raise UsageError("--body and --signed-base go with --signature FILE.")
+    return _conclude(_taken(check_up(server or options.server, options), options), options, {})
+
+
+def _taken(steps: Iterator[Step], options: Options) -> list[Step]:
+    """The steps, each shown as soon as it is there."""
+    taken = []
+    for step in steps:
+        taken.append(step)
         if not options.as_json:
             _show(step)
+    return taken
+
+
+def _conclude(steps: list[Step], options: Options, more: Mapping[str, Any]) -> int:
     failures = [step for step in steps if step.state == "failed"]
     if options.as_json:
-        print_json({"ok": not failures, "steps": [step.as_json() for step in steps]})
+        print_json({"ok": not failures, "steps": [step.as_json() for step in steps], **more})
     elif failures:
         say(f"\nFailed: {', '.join(step.name for step in failures)}. Begin with the first.")
     else:
         say("\nNothing is wrong.")
     return 1 if failures else 0
+
+
+def _place_of(server: str | None, options: Options) -> Place | None:
+    """The server to ask about a signature; None when there is none to go to."""
+    if server is not None:
+        return Place(server=server)
+    try:
+        return find_place(options)
+    except CommandError:
+        return None
+
+
+def _show_base(base: str) -> None:
+    say("\nThe signature base, as it is built here:")
+    for line in base.split("\n"):
+        print_line(line)
 
 
 def check_up(named: str | None, options: Options) -> Iterator[Step]:

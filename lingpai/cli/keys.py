@@ -31,6 +31,11 @@ app.command(
     help="Report the keys in a text on stdin as leaked: those that work are disabled at once.",
     help_epilogue=examples("lingpai keys report-leaked < found.txt"),
 )
+app.command(
+    "lingpai.cli.signing_keys:app",
+    name="signing-keys",
+    help="Make and manage the keys that requests are signed with (RFC 9421).",
+)
 
 PATH: Final = "/api/v1/keys"
 
@@ -74,6 +79,9 @@ def create(
         tuple[str, ...], Parameter(help="An address or network it may be used from (else any). Repeatable.")
     ] = (),
     expires: Annotated[str | None, Parameter(help="When it ends: 90d, 12h or a date (else never).")] = None,
+    signature_required: Annotated[
+        bool, Parameter(help="Accept it with signed requests only.", negative="")
+    ] = False,
     options: Options = NO_OPTIONS,
 ) -> None:
     """Make a key and print it, this once.
@@ -87,6 +95,7 @@ def create(
         "models": model,
         "limits": limit,
         "allowed_ips": allow_ip,
+        "signature_required": signature_required,
     }
     body = {
         "name": name,
@@ -191,6 +200,30 @@ def enable(key: KeyName, /, *, options: Options = NO_OPTIONS) -> None:
     _switch(key, disabled=False, options=options)
 
 
+@app.command(
+    help_epilogue=examples(
+        "lingpai keys require-signature my-app", "lingpai keys require-signature my-app --lift"
+    )
+)
+def require_signature(
+    key: KeyName,
+    /,
+    *,
+    lift: Annotated[
+        bool, Parameter(help="Accept unsigned requests again; for administrators.", negative="")
+    ] = False,
+    options: Options = NO_OPTIONS,
+) -> None:
+    """Accept a key with signed requests only, from the next call on."""
+    with connect(options) as client:
+        changed = client.request("PATCH", f"{PATH}/{segment(key)}", json={"signature_required": not lift})
+    say(
+        f"Key {changed['name']} ({changed['id']}) {'needs no signatures' if lift else 'is for signed requests only'}."
+    )
+    if options.as_json:
+        print_json(changed)
+
+
 @app.command(help_epilogue=examples("lingpai keys delete my-app", "lingpai keys delete my-app --yes"))
 def delete(
     key: KeyName,
@@ -226,6 +259,8 @@ def _switch(key: str, *, disabled: bool, options: Options) -> None:
 def _summary(key: dict[str, Any]) -> str:
     parts = [listing(key["scopes"]), listing(key["models"], empty="all models")]
     parts.append(listing(key["limits"], empty="no limits of its own"))
+    if key.get("signature_required"):
+        parts.append("for signed requests only")
     if key["expires_at"]:
         parts.append(f"expires {shown_time(key['expires_at'])}")
     return "; ".join(parts)
@@ -293,6 +328,7 @@ def _details(key: dict[str, Any]) -> dict[str, str | None]:
         "models": listing(key["models"], empty="all"),
         "limits": listing(key["limits"], empty="none of its own"),
         "allowed addresses": listing(key["allowed_ips"], empty="any"),
+        "signatures": "required" if key.get("signature_required") else "not required",
         "expires": shown_time(key["expires_at"]) or "never",
         "created": shown_time(key["created_at"]),
         "last used": f"{last_used} from {address}" if address else last_used,

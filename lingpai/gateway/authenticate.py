@@ -23,6 +23,7 @@ from lingpai.principal import Principal
 from lingpai.quotas.loader import StaleLimitsError
 from lingpai.quotas.meter import Meter
 from lingpai.web.auth import insufficient_scope
+from lingpai.wire.request_signing import ACCEPT_SIGNATURE
 
 if TYPE_CHECKING:
     from lingpai.gateway.exchange import Exchange
@@ -52,6 +53,9 @@ class Keys(Protocol):
     def load(self, token: bytes) -> Principal | None: ...
     def remember(self, token: bytes, principal: Principal | None) -> None: ...
     def holds(self, principal: Principal) -> bool: ...
+    def find_id(self, key_id: str) -> Principal | None: ...
+    def load_id(self, key_id: str) -> Principal | None: ...
+    def remember_id(self, key_id: str, principal: Principal | None) -> None: ...
 
 
 class Account:
@@ -143,6 +147,9 @@ def begin(exchange: "Exchange") -> None:
         exchange.account = front.memo[1].account
         exchange.is_key_settled = True
         return
+    if b"signature" in exchange.fields:  # with `Signature-Input` it would not have come here
+        _settle(exchange, None, half_signed())
+        return
     try:
         token = read_credential(exchange.fields)
     except LingpaiError as error:
@@ -153,6 +160,9 @@ def begin(exchange: "Exchange") -> None:
         return
     principal = gateway.authenticator.find(token)
     if principal is not None:
+        if principal.signature_required:  # before it is remembered: no call passes because one like it has
+            _settle(exchange, principal, signature_required())
+            return
         exchange.principal = principal
         exchange.account = principal.account
         exchange.is_key_settled = True
@@ -190,6 +200,8 @@ def _loaded(
     if exchange.is_over:
         exchange.caller_known_late(principal)
         return
+    if principal is not None and principal.signature_required:
+        error = signature_required()
     _settle(exchange, principal, error or (None if principal else unknown_key(token)))
     if exchange.refusal is not None and not exchange.is_body_complete:
         settle.refuse_unread(exchange, exchange.refusal)  # whatever its size: nobody waits for the rest
@@ -210,6 +222,8 @@ def is_still_valid(exchange: "Exchange") -> bool:
     authenticator, principal = exchange.gateway.authenticator, exchange.principal
     if exchange.generation == authenticator.keys.generation:
         return True
+    if exchange.signed is not None:
+        return exchange.signed.is_still_valid(exchange)
     token = read_credential(exchange.fields)
     return principal is (authenticator.find_local() if token is None else authenticator.find(token))
 
@@ -273,6 +287,25 @@ def missing_key() -> LingpaiError:
     )
 
 
+def half_signed() -> LingpaiError:
+    """Half a signature is none, and is not passed over: its sender relies on it."""
+    return LingpaiError(
+        "signature_invalid",
+        "The request has a Signature and no Signature-Input. docs/guides/signing.md shows both.",
+        param="signature-input",
+    )
+
+
+def signature_required() -> LingpaiError:
+    """What a caller hears without a signature, whose key is for signed requests only."""
+    return LingpaiError(
+        "signature_required",
+        "This key is for signed requests only. Sign the request (RFC 9421): docs/guides/signing.md shows how, "
+        "and `lingpai keys signing-keys create` makes the key to sign with.",
+        headers={"www-authenticate": 'Bearer realm="lingpai"', "accept-signature": ACCEPT_SIGNATURE},
+    )
+
+
 def unknown_key(token: bytes) -> LingpaiError:
     """The same answer for unknown, deleted and mistyped keys; only what the caller can see themselves is added."""
     message = "The API key is not valid: mistyped, deleted, or of another server."
@@ -322,7 +355,8 @@ class Authenticator:
         self._load_meters = load_meters
         self._jobs = jobs
         self._threads = ThreadPoolExecutor(max_workers=4, thread_name_prefix="lingpai-keys")
-        self._waiting: dict[bytes, list[Loaded]] = {}
+        self._waiting: dict[bytes | str, list[Loaded]] = {}
+        """By token, or by id (text) where a signature has proven whose call it is."""
         self.find = keys.find
         self.is_garbage = keys.is_known_garbage
 
@@ -332,7 +366,15 @@ class Authenticator:
             return None
         return self._local[1]
 
-    def load(self, token: bytes, then: Loaded) -> None:
+    def find_id(self, key_id: str) -> Principal | None:
+        """The principal of a key whose owner has proven it by a signature, if it is in memory."""
+        return self.keys.find_id(key_id)
+
+    async def principal_of(self, key_id: str) -> Principal | None:
+        """The same from memory or the database, or None. Raises LingpaiError when the database cannot be asked."""
+        return self.keys.find_id(key_id) or await self._loaded(key_id)
+
+    def load(self, token: bytes | str, then: Loaded) -> None:
         """Load the principal and tell `then` on the event loop. Calls for the same token share one look-up."""
         waiting = self._waiting.get(token)
         if waiting is not None:
@@ -360,7 +402,7 @@ class Authenticator:
             look_ups.failed(network, loop.time())
         return principal
 
-    async def _loaded(self, token: bytes) -> Principal | None:
+    async def _loaded(self, token: bytes | str) -> Principal | None:
         future: asyncio.Future[Principal | None] = asyncio.get_running_loop().create_future()
 
         def settle(principal: Principal | None, error: LingpaiError | None) -> None:
@@ -377,7 +419,7 @@ class Authenticator:
         """Let go of the threads."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    async def _look_up(self, token: bytes) -> None:
+    async def _look_up(self, token: bytes | str) -> None:
         principal, refusal = None, None
         try:
             principal = await self._read(token)
@@ -396,7 +438,9 @@ class Authenticator:
                 headers={"retry-after": "1"},
             )
         else:
-            if token != LOCAL:
+            if isinstance(token, str):
+                self.keys.remember_id(token, principal)
+            elif token != LOCAL:
                 self.keys.remember(token, principal)
         finally:
             for then in self._waiting.pop(token):
@@ -405,7 +449,7 @@ class Authenticator:
                 except Exception:  # one call's fault must not keep the others waiting
                     log.exception("a call that waited for its key failed")
 
-    async def _read(self, token: bytes) -> Principal | None:
+    async def _read(self, token: bytes | str) -> Principal | None:
         """The principal and its meters. Read again when a key or user changes meanwhile: nothing stale is attached."""
         loop = asyncio.get_running_loop()
         while True:
@@ -422,7 +466,9 @@ class Authenticator:
                 self._local = generation, principal
             return principal
 
-    def _read_principal(self, token: bytes) -> Principal | None:
+    def _read_principal(self, token: bytes | str) -> Principal | None:
+        if isinstance(token, str):
+            return self.keys.load_id(token)
         if token == LOCAL and self._read_local is not None:
             return self._read_local()
         return self.keys.load(token)

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from lingpai.gateway.authenticate import Account
     from lingpai.gateway.gateway import Gateway
     from lingpai.gateway.queue import Place
+    from lingpai.gateway.signed import SignedCall
     from lingpai.gateway.weigh import Weight
     from lingpai.lane.front import Front
     from lingpai.lane.upstream import Upstream
@@ -67,6 +68,8 @@ class Exchange:
     """Of the keys, when the credential was looked up."""
     is_key_settled: bool = False
     refusal: LingpaiError | None = None
+    signed: "SignedCall | None" = None
+    """What there is to know of the signature of a signed call."""
     # read
     is_body_complete: bool = False
     upload: bytes | bytearray = b""
@@ -122,6 +125,8 @@ class Exchange:
     def proceed(self) -> None:
         """Take the steps, as soon as the body is complete and the key is known."""
         if not (self.is_body_complete and self.is_key_settled):
+            if self.signed is not None and self.is_body_complete:
+                self.signed.body_complete(self)
             return
         try:
             if self.refusal is not None:
@@ -217,6 +222,9 @@ class Exchange:
     def _ask_again_who_calls(self) -> None:
         self.refusal = self.principal = None
         self.is_key_settled = False
+        if self.signed is not None:
+            self.signed.ask_again(self)
+            return
         authenticate.begin(self)
         self.proceed()
 

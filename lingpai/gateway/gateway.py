@@ -18,6 +18,7 @@ from lingpai.gateway.exchange import Exchange
 from lingpai.gateway.queue import Queue
 from lingpai.gateway.revoked import RevokedCalls
 from lingpai.gateway.settings import GatewaySettings
+from lingpai.gateway.signed import SignedCalls
 from lingpai.gateway.tally import Counter
 from lingpai.identity.known_ids import LookUps
 from lingpai.jobs.runner import JobRunner
@@ -80,6 +81,7 @@ class Gateway:
     loop: asyncio.AbstractEventLoop
     catalog: Catalog
     authenticator: Authenticator
+    signed_calls: SignedCalls
     limiter: Limiter
     rate_limit_headers: Callable[[Sequence[Meter], float], bytes]
     journal: Journal
@@ -148,6 +150,8 @@ class Gateway:
         elif authenticate.has_credential_in_address(url):
             exchange.is_key_settled = True
             exchange.refusal = authenticate.credential_in_address()
+        elif b"signature-input" in fields:
+            self.signed_calls.begin(exchange, url, headers)
         else:
             authenticate.begin(exchange)
         length = fields.get(b"content-length", b"" if b"transfer-encoding" in fields else b"0")

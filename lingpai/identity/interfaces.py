@@ -114,6 +114,7 @@ class ApiKey:
     rotated_at: float | None = None
     secret: Secret
     old_secret: Secret | None = None
+    signature_required: bool = False
 
     @property
     def is_leaked(self) -> bool:

@@ -41,6 +41,7 @@ _TOKEN: Final = b"at-lp-"
 _OLD: Final = " old"
 _ID_PLACE: Final = slice(6, 6 + ID_LENGTH)
 _KIND_AND_ID: Final = slice(0, 6 + ID_LENGTH)
+_SIGNED: Final = b"signed "  # before an id in place of a hash; no hash is as short
 _MOST_SECOND_CHANCES: Final = 8
 """At most so many entries in use are spared per entry that comes, so that none has to wait long."""
 _MOST_REVOKED: Final = 10_000
@@ -138,6 +139,11 @@ class Keyring:
         entry = self._entries.get(_holder(principal))
         return entry is not None and self._known[entry.index] is principal
 
+    def find_id(self, key_id: str) -> Principal | None:
+        """The principal remembered for the key with this id, however it was proven; None when there is none in memory."""
+        entry = self._entries.get(key_id)
+        return None if entry is None else self._known[entry.index]
+
     def is_known_garbage(self, token: bytes) -> bool:
         """Whether `token` is certainly neither key nor access token, told without a look-up.
 
@@ -178,6 +184,17 @@ class Keyring:
             self._stored.clear()  # rarely: it takes as many ids of real keys
         self._stored[token[_KIND_AND_ID]] = _Stored(as_of, stored)
         return None
+
+    def load_id(self, key_id: str) -> Principal | None:
+        """The principal of a key whose owner has proven it otherwise, or None. Blocks: run it in a worker thread."""
+        as_of = self.changes
+        row = self._store.key(key_id)
+        return None if row is None else principal_of_key(row, as_of)
+
+    def remember_id(self, key_id: str, principal: Principal | None) -> None:
+        """Remember what `load_id` found, as `remember` does."""
+        if isinstance(principal, LoadedPrincipal) and self._is_current(principal):
+            self._put(_SIGNED + key_id.encode(), principal)
 
     def remember(self, token: bytes, principal: Principal | None) -> None:
         """Remember what `load` found; None makes the token known garbage.
@@ -259,8 +276,10 @@ class Keyring:
         id_ = principal.credential_id
         if id_ is None:
             raise ValueError("only keys and tokens can be remembered")
-        if index not in self._known and len(self._known) >= self._capacity:
-            self._make_room()
+        if index not in self._known:
+            self._forget(_holder(principal))  # one entry each: found by its token, or before that by its id
+            if len(self._known) >= self._capacity:
+                self._make_room()
         self._known[index] = principal
         holder = _holder(principal)
         self._entries[holder] = _Entry(index, principal.last_used_at)

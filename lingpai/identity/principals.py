@@ -49,6 +49,7 @@ def principal_of_key(row: Row[Any], as_of: int, *, is_old_secret: bool = False) 
         expires_at=expires_at,
         created_at=row.created_at,
         disabled=disabled_because(row) is not None,
+        signature_required=bool(row.signature_required),
         last_used_at=row.last_used_at or 0.0,
         last_used_ip=row.last_used_ip,
         as_of=as_of,
@@ -82,6 +83,7 @@ def principal_of_token(row: Row[Any], as_of: int) -> LoadedPrincipal:
         project_limits=tuple(row.project_limits or ()),
         expires_at=expires_at,
         created_at=row.created_at,
+        signature_required=bool(row.client_signature_required),
         disabled=any((row.user_disabled_at, row.client_disabled_at, row.client_deleted_at)),
         as_of=as_of,
     )

@@ -19,6 +19,7 @@ from lingpai.identity.restrictions import MAX_NAME_LENGTH
 from lingpai.identity.rights import check_is_admin, visible_user
 from lingpai.identity.sessions.ending import SessionEnder
 from lingpai.identity.sessions.tables import invitations, sign_in_places
+from lingpai.identity.signing.store import SqlSigningKeyStore
 from lingpai.identity.store import SqlUserStore
 from lingpai.identity.tables import api_keys, project_members, projects, users
 from lingpai.principal import Principal
@@ -86,6 +87,7 @@ class UserRemoval:
         live_keys = (api_keys.c.user_id == user.id, api_keys.c.deleted_at.is_(None))
         gone = {"deleted_at": now, "secret_hmac": None, "old_secret_hmac": None}
         connection.execute(update(api_keys).where(*live_keys).values(gone))
+        SqlSigningKeyStore().delete_of_deleted_keys(connection)
         live_clients = (clients.c.user_id == user.id, clients.c.deleted_at.is_(None))
         connection.execute(update(clients).where(*live_clients).values(gone))
         own_clients = select(clients.c.id).where(clients.c.user_id == user.id)

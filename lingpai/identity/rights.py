@@ -142,6 +142,35 @@ def check_may_enable(caller: Principal, standing: Standing, key: ApiKey) -> None
         )
 
 
+def check_may_grant_unsigned(caller: Principal, *, required: bool) -> None:
+    """Raise LingpaiError if `caller` must sign and wants a key that need not."""
+    if caller.signature_required and not required and not caller.is_admin:
+        raise LingpaiError(
+            "insufficient_scope",
+            "Your own key is for signed requests only, and so must this one be: set `signature_required` to true.",
+            param="signature_required",
+        )
+
+
+def check_need_not_sign(caller: Principal, action: str) -> None:
+    """Raise LingpaiError if `caller` must sign; `action` completes “A key for signed requests only cannot …”."""
+    if caller.signature_required and not caller.is_admin:
+        raise LingpaiError(
+            "insufficient_scope",
+            f"A key for signed requests only cannot {action}. Ask an administrator for it.",
+        )
+
+
+def check_may_lift_signature(caller: Principal, key: ApiKey, *, required: bool) -> None:
+    """Raise LingpaiError if `key` is for signed requests only, is to be so no more, and `caller` is no administrator."""
+    if key.signature_required and not required and not caller.is_admin:
+        raise LingpaiError(
+            "insufficient_scope",
+            f"`{key.name}` is for signed requests only. Ask an administrator to lift that.",
+            param="signature_required",
+        )
+
+
 def check_may_change(caller: Principal, standing: Standing, before: ApiKey, after: ApiKey) -> None:
     """Raise LingpaiError if `caller` may not make `after` of `before`.
 
@@ -196,6 +225,7 @@ def check_holds_all(caller: Principal, credential: Credential, *, param: str | N
     check_may_grant_models(caller, credential.models)
     check_may_grant_networks(caller, credential.allowed_ips)
     check_may_grant_expiry(caller, credential.expires_at, param=param or "expires_at")
+    check_may_grant_unsigned(caller, required=credential.signature_required)
 
 
 def _action_of(before: ApiKey, after: ApiKey) -> KeyAction:
@@ -253,6 +283,7 @@ def _widens(before: Credential, after: Credential) -> bool:
         and _models_within(after.models, before.models)
         and _networks_within(_parsed(after.allowed_ips), _parsed(before.allowed_ips))
         and not _is_later(after.expires_at, before.expires_at)
+        and after.signature_required >= before.signature_required
     )
 
 

@@ -118,6 +118,12 @@ class KeyCreate(RequestBody):
     allowed_ips: AllowedIps | None = None
     expires_at: Expiry | None = None
     expires_in: Annotated[Lifetime | None, Field(description="Instead of `expires_at`.")] = None
+    signature_required: Annotated[
+        bool | None,
+        Field(
+            description="Whether the key is for signed requests only; as that of the key that makes it when left out."
+        ),
+    ] = None
 
 
 class KeyUpdate(RequestBody):
@@ -138,6 +144,9 @@ class KeyUpdate(RequestBody):
     ] = None
     allowed_ips: AllowedIps | None = None
     expires_at: Annotated[Expiry | None, Field(description="null: never.")] = None
+    signature_required: Annotated[
+        bool | None, Field(description="Only an administrator can set it to false again.")
+    ] = None
 
 
 class KeyRotate(RequestBody):
@@ -256,6 +265,7 @@ class KeyView(BaseModel):
     disabled_because: str | None = Field(
         description="Why it does not work; also when its owner is disabled, or has no role in its project that allows keys."
     )
+    signature_required: bool = Field(description="Whether the key is for signed requests only.")
     last_used_at: str | None = Field(description="Written about once a minute.")
     last_used_ip: str | None
     hint: str = Field(
@@ -352,6 +362,7 @@ def _fields_of(key: ApiKey, now: float) -> dict[str, Any]:
         "state": key.state(now),
         "disabled": key.disabled_at is not None,
         "disabled_because": key.disabled_because,
+        "signature_required": key.signature_required,
         "last_used_at": utc_text_or_none(key.last_used_at),
         "last_used_ip": key.last_used_ip,
         "hint": key.hint,

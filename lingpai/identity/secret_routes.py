@@ -6,13 +6,14 @@ from collections.abc import Callable
 from math import ceil
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Path, Request, Response
+from fastapi import APIRouter, Request, Response
 from pydantic import ValidationError
 
 from lingpai.errors import LingpaiError
 from lingpai.identity.known_ids import LookUps
 from lingpai.identity.leak_schemas import LEAK_REQUEST_BODY, LeakAnswer, LeakedKeysReport
 from lingpai.identity.leaks import MOST_REPORTED, LeakReports, credentials_in
+from lingpai.identity.references import KeyReference
 from lingpai.identity.rotation import KeyRotation
 from lingpai.identity.schemas import CreatedKeyView, KeyRotate
 from lingpai.identity.scopes import Scope
@@ -24,8 +25,6 @@ from lingpai.web.errors import ERROR_RESPONSES
 MOST_REPORT_BYTES: Final = 65_536
 ANSWER_AFTER_S: Final = 0.25
 """When a report is answered, whatever was in it: long enough to end a hundred keys in."""
-
-KeyReference = Annotated[str, Path(description="The key's id, or a name that only one has.")]
 
 
 def rotation_routes(rotation: KeyRotation) -> APIRouter:

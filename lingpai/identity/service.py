@@ -37,6 +37,8 @@ from lingpai.identity.rights import (
     check_may,
     check_may_change,
     check_may_enable,
+    check_may_grant_unsigned,
+    check_may_lift_signature,
     check_may_with_key,
     visible_user,
 )
@@ -252,8 +254,9 @@ class Keys:
     def create(self, caller: Principal, body: KeyCreate) -> CreatedKey:
         """Make a key for the caller or, by an administrator, for anybody. The token is in the answer and nowhere else.
 
-        A member's new key inherits the networks and the expiry of the key that makes it, unless narrower ones are sent.
-        It belongs to a project in which its owner has a role that makes keys; those of administrators to any.
+        A member's new key inherits the networks, the expiry and the need of signatures of the key that makes it, unless
+        narrower ones are sent. It belongs to a project in which its owner has a role that makes keys; those of
+        administrators to any.
         """
         name = restrictions.checked_name(body.name)
         minted = mint_credential("sk-lp-")
@@ -265,7 +268,13 @@ class Keys:
             project = self._project_of_new_key(connection, caller, owner, body.project)
             restricted = self._rules.of_new(caller, body, owner=owner, project=project)
             belongs = {"user_id": owner.id, "project_id": project.id}
-            row = {"name": name, **belongs, **self._stored_credential(minted), **restricted}
+            row = {
+                "name": name,
+                "signature_required": _signature_of_new_key(caller, body),
+                **belongs,
+                **self._stored_credential(minted),
+                **restricted,
+            }
             try:
                 self._store.insert(connection, row)
             except IntegrityError as exc:
@@ -378,6 +387,9 @@ class Keys:
         values = self._rules.changes(caller, key, body, owner=owner)
         if body.name is not None:
             values["name"] = restrictions.checked_name(body.name)
+        if body.signature_required is not None:
+            values["signature_required"] = body.signature_required
+            check_may_lift_signature(caller, key, required=body.signature_required)
         if body.disabled is False:
             values["disabled_because"] = None
         check_may_change(caller, standing, key, replace(key, **values))
@@ -393,3 +405,10 @@ def _check_has_keys(connection: Connection, owner: User, project: Project) -> No
             f"`lingpai projects members add`.",
             param="user",
         )
+
+
+def _signature_of_new_key(caller: Principal, body: KeyCreate) -> bool:
+    if body.signature_required is None:
+        return caller.signature_required and not caller.is_admin
+    check_may_grant_unsigned(caller, required=body.signature_required)
+    return body.signature_required

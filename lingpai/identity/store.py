@@ -27,6 +27,7 @@ from lingpai.identity.key_states import KeyFilter, conditions_of, disabled_becau
 from lingpai.identity.member_store import projects_of
 from lingpai.identity.oauth.tables import access_tokens, clients
 from lingpai.identity.scopes import effective_scopes
+from lingpai.identity.signing.store import SqlSigningKeyStore
 from lingpai.identity.tables import api_keys, project_members, projects, users
 from lingpai.principal import Principal
 from lingpai.storage.database import Database
@@ -71,6 +72,7 @@ _ACCESS_TOKEN: Final = (
         users.c.disabled_at.label("user_disabled_at"),
         clients.c.name.label("client_name"),
         clients.c.scopes.label("client_scopes"),
+        clients.c.signature_required.label("client_signature_required"),
         clients.c.models.label("client_models"),
         clients.c.limits.label("client_limits"),
         clients.c.allowed_ips.label("client_allowed_ips"),
@@ -178,6 +180,7 @@ class SqlKeyStore:
         """Delete keys for good: their secrets are wiped, their names stay for the sake of usage reports."""
         for key_id in key_ids:
             self.update(connection, key_id, {"deleted_at": now, "secret_hmac": None, "old_secret_hmac": None})
+        SqlSigningKeyStore().delete_of_deleted_keys(connection)
 
     def touch(self, connection: Connection, uses: Sequence[Use]) -> None:
         """Note last uses, of the key and of its secrets; an earlier one never replaces a later one."""
@@ -316,6 +319,7 @@ def key_of(row: Row[Any]) -> ApiKey:
             last_used_at=row.last_used_at if row.rotated_at is None else row.secret_last_used_at,
         ),
         old_secret=_old_secret(row),
+        signature_required=bool(row.signature_required),
     )
 
 

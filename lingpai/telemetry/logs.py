@@ -19,7 +19,7 @@ _UNSAFE: Final = r"\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u
 _CONTROL: Final = re.compile(f"[{_UNSAFE}]")
 _NEEDS_QUOTES: Final = re.compile(f'[{_UNSAFE}\\s"=]|^$')
 # Looser than the exact form: half a credential in a log is half a credential too many.
-_CREDENTIAL: Final = re.compile(r"(?:sk|at|rt|cs|ss|in)-lp-[0-9A-Za-z]{8,}")
+_CREDENTIAL: Final = re.compile(r"(?:sk|at|rt|cs|ss|in|sg)-lp-[0-9A-Za-z]{8,}")
 _BEARER: Final = re.compile(r"(?i)(bearer\s+)[^\s\"']{8,}")
 _MOST_CHARACTERS: Final = 64_000
 

@@ -17,6 +17,10 @@ from lingpai.web.errors import error_response
 from lingpai.web.refusals import report_refusal
 
 
+class HeadOnly(Request):
+    """A request of which the head alone may be looked at: its body is yet to come."""
+
+
 class HeadsFirst:
     """ASGI middleware. Routes ask again when the body is there: much may have changed while it came."""
 
@@ -29,7 +33,7 @@ class HeadsFirst:
             requirement = _requirement(scope)
             if requirement is not None:
                 try:
-                    await requirement.check(Request(scope))
+                    await requirement.check(HeadOnly(scope))
                 except LingpaiError as error:
                     report_refusal(Request(scope), error, path=requirement.path)
                     await error_response(error)(scope, receive, send)

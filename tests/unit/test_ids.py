@@ -20,7 +20,7 @@ from lingpai.ids import (
     request_made_at,
 )
 
-PREFIXES = ("sk-lp-", "at-lp-", "rt-lp-", "cs-lp-", "ss-lp-", "in-lp-")
+PREFIXES = ("sk-lp-", "at-lp-", "rt-lp-", "cs-lp-", "ss-lp-", "in-lp-", "sg-lp-")
 MINTED = [mint_credential(prefix) for prefix in PREFIXES for _ in range(5)]
 CREDENTIALS = st.sampled_from(MINTED)  # made once: hypothesis wants the same choices to give the same values
 

@@ -152,7 +152,7 @@ def test_secret_across_two_blocks_is_found_once(scan: SecretsScan, place: Path):
 # -- kinds and forms
 
 
-@pytest.mark.parametrize("prefix", ["sk-lp-", "at-lp-", "rt-lp-", "cs-lp-"])
+@pytest.mark.parametrize("prefix", ["sk-lp-", "at-lp-", "rt-lp-", "cs-lp-", "ss-lp-", "in-lp-", "sg-lp-"])
 def test_every_credential_is_known_by_its_checksum(scan: SecretsScan, prefix: str):
     scan.note("log", f"x{mint_credential(prefix).token}x")  # type: ignore[arg-type]
 
@@ -289,6 +289,7 @@ def test_nothing_to_read_is_nothing_found():
     ("arguments", "prefix"),
     [
         (("keys", "create", "app"), "sk-lp-"), (("keys", "rotate", "app"), "sk-lp-"),
+        (("keys", "signing-keys", "create", "app", "laptop"), "sg-lp-"),
         (("clients", "create", "app", "--json"), "cs-lp-"), (("token",), "at-lp-"),
     ],
 )  # fmt: skip

@@ -18,6 +18,7 @@ _WRONG_KINDS: Final = {
     "cs-lp-": "a client secret",
     "ss-lp-": "the session of a browser",
     "in-lp-": "an invitation",
+    "sg-lp-": "a signing secret",
 }
 _LENGTH: Final = 6 + ID_LENGTH + SECRET_LENGTH + CHECKSUM_LENGTH
 

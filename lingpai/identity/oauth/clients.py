@@ -29,6 +29,7 @@ from lingpai.identity.rights import (
     check_keeps_project,
     check_may_hold,
     check_may_widen,
+    check_need_not_sign,
     visible_user,
 )
 from lingpai.identity.store import Position
@@ -78,6 +79,7 @@ class Clients:
         name = restrictions.checked_name(body.name)
         grants = _checked_grants(body.grants if body.grants is not None else DEFAULT_GRANTS, body.public)
         _check_may_grant(caller, grants)
+        check_need_not_sign(caller, "make clients, whose calls are not signed")
         minted = mint_credential("cs-lp-")
         began = time.monotonic()
         with self._database.write() as connection:

@@ -25,6 +25,8 @@ from lingpai.gateway.authenticate import Account, Authenticator
 from lingpai.gateway.call_limits import CallLimits
 from lingpai.gateway.gateway import Gateway
 from lingpai.gateway.settings import GatewaySettings
+from lingpai.gateway.signed import SignedCalls
+from lingpai.identity.known_ids import LookUps
 from lingpai.jobs.runner import JobRunner
 from lingpai.telemetry.metrics import CallMetrics
 
@@ -45,11 +47,13 @@ class Stage:
         self.link = FakeLink()
         self.is_loading = False
         jobs = FakeJobs(loop)
+        authenticator = Authenticator(self.keys, None, jobs=JobRunner())
         self.gateway = Gateway(
             settings=GatewaySettings(**settings),
             loop=loop,
             catalog=Catalog(),
-            authenticator=Authenticator(self.keys, None, jobs=JobRunner()),
+            authenticator=authenticator,
+            signed_calls=SignedCalls(None, authenticator, jobs=jobs, look_ups=LookUps()),
             limiter=self.limiter,
             rate_limit_headers=lambda meters, now: b"x-ratelimit-limit-requests: 5\r\n",
             journal=self.journal,

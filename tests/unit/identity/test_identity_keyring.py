@@ -547,3 +547,72 @@ def test_client_that_changes_takes_its_tokens_along() -> None:
     keyring.forget_client("cl-lp-a")
 
     assert [keyring.find(tokens[client]) is None for client in tokens] == [True, False, False]
+
+
+# -- keys that a signature has proven
+
+
+def test_a_key_is_found_by_its_id_and_then_by_its_token(
+    keyring: Keyring, keys: Keys, admin: Principal
+) -> None:
+    created = keys.create(admin, KeyCreate(name="laptop"))
+    key_id, token = created.key.id, token_of(created)
+    assert keyring.find_id(key_id) is None
+
+    keyring.remember_id(key_id, keyring.load_id(key_id))
+    by_id = keyring.find_id(key_id)
+    keyring.remember(token, keyring.load(token))
+
+    assert by_id is not None
+    assert by_id.key_name == "laptop"
+    assert keyring.find_id(key_id) is keyring.find(token)
+    assert len(list(keyring.principals())) == 1
+
+
+def test_a_key_found_by_its_id_is_forgotten_with_every_change(
+    keyring: Keyring, keys: Keys, admin: Principal
+) -> None:
+    created = keys.create(admin, KeyCreate(name="laptop"))
+    key_id, token = created.key.id, token_of(created)
+    keyring.remember_id(key_id, keyring.load_id(key_id))
+    keyring.remember(token, keyring.load(token))
+
+    keyring.forget_key(key_id)
+
+    assert keyring.find_id(key_id) is None
+    assert keyring.find(token) is None
+
+
+def test_what_was_read_by_id_before_a_change_is_not_remembered(
+    keyring: Keyring, keys: Keys, admin: Principal
+) -> None:
+    key_id = keys.create(admin, KeyCreate(name="laptop")).key.id
+    read_before = keyring.load_id(key_id)
+
+    keyring.forget_key(key_id)
+    keyring.remember_id(key_id, read_before)
+
+    assert keyring.find_id(key_id) is None
+    assert keyring.load_id("0unknown0000") is None
+
+
+def test_no_token_finds_what_an_id_was_remembered_by(keyring: Keyring, keys: Keys, admin: Principal) -> None:
+    key_id = keys.create(admin, KeyCreate(name="laptop")).key.id
+    keyring.remember_id(key_id, keyring.load_id(key_id))
+
+    assert keyring.find(key_id.encode()) is None
+    assert keyring.find(b"signed " + key_id.encode()) is None
+
+
+def test_the_last_use_by_signature_is_noted_when_the_token_takes_over(
+    keyring: Keyring, keys: Keys, admin: Principal
+) -> None:
+    created = keys.create(admin, KeyCreate(name="laptop"))
+    keyring.remember_id(created.key.id, keyring.load_id(created.key.id))
+    found = keyring.find_id(created.key.id)
+    assert found is not None
+    found.last_used_at = 1_795_000_000.0
+
+    keyring.remember(token_of(created), keyring.load(token_of(created)))
+
+    assert keyring.take_uses() == [Use("key", created.key.id, 1_795_000_000.0, None)]

@@ -26,7 +26,7 @@ from lingpai.web.errors import install_error_handlers
 Member = Callable[..., Principal]
 KEY_FIELDS = {
     "id", "name", "user", "project", "scopes", "models", "limits", "allowed_ips", "expires_at", "created_at",
-    "state", "disabled", "disabled_because", "last_used_at", "last_used_ip", "hint", "secrets",
+    "state", "disabled", "disabled_because", "signature_required", "last_used_at", "last_used_ip", "hint", "secrets",
 }  # fmt: skip
 
 

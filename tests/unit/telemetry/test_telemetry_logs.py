@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from lingpai.ids import mint_credential
 from lingpai.telemetry.logs import current_request, mask, set_up_logging
 
-PREFIXES = ("sk-lp-", "at-lp-", "rt-lp-", "cs-lp-", "ss-lp-", "in-lp-")
+PREFIXES = ("sk-lp-", "at-lp-", "rt-lp-", "cs-lp-", "ss-lp-", "in-lp-", "sg-lp-")
 MINTED = [mint_credential(prefix).token for prefix in PREFIXES]
 KEYS = st.sampled_from(MINTED)
 AROUND = st.text(max_size=10) | st.sampled_from(
