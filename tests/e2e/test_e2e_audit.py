@@ -49,7 +49,10 @@ def test_the_command_line_shows_who_did_what(make_server: MakeServer) -> None:
         ("key.create", "admin"),
     ]
     assert shown[0]["actor"]["credential"] == {"kind": "admin_socket", "id": None}
-    assert (shown[0]["before"], shown[0]["after"]) == ({"disabled": False}, {"disabled": True})
+    assert (shown[0]["before"], shown[0]["after"]) == (
+        {"disabled": False, "disabled_because": None, "state": "active"},
+        {"disabled": True, "disabled_because": "disabled", "state": "disabled"},
+    )
     assert shown[1]["after"]["limits"] == ["10/day"]
     table = server.cli("audit", "list", "--action", "key.disable").stdout
     assert "key my-app" in table

@@ -10,21 +10,21 @@ from typing import Any
 import httpx2
 import pytest
 
+from lingpai.identity.scopes import SCOPES_OF_ROLE
 from tests.e2e.conftest import MakeServer
 from tests.e2e.lingpai_server import LingpaiServer
 from tests.e2e.raw_http import chat, post
 
 # What a member's key can hold at most.
-SCOPES = [
-    "events:read", "keys:read", "keys:write", "limits:read", "model:inference", "models:read", "projects:read",
-    "projects:write", "usage:read", "users:read",
-]  # fmt: skip
+SCOPES = sorted(SCOPES_OF_ROLE["member"])
 # Kinds of things by the name that a parameter or a field has for them; `id` depends on the path.
 KIND_OF_NAME = {
     "user": "user",
     "owner": "user",
     "key": "key",
     "project": "project",
+    "client": "client",
+    "signing_key": "signing key",
     "request_id": "request",
     "name": "key",
 }
@@ -32,6 +32,10 @@ UNKNOWN = {
     "user": ("usr_zzzzzzzzzzzz", "nobody"),
     "key": ("zzzzzzzzzzzz", "no-key"),
     "project": ("prj_zzzzzzzzzzzz", "no-project"),
+    "client": ("cl-lp-zzzzzzzzzzzz", "no-client"),
+    "session": ("zzzzzzzzzzzz",),
+    "token": ("zzzzzzzzzzzz",),
+    "signing key": ("sgn_zzzzzzzzzzzz",),
     "request": ("req_6559f2800000000000000000000000",),
 }
 # A request's id is a filter like a model's name: what does not fit gives an empty list, or the head of an export.
@@ -43,7 +47,9 @@ BODIES: Mapping[str, dict[str, Any]] = {
     "/api/v1/limits": {"subject": "key", "id": "x", "limits": []},
 }
 # Not about anybody's things: models are the server's own, and a report says nothing about anybody.
-OTHERS = re.compile(r"/api/v1/models|/api/v1/generate|/predict|/v1/|/healthz|/readyz|/metrics|.*/leaked$")
+OTHERS = re.compile(
+    r"/api/v1/models|/api/v1/generate|/predict|/v1/|/healthz|/readyz|/metrics|.*/leaked$|.*/token$|/oauth/|.*/invitations/|.*/explain$|.*/current$"
+)
 
 
 @dataclass
@@ -96,6 +102,19 @@ def tenants(server: LingpaiServer) -> Tenants:
         keys[name] = server.admin("POST", "/api/v1/keys", {**body, "limits": ["none"]})
     answer = post(server.port, "/v1/chat/completions", chat(model="lingpai/eliza"), key=keys["ada"]["key"])
     assert answer.status == 200
+    client = server.admin("POST", "/api/v1/clients", {"name": "ada-client", "user": "ada", "project": "adas"})
+    form = {
+        "grant_type": "client_credentials",
+        "client_id": client["client_id"],
+        "client_secret": client["client_secret"],
+    }
+    token = httpx2.post(f"{server.base}/oauth/token", data=form, trust_env=False).json()
+    signs = {"name": "ada-signs", "algorithm": "hmac-sha256"}
+    signing = server.admin("POST", "/api/v1/keys/ada-key/signing-keys", signs)
+    invitation = server.admin("POST", "/api/v1/users/ada/invitation")["invitation"]
+    accepted = {"invitation": invitation, "password": "correct horse battery staple"}
+    httpx2.post(f"{server.base}/api/v1/invitations/accept", json=accepted, trust_env=False).raise_for_status()
+    session = server.admin("GET", "/api/v1/sessions?user=ada")["data"][0]["id"]
     user = server.admin("GET", "/api/v1/users/ada")
     project = server.admin("GET", "/api/v1/projects/adas")
     theirs = {
@@ -103,6 +122,10 @@ def tenants(server: LingpaiServer) -> Tenants:
         "key": (keys["ada"]["id"], "ada-key"),
         "project": (project["id"], "adas"),
         "request": (answer.headers["x-request-id"],),
+        "client": (client["client_id"], "ada-client"),
+        "session": (session,),
+        "token": (token["access_token"][6:18],),
+        "signing key": (signing["id"],),
     }
     return Tenants(server, theirs, keys["bob"]["key"], keys["ada"]["key"])
 
@@ -116,9 +139,8 @@ def client(tenants: Tenants) -> Iterator[httpx2.Client]:
 
 def kind_of(name: str, path: str) -> str | None:
     if name == "id":
-        return {"keys": "key", "users": "user", "projects": "project", "limits": "key"}.get(
-            path.split("/")[3]
-        )
+        noun = path.split("/")[3]
+        return "key" if noun == "limits" else noun.removesuffix("s")
     return KIND_OF_NAME.get(name)
 
 
@@ -134,6 +156,8 @@ def _asks(document: dict[str, Any], method: str, path: str, operation: dict[str,
     body = _body(document, path, operation)
     # The things of others stand in one place; in all others stands what is bob's own.
     own = path.replace("/projects/{id}/members", "/projects/bobs/members")
+    if "{signing_key}" in path:
+        own = own.replace("{id}", "bob-key")
     own_user = own.replace("{user}", "bob")
     for parameter in operation.get("parameters", []):
         name, where = parameter["name"], parameter["in"]
@@ -143,7 +167,9 @@ def _asks(document: dict[str, Any], method: str, path: str, operation: dict[str,
         if where == "path":
             yield Ask(
                 method,
-                own if name == "user" else path.replace("{user}", "bob"),
+                own
+                if name in {"user", "signing_key"}
+                else path.replace("{user}", "bob").replace("{signing_key}", "x"),
                 kind,
                 f"path {name}",
                 body=body,
@@ -185,7 +211,7 @@ def test_every_place_for_an_id_answers_for_anothers_things_as_for_unknown_ones(
             statuses.add((found[0], ask.place.split()[0]))
 
     places = {(ask.method, ask.path, ask.place) for ask in asks}
-    assert len(places) >= 35, sorted(places)
+    assert len(places) >= 60, sorted(places)
     # 403 where the caller may not do such a thing with anything; else 404, in paths, queries and bodies
     assert {(404, "path"), (404, "query"), (404, "body")} <= statuses
 
@@ -202,7 +228,9 @@ def test_no_list_shows_anything_of_the_other(tenants: Tenants, client: httpx2.Cl
     for path in [*lists, "/api/v1/projects/bobs/members"]:
         for query in ({}, {"by": "user,key,project"} if path.endswith("usage") else {"limit": 200}):
             answer = client.get(path, params=query)
-            assert answer.status_code == 200 or path.endswith(("explain", "journal", "export")), answer.text
+            is_for_admins = re.match(r"/api/v1/(audit|secrets|targets)", path) is not None
+            is_no_list = path.endswith(("explain", "journal", "export", "current"))
+            assert answer.status_code == (403 if is_for_admins else 200) or is_no_list, (path, answer.text)
             for words in itertools.chain(*tenants.theirs.values()):
                 assert not re.search(rf"\b{re.escape(words)}\b", answer.text), (path, words)
 

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Final, Self
 
-from pydantic import BaseModel, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from lingpai.identity.invitations.service import NewInvitation
 from lingpai.identity.invitations.store import StoredInvitation
@@ -21,11 +21,19 @@ Secret = Annotated[
 class InvitationLookUp(RequestBody):
     """An invitation that somebody has got."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [{"invitation": "in-lp-…"}]})
+
     invitation: Secret
 
 
 class InvitationAccept(RequestBody):
     """An invitation, and the password that its user chooses."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"invitation": "in-lp-…", "password": "correct horse battery staple"}]
+        }
+    )
 
     invitation: Secret
     password: Password

@@ -96,6 +96,8 @@ class ClientCreate(RequestBody):
 class ClientUpdate(RequestBody):
     """What to change about a client; everything left out stays. Tokens that are out obey the change, too."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [{"allowed_ips": ["10.0.0.0/8"]}]})
+
     name: ClientName | None = None
     disabled: Annotated[
         bool | None, Field(description="Only an administrator can enable a disabled client.")
@@ -115,6 +117,8 @@ class ClientUpdate(RequestBody):
 
 class SecretRotation(RequestBody):
     """How to replace a secret."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"overlap": "24h"}]})
 
     overlap: Annotated[
         str,

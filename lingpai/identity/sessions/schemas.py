@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from lingpai.identity.passwords.schemas import Password
 from lingpai.identity.schemas import UserName, utc_text
@@ -13,6 +13,10 @@ from lingpai.web.schemas import RequestBody
 
 class SignIn(RequestBody):
     """Who signs in."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"name": "alice", "password": "correct horse battery staple"}]}
+    )
 
     name: Annotated[UserName, Field(max_length=64)]
     password: Password

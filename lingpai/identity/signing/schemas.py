@@ -73,12 +73,21 @@ class CreatedSigningKeyView(SigningKeyView):
 class ExplainRequest(RequestBody):
     """A signed request that is not accepted, as it was sent."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "request": "POST /v1/embeddings HTTP/1.1\r\nHost: models.example\r\nSignature-Input: …\r\n\r\n{}"
+                }
+            ]
+        }
+    )
+
     request: Annotated[
         str,
         Field(
             max_length=200_000,
             description="The request as raw HTTP/1.1, or what `curl -v` shows of it.",
-            examples=["POST /v1/embeddings HTTP/1.1\r\nHost: models.example\r\nSignature-Input: …\r\n\r\n{}"],
         ),
     ]
     body_base64: Annotated[
