@@ -17,6 +17,7 @@ from lingpai.storage.trail import Deed, Trail
 from lingpai.web.auth import require
 from lingpai.web.errors import ERROR_RESPONSES
 from lingpai.web.export import as_csv
+from lingpai.web.formats import formatted
 from lingpai.web.paging import (
     DEFAULT_LIMIT,
     CursorParameter,
@@ -44,10 +45,24 @@ class AuditParameters:
     result: Literal["done", "refused", "failed"] | None = None
     since: Annotated[
         str | None,
-        Query(max_length=64, description="A duration (`7d`, `12h`, `30m`), a date, or a date and time."),
+        Query(
+            max_length=64,
+            description="A duration (`7d`, `12h`, `30m`), a date, or a date and time.",
+            json_schema_extra=formatted("period"),
+        ),
     ] = None
-    until: Annotated[str | None, Query(max_length=64, description="Same forms; excluded.")] = None
-    tz: Annotated[str, Query(max_length=64, description="IANA time zone of dates without an offset.")] = "UTC"
+    until: Annotated[
+        str | None,
+        Query(max_length=64, description="Same forms; excluded.", json_schema_extra=formatted("period-end")),
+    ] = None
+    tz: Annotated[
+        str,
+        Query(
+            max_length=64,
+            description="IANA time zone of dates without an offset.",
+            json_schema_extra=formatted("time-zone"),
+        ),
+    ] = "UTC"
     search: Annotated[
         str | None, Query(min_length=1, max_length=200, description="A text anywhere in the record.")
     ] = None

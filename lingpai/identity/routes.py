@@ -26,6 +26,7 @@ from lingpai.identity.service import Keys, Users
 from lingpai.principal import Principal
 from lingpai.web.auth import require
 from lingpai.web.errors import ERROR_RESPONSES
+from lingpai.web.formats import formatted
 from lingpai.web.paging import (
     DEFAULT_LIMIT,
     CursorParameter,
@@ -52,7 +53,10 @@ Search = Annotated[
         description="Only those with this text in their name, in either case. No character has a special meaning.",
     ),
 ]
-ScopeFilter = Annotated[str | None, Query(max_length=64, description="Only keys that hold this scope.")]
+ScopeFilter = Annotated[
+    str | None,
+    Query(max_length=64, description="Only keys that hold this scope.", json_schema_extra=formatted("scope")),
+]
 StateFilter = Annotated[KeyState | None, Query(description="Only keys in this state.")]
 UserStateFilter = Annotated[UserState | None, Query(description="Only users in this state.")]
 MemberFilter = Annotated[

@@ -160,7 +160,7 @@ class KeyRotate(RequestBody):
             max_length=20,
             description="How long the present secret goes on working beside the new one: `0s` to `30d`. `24h` when left out;"
             " `0s` for a key that was reported as leaked.",
-            examples=["24h", "0s"],
+            json_schema_extra=formatted("overlap"),
         ),
     ] = None
 

@@ -108,7 +108,7 @@ def oauth_routes(server: AuthorizationServer) -> APIRouter:
         """What this authorization server offers (RFC 8414)."""
         return JSONResponse(authorization_server(server.issuer(), server.settings), headers=_CACHED)
 
-    @router.get("/.well-known/oauth-authorization-server/{path:path}")
+    @router.get("/.well-known/oauth-authorization-server/{path:path}", responses=ERROR_RESPONSES)
     @open_route(_METADATA)
     async def authorization_server_metadata_below(path: str) -> JSONResponse:
         """The same for an issuer that has a path, which is put behind the well-known one (RFC 8414 section 3.1)."""
