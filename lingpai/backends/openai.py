@@ -12,6 +12,8 @@ from urllib.parse import urlsplit
 
 import httpx2
 
+from lingpai.telemetry.tls import client_context, no_tls_context
+
 DISCOVERY_TIMEOUT_S: Final = 10.0
 MAX_LIST_BYTES: Final = 16 * 1024 * 1024
 OLLAMA_ADDRESS: Final = "http://127.0.0.1:11434"
@@ -79,7 +81,11 @@ class OpenAIBackend:
         An origin pasted without `/v1` is tried with it first, one pasted with another path also with `/v1` added.
         """
         async with httpx2.AsyncClient(
-            headers=dict(self.headers), timeout=DISCOVERY_TIMEOUT_S, follow_redirects=False, trust_env=False
+            headers=dict(self.headers),
+            verify=client_context() if self.is_tls else no_tls_context(),
+            timeout=DISCOVERY_TIMEOUT_S,
+            follow_redirects=False,
+            trust_env=False,
         ) as client:
             problems = []
             for prefix in dict.fromkeys((self.path_prefix, f"{self.path_prefix}/v1")):
