@@ -181,6 +181,7 @@ class Application:
             serving.cancel()
             await asyncio.gather(serving, return_exceptions=True)
         self._warn_of_default_model()
+        await self.domains.authorization.prepare()
         await self._start_jobs()
         first_key = await asyncio.to_thread(self._make_first_key)
         await self.auditing.start(self.jobs)
@@ -506,6 +507,7 @@ class Application:
         self._cross_origin.allow(settings.gateway.cors_origins)
         self.domains.set_default_limits(settings.limits.default)
         self.domains.authorization.reconfigure(settings.oauth)
+        self.jobs.start("publish the key that signs tokens", self.domains.authorization.prepare())
         self.domains.secrets.reread()
         if self.tls is not None:
             self.tls.reload(

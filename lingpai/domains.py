@@ -25,6 +25,7 @@ from lingpai.identity.oauth.client_authentication import ClientAuthenticator
 from lingpai.identity.oauth.client_store import SqlClientIds, SqlClientReader
 from lingpai.identity.oauth.clients import Clients
 from lingpai.identity.oauth.interfaces import CLIENT_ID_PREFIX
+from lingpai.identity.oauth.jwt_tokens import JwtTokens
 from lingpai.identity.oauth.known_clients import KnownClients
 from lingpai.identity.oauth.live_tokens import LiveTokens
 from lingpai.identity.oauth.passwords import CheckedPasswords
@@ -209,11 +210,16 @@ class Domains:
         self.known_ids = KnownIds()
         self.known_tokens = TokenIds()
         peppers = self.secrets.peppers
+        jwts = JwtTokens(
+            self.secrets.token_keys,
+            issuer=lambda: self.authorization.issuer(),  # noqa: PLW0108  built below, with these
+        )
         self.keyring = Keyring(
             SqlCredentialStore(self.database),
             peppers,
             known_ids=self.known_ids,
             known_tokens=self.known_tokens,
+            jwts=jwts,
             rehashes=self.secrets.rehashes,
         )
         self.users = Users(
@@ -240,9 +246,9 @@ class Domains:
             on_change=on_change,
             trail=self.trail,
         )
-        self._open_authorization(settings, peppers)
+        self._open_authorization(settings, peppers, jwts)
 
-    def _open_authorization(self, settings: Settings, peppers: Peppers) -> None:
+    def _open_authorization(self, settings: Settings, peppers: Peppers, jwts: JwtTokens) -> None:
         self._commit = GroupCommit(self.database)
         self._client_ids = KnownIds()
         known = KnownClients(
@@ -256,6 +262,7 @@ class Domains:
             authenticator=ClientAuthenticator(known, LookUps(), same_network=network_of),
             parts=Parts(
                 mint=TokenMint(peppers, settings.oauth),
+                jwts=jwts,
                 commit=self._commit.run,
                 trail=self.trail,
                 passwords=CheckedPasswords(self.people.passwords),

@@ -22,8 +22,8 @@ RELOADABLE: Final[Mapping[str, frozenset[str]]] = {
         "max_answer_bytes", "max_body_bytes", "max_choices", "max_messages",
     }),
     "oauth": frozenset({
-        "access_token_lifetime", "issuer", "password_grant", "refresh_family_lifetime", "refresh_grace",
-        "refresh_token_lifetime",
+        "access_token_format", "access_token_lifetime", "issuer", "jwt_algorithm", "jwt_lifetime", "password_grant",
+        "refresh_family_lifetime", "refresh_grace", "refresh_token_lifetime",
     }),
     "limits": frozenset({"default", "evict_after_s"}),
     "metering": frozenset({"usage_wait_s"}),

@@ -42,6 +42,7 @@ class ServerSecrets:
         self.sealer = Sealer(self.root_keys)
         self.token_keys = TokenKeys(database, self.sealer)
         self.rehashes = Rehashes(database, self.peppers)
+        self._has_other_token_keys = False
         self._resealer = Resealer(database, self.sealer, SEALED_COLUMNS)
         self.service = Secrets(
             database,
@@ -59,6 +60,7 @@ class ServerSecrets:
         jobs.every(_LOOK_FOR_NEW_S, "look for new secrets", _in_thread(self.reread))
         jobs.every(_RESEAL_S, "seal values anew", _in_thread(self._resealer.run))
         jobs.every(_LET_GO_S, "load keys of an old pepper again", keyring.let_go_of_old_peppers)
+        jobs.every(_LET_GO_S, "verify JWTs again", lambda: self._verify_jwts_again(keyring))
         jobs.every(_CLEAN_S, "remove ended signing keys", _in_thread(self.token_keys.remove_ended))
 
     def reread(self) -> None:
@@ -69,6 +71,12 @@ class ServerSecrets:
     def _changed(self, kind: Kind) -> None:
         if kind == "signing":
             self.token_keys.forget()
+            self._has_other_token_keys = True  # told in a worker thread; the keyring is the event loop's
+
+    def _verify_jwts_again(self, keyring: Keyring) -> None:
+        if self._has_other_token_keys:
+            self._has_other_token_keys = False
+            keyring.forget_jwts()
 
 
 def _open(kind: type[_Secrets], path: Path, environment: Mapping[str, str]) -> _Secrets:

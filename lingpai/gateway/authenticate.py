@@ -309,7 +309,7 @@ def signature_required() -> LingpaiError:
 def unknown_key(token: bytes) -> LingpaiError:
     """The same answer for unknown, deleted and mistyped keys; only what the caller can see themselves is added."""
     message = "The API key is not valid: mistyped, deleted, or of another server."
-    if token.startswith(b"at-lp-"):
+    if token.startswith((b"at-lp-", b"eyJ")):
         message = "The access token is not valid: expired, revoked, mistyped, or of another server."
     elif not token.startswith(b"sk-lp-"):
         message += " Keys of this server begin with `sk-lp-`."

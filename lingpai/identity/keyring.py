@@ -1,5 +1,8 @@
 """The keyring: the principals of the keys and access tokens in use, in memory, so that recognising one needs no database.
 
+JWTs are held like any other token: by a hash of the whole, and known by their `jti`. Their signature takes the place of
+the stored HMAC, and is verified where the database is read.
+
 On the event loop, `find` is the hot path. When it knows nothing, ask `is_known_garbage`; then run `load` in a worker
 thread and hand its result to `remember`.
 
@@ -38,6 +41,7 @@ from lingpai.principal import Principal
 
 _KEY: Final = b"sk-lp-"
 _TOKEN: Final = b"at-lp-"
+_JWT: Final = b"eyJ"
 _OLD: Final = " old"
 _ID_PLACE: Final = slice(6, 6 + ID_LENGTH)
 _KIND_AND_ID: Final = slice(0, 6 + ID_LENGTH)
@@ -52,6 +56,16 @@ class IdFilter(Protocol):
 
     def is_known(self, id_: bytes) -> bool:
         """Whether there may be something with this id."""
+
+
+class Jwts(Protocol):
+    """Access tokens in the form of JWTs (`JwtTokens`)."""
+
+    def claimed_id(self, token: bytes) -> str | None:
+        """The id of what looks like one; nothing is verified."""
+
+    def verified_id(self, token: bytes) -> str | None:
+        """The id of one that is of this server and good now. Blocks."""
 
 
 class CredentialStore(Protocol):
@@ -88,16 +102,18 @@ class Keyring:
         *,
         known_ids: KnownIds | None = None,
         known_tokens: IdFilter | None = None,
+        jwts: Jwts | None = None,
         rehashes: Rehashes | None = None,
         capacity: int = 100_000,
         garbage_capacity: int = 10_000,
     ) -> None:
         """Start empty; remember up to `capacity` principals and `garbage_capacity` credentials that are none.
 
-        `rehashes` hears of keys that were made under an older pepper.
+        `rehashes` hears of keys that were made under an older pepper. Without `jwts` every JWT is garbage.
         """
         self._store = store
         self._peppers = peppers
+        self._jwts = jwts
         self._rehashes = rehashes
         self._newest_pepper_met = peppers.newest_version
         self._known_ids = known_ids or KnownIds()
@@ -150,6 +166,8 @@ class Keyring:
         Malformed, mistyped, with an id that none has, revoked lately, asked for before, or with a wrong secret for an id
         that was.
         """
+        if token.startswith(_JWT):
+            return self._is_garbage_jwt(token)
         is_token = token.startswith(_TOKEN)
         ids: IdFilter = self._known_tokens if is_token else self._known_ids
         if not ids.is_known(token[_ID_PLACE]):  # first, because it is cheapest and catches floods
@@ -167,6 +185,8 @@ class Keyring:
         so; one that came with a key's secret before the last rotation expires when that does.
         """
         as_of = self.changes
+        if token.startswith(_JWT):
+            return self._load_jwt(token, as_of)
         id_ = credential_id(token)
         if id_ is None or not token.startswith((_KEY, _TOKEN)):
             return None
@@ -184,6 +204,24 @@ class Keyring:
             self._stored.clear()  # rarely: it takes as many ids of real keys
         self._stored[token[_KIND_AND_ID]] = _Stored(as_of, stored)
         return None
+
+    def _is_garbage_jwt(self, token: bytes) -> bool:
+        claimed = None if self._jwts is None else self._jwts.claimed_id(token)
+        if claimed is None:
+            return True
+        id_ = claimed.encode()
+        is_gone = not self._known_tokens.is_known(id_) or id_ in self._revoked
+        return is_gone or self._index(token) in self._garbage
+
+    def _load_jwt(self, token: bytes, as_of: int) -> LoadedPrincipal | None:
+        self.look_ups = next(self._look_up_numbers)
+        id_ = None if self._jwts is None else self._jwts.verified_id(token)
+        row = None if id_ is None else self._store.access_token(id_)
+        if (
+            row is None or row.secret_hmac is not None
+        ):  # gone, or an opaque one, which no signature stands for
+            return None
+        return principal_of_token(row, as_of)
 
     def load_id(self, key_id: str) -> Principal | None:
         """The principal of a key whose owner has proven it otherwise, or None. Blocks: run it in a worker thread."""
@@ -240,6 +278,10 @@ class Keyring:
         them would cost memory for every key.
         """
         self._forget_all([each for each in self._known.values() if each.project_id == project_id])
+
+    def forget_jwts(self) -> None:
+        """Drop the principals of all JWTs, because a key that signs them was ended: they are verified again."""
+        self._forget_all([each for each in self._known.values() if getattr(each, "is_jwt", False)])
 
     def principals(self) -> Iterable[Principal]:
         """Every principal in memory. The keyring must not change while you look."""

@@ -22,6 +22,8 @@ class LoadedPrincipal(Principal):
     """The keyring's `changes` when the database was read."""
     is_old_secret: bool = False
     """It came with the secret of a key before the last rotation, which ends by itself."""
+    is_jwt: bool = False
+    """It came with a token that a signature has proven, by a key that may be ended."""
     pepper_version: int = HIGHEST_VERSION
     """Of a key, the newest one then: one made under an older one is on its way to it. What does not move, stays."""
 
@@ -86,4 +88,5 @@ def principal_of_token(row: Row[Any], as_of: int) -> LoadedPrincipal:
         signature_required=bool(row.client_signature_required),
         disabled=any((row.user_disabled_at, row.client_disabled_at, row.client_deleted_at)),
         as_of=as_of,
+        is_jwt=row.secret_hmac is None,
     )

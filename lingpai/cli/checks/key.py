@@ -32,10 +32,10 @@ def check_form(key: str | None) -> Step:
     if wrapping is not None:
         detail, todo = wrapping
         return failed("key", detail, todo)
-    fault = what_is_wrong(key)
+    fault = None if is_jwt(key) else what_is_wrong(key)  # the signature is for the server to verify
     if fault is not None:
         return failed("key", fault, "Copy the key again, or make a new one: lingpai keys create NAME.")
-    return ok("key", f"well-formed ({_KINDS[key[:6]]})")
+    return ok("key", f"well-formed ({_KINDS.get(key[:6], 'an access token, a JWT')})")
 
 
 def _wrapping(key: str) -> tuple[str, str] | None:
@@ -67,6 +67,11 @@ def what_is_wrong(key: str) -> str | None:
     if len(key) != _LENGTH:
         return f"it has {len(key)} characters instead of {_LENGTH}: {'a part is missing' if len(key) < _LENGTH else 'something was added'}"
     return None if credential_id(key.encode()) else "its checksum is wrong: a character was mistyped"
+
+
+def is_jwt(key: str) -> bool:
+    """Whether `key` has the form of a JWT: three parts, of which the first is a JSON object in base64url."""
+    return key.startswith("eyJ") and key.count(".") == 2
 
 
 def check_acceptance(client: Client) -> Iterator[Step]:

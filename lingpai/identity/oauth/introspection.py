@@ -11,15 +11,11 @@ from sqlalchemy import Row
 from lingpai.identity.known_ids import LookUps
 from lingpai.identity.oauth.errors import OAuthError, invalid_client, too_often
 from lingpai.identity.oauth.interfaces import CLIENT_ID_PREFIX, Client
+from lingpai.identity.oauth.presented_token import Mint, PresentedToken, presented
 from lingpai.identity.oauth.token_request import Parts, TokenRequest
-from lingpai.identity.oauth.token_store import SqlTokenStore
 from lingpai.identity.scopes import Scope, effective_scopes
-from lingpai.ids import credential_id
 
-_STORE: Final = SqlTokenStore()
 _INACTIVE: Final = {"active": False}
-_ACCESS_TOKEN: Final = "at-lp-"  # noqa: S105  how they begin
-_REFRESH_TOKEN: Final = "rt-lp-"  # noqa: S105  how they begin
 
 
 class Readable(Protocol):
@@ -61,21 +57,15 @@ class Introspection:
         token = request.form.get("token")
         if token is None:
             raise OAuthError("invalid_request", "The parameter token is missing.")
-        row = await self._find(token)
-        if row is None or not parts.mint.is_secret(token, row.pepper_version, row.secret_hmac):
+        shown = await presented(token, parts.jwts)
+        row = None if shown is None else await asyncio.to_thread(_read, self._database, shown, parts.mint)
+        if shown is None or row is None:
             self._note_guess(client)
             return _INACTIVE
         if not _may_see(client, row):
             return _INACTIVE
-        active = _active_token if token.startswith(_ACCESS_TOKEN) else _active_refresh_token
+        active = _active_token if shown.kind == "access_token" else _active_refresh_token
         return active(row, request.now, issuer)
-
-    async def _find(self, token: str) -> Row[Any] | None:
-        """The row of a token of ours that is well-formed; others need no look-up."""
-        if credential_id(token.encode()) is None or not token.startswith((_ACCESS_TOKEN, _REFRESH_TOKEN)):
-            return None
-        row = await asyncio.to_thread(_read, self._database, token[6:18], token.startswith(_ACCESS_TOKEN))
-        return None if row is None or row.secret_hmac is None else row
 
     def _note_guess(self, client: Client) -> None:
         now = self._monotonic()
@@ -87,10 +77,9 @@ class Introspection:
         self._guesses.failed(client.id, now)
 
 
-def _read(database: Readable, token_id: str, is_access_token: bool) -> Row[Any] | None:
+def _read(database: Readable, shown: PresentedToken, mint: Mint) -> Row[Any] | None:
     with database.read() as connection:
-        find = _STORE.access_token if is_access_token else _STORE.refresh_token
-        return find(connection, token_id)
+        return shown.find(connection, mint)
 
 
 def _may_see(client: Client, row: Row[Any]) -> bool:
@@ -121,12 +110,18 @@ def _scopes(row: Row[Any]) -> frozenset[str]:
     return scopes if row.client_scopes is None else scopes.intersection(row.client_scopes)
 
 
+def _subject(row: Row[Any]) -> str:
+    """As in a JWT: a client that acts for itself is about itself (RFC 9068 section 2.2)."""
+    is_own = row.client_id is not None and row.family_id is None
+    return CLIENT_ID_PREFIX + row.client_id if is_own else str(row.user_id)
+
+
 def _described(row: Row[Any], expires_at: float, issuer: str) -> dict[str, Any]:
     description = {
         "active": True,
         "scope": " ".join(sorted(_scopes(row))),
         "username": row.user_name,
-        "sub": row.user_id,
+        "sub": _subject(row),
         "iss": issuer,
         "iat": int(row.created_at),
         "exp": int(expires_at),

@@ -8,6 +8,7 @@ import re
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final, Literal, Protocol
 
 import msgspec
@@ -17,8 +18,24 @@ from lingpai.ids import is_public_id
 Algorithm = Literal["EdDSA", "RS256"]
 TYPE: Final = "at+jwt"  # RFC 9068 section 2.1
 MAX_TOKEN_BYTES: Final = 8 * 1024
+PREFIX: Final = "eyJ"
+"""How every JWT begins: `{"` in base64url."""
+BUILT_IN_CLIENT: Final = "lingpai"
+"""The `client_id` of the built-in public client, which RFC 9068 section 2.2 wants; no registered one can have it."""
 _KEY_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _CLOCK_SKEW_S: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claims:
+    """What one token says (RFC 9068 section 2.2), beside who issues it and for whom. Times are Unix seconds."""
+
+    token_id: str
+    subject: str
+    client_id: str
+    scopes: tuple[str, ...]
+    issued_at: float
+    expires_at: float
 
 
 class TokenKey(Protocol):
@@ -75,32 +92,32 @@ class JwtTokens:
         self._clock = clock
         self._imported: dict[tuple[str, str], Any] = {}
 
-    def sign(
-        self,
-        algorithm: Algorithm,
-        *,
-        token_id: str,
-        subject: str,
-        client_id: str,
-        scopes: Sequence[str],
-        issued_at: float,
-        expires_at: float,
-    ) -> str:
-        """A token with all claims of RFC 9068 section 2.2. Times are Unix seconds."""
+    def make_key(self, algorithm: Algorithm) -> None:
+        """Have a key to sign with, so that the key set has it before the first token does."""
+        self._keys.current(algorithm)
+
+    def sign(self, algorithm: Algorithm, claims: Claims) -> str:
+        """A token with all claims of RFC 9068 section 2.2. Its `sub` is given; `iss` and `aud` are this server."""
         key = self._keys.current(algorithm)
-        claims = {
+        said = {
             "iss": self._issuer(),
             "aud": self._issuer(),
-            "sub": subject,
-            "client_id": client_id,
-            "scope": " ".join(scopes),
-            "iat": int(issued_at),
-            "exp": int(expires_at),
-            "jti": token_id,
+            "sub": claims.subject,
+            "client_id": claims.client_id,
+            "scope": " ".join(claims.scopes),
+            "iat": int(claims.issued_at),
+            "exp": int(claims.expires_at),
+            "jti": claims.token_id,
         }
         header = {"alg": key.algorithm, "typ": TYPE, "kid": key.id}
         jose_key = self._jose_key("private", key.id, key.algorithm, key.private_key)
-        return str(_jwt().encode(header, claims, jose_key, algorithms=[key.algorithm]))
+        return str(_jwt().encode(header, said, jose_key, algorithms=[key.algorithm]))
+
+    def claimed_id(self, token: bytes) -> str | None:
+        """The `jti` of what looks like a JWT; not verified, so good for nothing but to tell garbage. Does not block."""
+        claims = peek(token, part=1)
+        id_ = None if claims is None else claims.get("jti")
+        return id_ if isinstance(id_, str) and is_public_id(id_) else None
 
     def verified_id(self, token: bytes) -> str | None:
         """The `jti` of a token of ours that is good now; None for whatever is anything else.

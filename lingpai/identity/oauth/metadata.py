@@ -8,6 +8,7 @@ from lingpai.identity.oauth.settings import OAuthSettings
 from lingpai.identity.scopes import ALL_SCOPES
 
 _AUTHENTICATION_METHODS: Final = ["client_secret_basic", "client_secret_post", "none"]
+KEY_SET_PATH: Final = "/.well-known/jwks.json"
 PROTECTED_PATHS: Final = ("", "v1", "api/v1")
 """Below these, seen from the issuer, lies what tokens open; the empty one is the whole server."""
 
@@ -20,6 +21,7 @@ def authorization_server(issuer: str, settings: OAuthSettings) -> dict[str, Any]
     return {
         "issuer": issuer,
         "token_endpoint": f"{issuer}/oauth/token",
+        "jwks_uri": f"{issuer}{KEY_SET_PATH}",
         "token_endpoint_auth_methods_supported": _AUTHENTICATION_METHODS,
         "grant_types_supported": grants,
         "response_types_supported": [],  # required by section 2; there is no authorization endpoint

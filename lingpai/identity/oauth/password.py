@@ -65,9 +65,7 @@ def _sign_in(
     )
     refresh_token = parts.mint.refresh_token(connection, family, now=now) if can_refresh else None
     access = parts.mint.access_token(connection, replace(holder, family=family), scopes, now=now)
-    granted = Granted(
-        access.access_token, access.access_token_id, access.expires_in, access.scopes, refresh_token
-    )
+    granted = replace(access, refresh_token=refresh_token)
     parts.trail.record(
         connection,
         None,

@@ -4,7 +4,7 @@ RFC 6749 section 6, RFC 9700 section 4.14: a refresh token works once. One that 
 came first; nobody can tell, so all tokens of that sign-in end.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import Connection, Row
@@ -140,9 +140,7 @@ def _granted(
         family=_family(row),
     )
     access = parts.mint.access_token(connection, holder, scopes, now=request.now)
-    granted = Granted(
-        access.access_token, access.access_token_id, access.expires_in, access.scopes, refresh_token
-    )
+    granted = replace(access, refresh_token=refresh_token)
     parts.trail.record(
         connection,
         None,

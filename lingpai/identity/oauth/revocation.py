@@ -5,9 +5,9 @@ from typing import Any, Final
 from sqlalchemy import Connection, Row
 
 from lingpai.identity.oauth.errors import OAuthError
+from lingpai.identity.oauth.presented_token import PresentedToken, presented
 from lingpai.identity.oauth.token_request import Parts, TokenRequest
 from lingpai.identity.oauth.token_store import SqlTokenStore
-from lingpai.ids import credential_id
 from lingpai.storage.trail import Deed
 
 _STORE: Final = SqlTokenStore()
@@ -22,45 +22,27 @@ async def revoke(request: TokenRequest, parts: Parts) -> None:
     token = request.form.get("token")
     if token is None:
         raise OAuthError("invalid_request", "The parameter token is missing.")
-    # `token_type_hint` only says where to look first (section 2.1); the prefix of ours tells it anyway.
-    if credential_id(token.encode()) is None or not token.startswith(("at-lp-", "rt-lp-")):
-        return
-
-    def write(connection: Connection) -> list[str]:
-        if token.startswith("rt-lp-"):
-            return _revoke_refresh_token(connection, request, parts, token)
-        return _revoke_access_token(connection, request, parts, token)
-
-    await parts.commit(write, parts.on_revoked)
+    # `token_type_hint` only says where to look first (section 2.1); the form of ours tells it anyway.
+    shown = await presented(token, parts.jwts)
+    if shown is not None:
+        await parts.commit(lambda connection: _revoke(connection, request, parts, shown), parts.on_revoked)
 
 
-def _revoke_refresh_token(
-    connection: Connection, request: TokenRequest, parts: Parts, token: str
-) -> list[str]:
-    row = _STORE.refresh_token(connection, token[6:18])
-    if row is None or not _is_own(request, parts, token, row):
-        return []
-    gone = _STORE.revoke_family(connection, row.family_id, now=request.now, because="revoked")
-    if row.revoked_at is None:
-        _note(connection, request, parts, kind="family", id_=row.family_id, user_name=row.user_name)
-    return gone
-
-
-def _revoke_access_token(
-    connection: Connection, request: TokenRequest, parts: Parts, token: str
-) -> list[str]:
-    row = _STORE.access_token(connection, token[6:18])
-    if row is None or row.secret_hmac is None or not _is_own(request, parts, token, row):
-        return []
+def _revoke(connection: Connection, request: TokenRequest, parts: Parts, shown: PresentedToken) -> list[str]:
+    row = shown.find(connection, parts.mint)
+    if row is None or row.client_id != (None if request.client is None else request.client.id):
+        return []  # section 2.1: another client's stays
+    if shown.kind == "refresh_token":
+        return _revoke_family(connection, request, parts, row)
     _note(connection, request, parts, kind="token", id_=row.id, user_name=row.user_name)
     return _STORE.delete_access_token(connection, row.id)
 
 
-def _is_own(request: TokenRequest, parts: Parts, token: str, row: Row[Any]) -> bool:
-    """Whether it is that very token, and the client's who asks."""
-    client_id = None if request.client is None else request.client.id
-    is_right = parts.mint.is_secret(token, row.pepper_version, row.secret_hmac)
-    return is_right and row.client_id == client_id
+def _revoke_family(connection: Connection, request: TokenRequest, parts: Parts, row: Row[Any]) -> list[str]:
+    gone = _STORE.revoke_family(connection, row.family_id, now=request.now, because="revoked")
+    if row.revoked_at is None:
+        _note(connection, request, parts, kind="family", id_=row.family_id, user_name=row.user_name)
+    return gone
 
 
 def _note(

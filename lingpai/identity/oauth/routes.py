@@ -8,13 +8,19 @@ from fastapi.security.base import SecurityBase
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from lingpai.identity.oauth.metadata import authorization_server, check_issuer_path, protected_resource
+from lingpai.identity.oauth.metadata import (
+    KEY_SET_PATH,
+    authorization_server,
+    check_issuer_path,
+    protected_resource,
+)
 from lingpai.identity.oauth.server import AuthorizationServer
 from lingpai.web.auth import open_route
 from lingpai.web.errors import ERROR_RESPONSES
 
 _WHY_OPEN: Final = "clients authenticate in the request itself (RFC 6749 section 2.3)"
 _METADATA: Final = "metadata is public (RFC 8414 section 3, RFC 9728 section 3)"
+# Keys are published an hour before they sign: nobody may keep this for longer than that.
 _CACHED: Final = {"cache-control": "public, max-age=300"}
 
 _STRING: Final = {"type": "string"}
@@ -126,6 +132,12 @@ def oauth_routes(server: AuthorizationServer) -> APIRouter:
     async def protected_resource_metadata_below(path: str) -> JSONResponse:
         """Whose tokens open what lies below a path (RFC 9728 section 3.1)."""
         return JSONResponse(protected_resource(server.issuer(), path), headers=_CACHED)
+
+    @router.get(KEY_SET_PATH)
+    @open_route("keys to verify with are public (RFC 7517 section 5)")
+    async def key_set() -> JSONResponse:
+        """The public keys of JWT access tokens (RFC 7517): the one that signs, the next one, and those before."""
+        return JSONResponse(await server.key_set(), headers=_CACHED)
 
     return router
 

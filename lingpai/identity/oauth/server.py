@@ -3,11 +3,12 @@
 It reads the request, finds out which client asks, and lets the flow of the grant answer. Each flow is a file of its own.
 """
 
+import asyncio
 import ipaddress
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -24,7 +25,8 @@ from lingpai.identity.oauth.refresh_token import RefreshFlow
 from lingpai.identity.oauth.revocation import revoke
 from lingpai.identity.oauth.settings import OAuthSettings
 from lingpai.identity.oauth.token_request import GrantFlow, Parts, TokenRequest
-from lingpai.identity.oauth.tokens import KnownTokens
+from lingpai.identity.oauth.tokens import Granted, KnownTokens
+from lingpai.storage.sealing import SealError
 from lingpai.telemetry.logs import current_request
 
 logger = logging.getLogger("lingpai.identity.oauth")
@@ -65,6 +67,15 @@ class AuthorizationServer:
         self.parts.mint.reconfigure(settings)
         self._refresh = RefreshFlow(settings.refresh_grace)
 
+    async def prepare(self) -> None:
+        """Publish the key that will sign JWTs, if the settings ask for them, before the first one is out."""
+        if self.settings.has_jwts:
+            await asyncio.to_thread(self.parts.jwts.make_key, self.settings.jwt_algorithm)
+
+    async def key_set(self) -> dict[str, Any]:
+        """The keys that verify JWTs from here (RFC 7517 section 5)."""
+        return await asyncio.to_thread(self.parts.jwts.key_set)
+
     @property
     def grants(self) -> dict[str, GrantFlow]:
         """The flow of each grant that is open to anybody."""
@@ -98,9 +109,16 @@ class AuthorizationServer:
             )
         if grant == "password":
             self._check_password_grant(request)
-        granted = await flow(request, self.parts)
+        granted = await self._signed(await flow(request, self.parts))
         self.known_tokens.add(granted.access_token_id)
         return granted.body()
+
+    async def _signed(self, granted: Granted) -> Granted:
+        if granted.claims is None:
+            return granted
+        algorithm = self.settings.jwt_algorithm
+        token = await asyncio.to_thread(self.parts.jwts.sign, algorithm, granted.claims)
+        return replace(granted, access_token=token)
 
     def _check_password_grant(self, request: TokenRequest) -> None:
         """Without a registered client it is open as the settings say; with one, if an administrator allows it."""
@@ -128,8 +146,9 @@ class AuthorizationServer:
             return JSONResponse(error.body(), error.status, {**NO_STORE, **error.headers})
         except ClientDisconnect:  # in the middle of the body; nobody reads this
             return Response(status_code=400)
-        except (LingpaiError, SQLAlchemyError):
-            # Locked, away, full or broken, or what was done cannot be recorded; no wish of a caller's brings it about.
+        except (LingpaiError, SQLAlchemyError, SealError):
+            # Locked, away, full or broken, what was done cannot be recorded, or the root key does not open the key that
+            # signs; no wish of a caller's brings it about.
             logger.exception("request %s failed: the database cannot be used", current_request.get())
             away = OAuthError(
                 "temporarily_unavailable", "The database cannot be used now. Try again; tell the operator."

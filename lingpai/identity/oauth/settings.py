@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 from msgspec import Meta
 
 DAY_S = 86_400
+MAX_JWT_LIFETIME_S = 300  # revoking one does not reach the servers that verify it by themselves
 _THIS_MACHINE = ("127.0.0.1", "::1", "localhost")
 
 
@@ -38,12 +39,36 @@ class OAuthSettings:
             "answer; 0: using one twice ends all tokens of that sign-in."
         },
     )
+    access_token_format: Literal["opaque", "jwt"] = field(
+        default="opaque",
+        metadata={
+            "help": "What access tokens are: random text that only this server knows, or JWTs (RFC 9068), which other servers "
+            "verify by themselves and so go on accepting, for as long as they live, when they are revoked here."
+        },
+    )
+    jwt_algorithm: Literal["EdDSA", "RS256"] = field(
+        default="RS256",
+        metadata={
+            "help": "How JWTs are signed: `RS256`, which every library can verify, or `EdDSA` (Ed25519), faster and shorter."
+        },
+    )
+    jwt_lifetime: Annotated[int, Meta(ge=5, le=MAX_JWT_LIFETIME_S)] = field(
+        default=MAX_JWT_LIFETIME_S,
+        metadata={
+            "help": "Seconds a JWT lives at the most, whatever `access_token_lifetime` and the client say."
+        },
+    )
     password_grant: Literal["loopback", "on", "off"] = field(
         default="loopback",
         metadata={
             "help": "Whether user name and password get a token without a registered client: only from this machine, from everywhere, or not."
         },
     )
+
+    @property
+    def has_jwts(self) -> bool:
+        """Whether new access tokens are JWTs."""
+        return self.access_token_format == "jwt"  # noqa: S105  a setting, not a token
 
     def __post_init__(self) -> None:
         """Raise ValueError for an issuer that RFC 8414 section 2 does not allow."""

@@ -10,6 +10,7 @@ from lingpai.identity.interfaces import User
 from lingpai.identity.oauth.client_authentication import Asking
 from lingpai.identity.oauth.errors import OAuthError
 from lingpai.identity.oauth.interfaces import Client, Grant
+from lingpai.identity.oauth.jwt_tokens import JwtTokens
 from lingpai.identity.oauth.tokens import Granted, TokenMint
 from lingpai.storage.trail import Trail
 
@@ -60,6 +61,7 @@ class Parts:
     """What the grants share."""
 
     mint: TokenMint
+    jwts: JwtTokens
     commit: Commit
     trail: Trail
     passwords: PasswordCheck

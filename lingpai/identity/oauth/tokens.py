@@ -9,6 +9,7 @@ from sqlalchemy import Connection
 
 from lingpai.identity.oauth.errors import OAuthError, printable
 from lingpai.identity.oauth.interfaces import Client
+from lingpai.identity.oauth.jwt_tokens import BUILT_IN_CLIENT, Claims
 from lingpai.identity.oauth.settings import OAuthSettings
 from lingpai.identity.oauth.token_store import SqlTokenStore
 from lingpai.identity.peppers import Peppers
@@ -47,16 +48,26 @@ class Holder:
         """The client's id in tables."""
         return None if self.client is None else self.client.id
 
+    @property
+    def subject(self) -> str:
+        """Whom a token is about: its user, or a client that acts for itself (RFC 9068 section 2.2)."""
+        return self.client.client_id if self.client is not None and self.family is None else self.user_id
+
 
 @dataclass(frozen=True, slots=True)
 class Granted:
-    """What the token endpoint answers (RFC 6749 section 5.1). `expires_in` is in seconds."""
+    """What the token endpoint answers (RFC 6749 section 5.1). `expires_in` is in seconds.
+
+    A JWT has its `claims` first, and becomes an `access_token` when its row is on the disk: signing is slow, and nobody
+    shall wait for it with the write lock.
+    """
 
     access_token: str = field(repr=False)
     access_token_id: str
     expires_in: int
     scopes: tuple[str, ...]
     refresh_token: str | None = field(default=None, repr=False)
+    claims: Claims | None = None
 
     def body(self) -> dict[str, Any]:
         """The JSON object. `scope` is always there, so that nobody has to know what was left out."""
@@ -85,7 +96,8 @@ class TokenMint:
         self, connection: Connection, holder: Holder, scopes: Sequence[str], *, now: float
     ) -> Granted:
         """A new access token of `holder`. It outlives neither its client nor its family."""
-        minted = mint_credential("at-lp-")
+        minted = None if self._settings.has_jwts else mint_credential("at-lp-")
+        id_ = random_base62(ID_LENGTH) if minted is None else minted.id
         family = holder.family
         ends = (
             now + self._lifetime_s(holder.client),
@@ -93,20 +105,33 @@ class TokenMint:
             None if family is None else family.ends_at,
         )
         expires_at = min(end for end in ends if end is not None)
+        if minted is None:
+            expires_at = float(int(expires_at))  # `exp` is in whole seconds, and its row ends with it
         self._store.add_access_token(
             connection,
             {
-                "id": minted.id,
+                "id": id_,
                 "client_id": holder.client_row_id,
                 "user_id": holder.user_id,
                 "family_id": None if family is None else family.id,
                 "scopes": tuple(scopes),
                 "created_at": now,
                 "expires_at": expires_at,
-                **self._stored(minted, self._peppers.newest_version),
+                **_proof(minted, self._peppers),
             },
         )
-        return Granted(minted.token, minted.id, max(0, int(expires_at - now)), tuple(scopes))
+        expires_in = max(0, int(expires_at - now))
+        if minted is not None:
+            return Granted(minted.token, id_, expires_in, tuple(scopes))
+        claims = Claims(
+            token_id=id_,
+            subject=holder.subject,
+            client_id=BUILT_IN_CLIENT if holder.client is None else holder.client.client_id,
+            scopes=tuple(scopes),
+            issued_at=now,
+            expires_at=expires_at,
+        )
+        return Granted("", id_, expires_in, tuple(scopes), claims=claims)
 
     def family(
         self,
@@ -172,8 +197,10 @@ class TokenMint:
         return hmac.compare_digest(self._peppers.hmac(token.encode(), version), stored)
 
     def _lifetime_s(self, client: Client | None) -> int:
+        settings = self._settings
         own = None if client is None else client.token_lifetime_s
-        return self._settings.access_token_lifetime if own is None else own
+        lifetime_s = settings.access_token_lifetime if own is None else own
+        return min(lifetime_s, settings.jwt_lifetime) if settings.has_jwts else lifetime_s
 
     def _add_refresh_token(
         self,
@@ -191,15 +218,17 @@ class TokenMint:
                 "family_id": family.id,
                 "created_at": now,
                 "expires_at": min(now + self._settings.refresh_token_lifetime, family.ends_at),
-                **self._stored(minted, version),
+                "secret_hmac": self._peppers.hmac(minted.token.encode(), version),
+                "pepper_version": version,
             },
         )
 
-    def _stored(self, minted: MintedCredential, version: int) -> dict[str, Any]:
-        return {
-            "secret_hmac": self._peppers.hmac(minted.token.encode(), version),
-            "pepper_version": version,
-        }
+
+def _proof(minted: MintedCredential | None, peppers: Peppers) -> dict[str, Any]:
+    """What an access token is recognised by; of a JWT (None) nothing is stored, its signature proves it."""
+    version = peppers.newest_version
+    stored = None if minted is None else peppers.hmac(minted.token.encode(), version)
+    return {"secret_hmac": stored, "pepper_version": None if stored is None else version}
 
 
 def wanted_scopes(

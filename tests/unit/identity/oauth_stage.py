@@ -22,6 +22,7 @@ from lingpai.identity.oauth.client_store import SqlClientIds, SqlClientReader
 from lingpai.identity.oauth.clients import Clients
 from lingpai.identity.oauth.errors import OAuthError
 from lingpai.identity.oauth.introspection import Introspection
+from lingpai.identity.oauth.jwt_tokens import JwtTokens
 from lingpai.identity.oauth.known_clients import KnownClients
 from lingpai.identity.oauth.schemas import ClientCreate, ClientUpdate
 from lingpai.identity.oauth.server import AuthorizationServer
@@ -35,8 +36,10 @@ from lingpai.identity.service import Users
 from lingpai.identity.store import SqlCredentialStore
 from lingpai.identity.token_ids import TokenIds
 from lingpai.principal import Principal
+from lingpai.secrets.token_keys import TokenKeys
 from lingpai.storage.database import Database
 from lingpai.storage.group_commit import GroupCommit
+from lingpai.storage.sealing import RootKeys, Sealer
 from lingpai.storage.trail import Deed, NoTrail
 
 HERE = "127.0.0.1"
@@ -109,7 +112,15 @@ class Stage:
     def _build(self) -> None:
         shared: dict[str, Any] = {"on_change": self._on_change, "validate_limit": validate_limit}
         self.client_ids, self.token_ids = KnownIds(), TokenIds()
-        self.keyring = Keyring(SqlCredentialStore(self.database), self.peppers, known_tokens=self.token_ids)
+        self.token_keys = TokenKeys(self.database, Sealer(RootKeys({1: b"r" * 32})), clock=self.clock)
+        self.jwts = JwtTokens(
+            self.token_keys,
+            issuer=lambda: self.server.issuer(),  # noqa: PLW0108  built below, with these
+            clock=self.clock,
+        )
+        self.keyring = Keyring(
+            SqlCredentialStore(self.database), self.peppers, known_tokens=self.token_ids, jwts=self.jwts
+        )
         self.users = Users(
             self.database, default_limits=DEFAULT_LIMITS, clock=self.clock, trail=NoTrail(), **shared
         )
@@ -132,6 +143,7 @@ class Stage:
             ),
             parts=Parts(
                 mint=TokenMint(self.peppers, self.settings),
+                jwts=self.jwts,
                 commit=self.commit.run,
                 trail=self.deeds,
                 passwords=self,

@@ -2,10 +2,11 @@
 
 import hmac
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from lingpai.identity import key_secrets
 from lingpai.identity import keyring as keyring_module
@@ -484,6 +485,93 @@ def test_revoked_token_is_garbage_without_a_look_up() -> None:
 
     assert keyring.find(token) is None
     assert keyring.is_known_garbage(token)
+
+
+class CountedJwts:
+    """Takes `eyJ.<id>.good` for a good JWT, and counts how often it was asked to verify."""
+
+    verified = 0
+
+    def claimed_id(self, token: bytes) -> str | None:
+        return token.split(b".")[1].decode() or None
+
+    def verified_id(self, token: bytes) -> str | None:
+        self.verified += 1
+        _, id_, signature = token.decode().split(".")
+        return id_ if signature == "good" else None
+
+
+def test_made_up_jwt_is_garbage_before_anything_is_verified() -> None:
+    """A flood of JWTs with ids that no token has costs no signature and no look-up."""
+    jwts = CountedJwts()
+    none_known = KnownIds()
+    none_known.fill(NoIds(), pause=lambda _: None)
+    keyring = small_keyring(jwts=jwts, known_tokens=none_known)
+
+    assert keyring.is_known_garbage(b"eyJ.abcdefghijkl.good")
+    assert keyring.is_known_garbage(b"eyJ..good"), "without an id"
+    assert small_keyring().is_known_garbage(b"eyJ.abcdefghijkl.good"), "without JWTs"
+    assert jwts.verified == 0
+
+
+class NoIds:
+    """No keys at all."""
+
+    def key_ids(self) -> Iterator[str]:
+        return iter(())
+
+    def count_keys(self) -> int:
+        return 0
+
+
+def test_jwt_with_a_wrong_signature_is_verified_once() -> None:
+    """Its id may be known: ids are public."""
+    jwts = CountedJwts()
+    keyring = small_keyring(jwts=jwts)
+    token = b"eyJ.abcdefghijkl.bad"
+    assert not keyring.is_known_garbage(token)
+
+    keyring.remember(token, keyring.load(token))
+
+    assert keyring.is_known_garbage(token)
+    assert not keyring.is_known_garbage(b"eyJ.abcdefghijkl.good"), "the owner is not locked out"
+    assert jwts.verified == 1
+
+
+def test_signature_does_not_stand_for_an_opaque_token(
+    keyring: Keyring, database: Database, peppers: Peppers, admin: Principal
+) -> None:
+    """Whatever signs, an opaque token is proven by its secret alone."""
+    id_, _ = access_token()
+    insert = (
+        "INSERT INTO access_tokens (id, secret_hmac, pepper_version, user_id, scopes, created_at, expires_at)"
+        f" VALUES ('{id_}', :hmac, :version, '{admin.user_id}', '[]', 0, 9e9)"
+    )
+    store = SqlCredentialStore(database)
+    with database.write() as connection:
+        connection.execute(text(insert), {"hmac": b"x" * 32, "version": 1})
+    opaque = Keyring(store, peppers, jwts=CountedJwts()).load(f"eyJ.{id_}.good".encode())
+    with database.write() as connection:
+        connection.execute(text("UPDATE access_tokens SET secret_hmac = NULL, pepper_version = NULL"))
+    jwt = Keyring(store, peppers, jwts=CountedJwts()).load(f"eyJ.{id_}.good".encode())
+
+    assert opaque is None
+    assert jwt is not None
+    assert (jwt.token_id, jwt.is_jwt) == (id_, True)
+
+
+def test_jwts_are_forgotten_when_a_key_that_signs_was_ended() -> None:
+    keyring = small_keyring()
+    (jwt_id, jwt), (opaque_id, opaque) = access_token(), access_token()
+    signed = token_principal(jwt_id)
+    signed.is_jwt = True
+    keyring.remember(jwt, signed)
+    keyring.remember(opaque, token_principal(opaque_id))
+
+    keyring.forget_jwts()
+
+    assert keyring.find(jwt) is None
+    assert keyring.find(opaque) is not None
 
 
 def test_token_that_was_revoked_while_it_was_read_is_not_remembered() -> None:

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ed25519, padding, rsa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lingpai.identity.oauth.jwt_tokens import MAX_TOKEN_BYTES, JwtTokens, peek
+from lingpai.identity.oauth.jwt_tokens import MAX_TOKEN_BYTES, Claims, JwtTokens, peek
 
 ISSUER = "https://models.example"
 NOW = 1_800_000_000.0
@@ -71,12 +71,12 @@ def sign(jwts: JwtTokens, algorithm: Any = "EdDSA", **changed: Any) -> str:
         "token_id": TOKEN_ID,
         "subject": "usr_alice",
         "client_id": "cl-lp-abcdefghijkl",
-        "scopes": ["model:inference", "usage:read"],
+        "scopes": ("model:inference", "usage:read"),
         "issued_at": NOW,
         "expires_at": NOW + 300,
         **changed,
     }
-    return jwts.sign(algorithm, **claims)
+    return jwts.sign(algorithm, Claims(**claims))
 
 
 def encoded(part: Any) -> bytes:

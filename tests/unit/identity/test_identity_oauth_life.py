@@ -49,8 +49,8 @@ class TokenLife(RuleBasedStateMachine):
 
     migrated: ClassVar[Path]
 
-    @initialize(grace_s=st.sampled_from([0, 5, 10]))
-    def begin(self, grace_s: float) -> None:
+    @initialize(grace_s=st.sampled_from([0, 5, 10]), token_format=st.sampled_from(["opaque", "jwt"]))
+    def begin(self, grace_s: float, token_format: str) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="token-life-"))
         shutil.copyfile(self.migrated, self.folder / "lingpai.db")
         self.database = Database(sqlite_url(self.folder / "lingpai.db"))
@@ -59,11 +59,13 @@ class TokenLife(RuleBasedStateMachine):
             self.database,
             self.clock,
             refresh_grace=grace_s,
+            access_token_format=token_format,
+            jwt_algorithm="EdDSA",
             access_token_lifetime=ACCESS_S,
             refresh_token_lifetime=REFRESH_S,
             refresh_family_lifetime=FAMILY_S,
         )
-        self.model = TokenModel(grace_s, self.clock())
+        self.model = TokenModel(grace_s, self.clock(), has_jwts=token_format == "jwt")
         self.people = {name: ModelUser(self.stage.person(name)) for name in PEOPLE}
         self.clients = {name: ModelClient(name, ALL) for name in NAMES}
         self.programs: dict[str | None, Program | None] = {None: None} | {
@@ -198,7 +200,7 @@ class TokenLife(RuleBasedStateMachine):
         self.stage.change_program(program, scopes=list(scopes))
         self.clients[name].scopes = frozenset(scopes)
 
-    @rule(seconds=st.sampled_from([0.5, 1, 4, 5, 300, 999, 1000, 4000]))
+    @rule(seconds=st.sampled_from([0.5, 1, 4, 5, 299, 300, 999, 1000, 4000]))
     def wait(self, seconds: float) -> None:
         self.clock.now += seconds
         self.model.now = self.clock.now

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import floor, inf
 
-ACCESS_S, REFRESH_S, FAMILY_S = 1000, 5000, 12_000
+ACCESS_S, JWT_S, REFRESH_S, FAMILY_S = 1000, 300, 5000, 12_000
 
 
 @dataclass(eq=False)
@@ -54,6 +55,7 @@ class TokenModel:
 
     grace_s: float
     now: float
+    has_jwts: bool = False
     access: dict[str, ModelAccessToken] = field(default_factory=dict)
     refresh: dict[str, ModelRefreshToken] = field(default_factory=dict)
 
@@ -107,17 +109,21 @@ class TokenModel:
         """How many refresh tokens of a family were never used."""
         return sum(each.family is family and each.used_at is None for each in self.refresh.values())
 
+    def end(self, latest: float = inf) -> float:
+        """When an access token ends that is made now. JWTs know whole seconds only."""
+        return floor(min(self.now + JWT_S, latest)) if self.has_jwts else min(self.now + ACCESS_S, latest)
+
     # -- what happens
 
     def signed_in(
         self, user: ModelUser, client: ModelClient | None, scopes: frozenset[str], access: str, refresh: str
     ) -> None:
         family = ModelFamily(user, client, scopes, self.now + FAMILY_S)
-        self.access[access] = ModelAccessToken(scopes, self.now + ACCESS_S, client, family)
+        self.access[access] = ModelAccessToken(scopes, self.end(), client, family)
         self.refresh[refresh] = ModelRefreshToken(family, self.now + REFRESH_S)
 
     def given_to_client(self, client: ModelClient, access: str) -> None:
-        self.access[access] = ModelAccessToken(client.scopes, self.now + ACCESS_S, client)
+        self.access[access] = ModelAccessToken(client.scopes, self.end(), client)
 
     def refreshed(self, used: str, access: str, successor: str) -> None:
         refresh = self.refresh[used]
@@ -125,8 +131,9 @@ class TokenModel:
         if refresh.used_at is None:
             refresh.used_at, refresh.successor = self.now, successor
             self.refresh[successor] = ModelRefreshToken(family, min(self.now + REFRESH_S, family.ends_at))
-        ends_at = min(self.now + ACCESS_S, family.ends_at)
-        self.access[access] = ModelAccessToken(self.scopes_of(family), ends_at, family.client, family)
+        self.access[access] = ModelAccessToken(
+            self.scopes_of(family), self.end(family.ends_at), family.client, family
+        )
 
     def reused(self, token: str) -> None:
         self.refresh[token].family.is_revoked = True
