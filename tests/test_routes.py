@@ -15,6 +15,7 @@ from lingpai.settings import ServerSettings, Settings
 from lingpai.web.auth import ANY, declared_scope, open_reason
 
 OPEN = {
+    ("GET", "/.well-known/jwks.json"),
     ("GET", "/.well-known/oauth-authorization-server"),
     ("GET", "/.well-known/oauth-authorization-server/{path:path}"),
     ("GET", "/.well-known/oauth-protected-resource"),
