@@ -78,6 +78,7 @@ _OVERLAP = 4096  # more than any form of a text of _LONGEST bytes
 _SHOWN_PER_PLACE = 5
 
 _OURS = re.compile(rb"-lp-[0-9A-Za-z]{61}")
+_JWT = re.compile(rb"\beyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{40,}")
 _WEBHOOK_SECRET = re.compile(rb"whsec_[0-9A-Za-z+/]{32,}={0,2}")
 _PEPPER = re.compile(rb"[0-9a-f]{64,}")
 _CANARY = re.compile(rb"[\w.-]{0,64}canary[\w.-]{0,64}")
@@ -129,12 +130,16 @@ class Secrets:
             self.needles.update(dict.fromkeys(forms_of(data[:_LONGEST]), kind))
 
     def add_credentials(self, text: str | bytes) -> None:
-        """Add the halves of the secret of each credential in `text`: the whole is found by its form anyway."""
+        """Add the halves of the secret of each credential in `text`, and the signatures of JWTs: the whole is found by its
+        form anyway.
+        """
         data = text.encode() if isinstance(text, str) else text
         for _, token in credentials_in(data):
             secret = token[18:61]
             for half in (secret[:21], secret[21:]):
                 self.add("part of a key or token", half)
+        for match in _JWT.finditer(data):
+            self.add("signature of a JWT", match[0].rpartition(b".")[2])
 
     def add_prompts(self, body: bytes) -> None:
         """Add the words with "canary" in them."""
@@ -201,6 +206,8 @@ class Search:
         """Where in `data` a secret begins, and its kind."""
         for offset, _ in credentials_in(data):
             yield offset, "key or token"
+        for match in _JWT.finditer(data):
+            yield match.start(), "JWT"
         for match in _WEBHOOK_SECRET.finditer(data):
             yield match.start(), "webhook secret"
         for shift in range(8):

@@ -165,6 +165,19 @@ def test_what_only_looks_like_a_key_is_none(scan: SecretsScan):
     assert kinds(scan) == set()
 
 
+def test_jwt_is_known_by_its_form_and_its_signature_by_having_been_seen(scan: SecretsScan):
+    head, claims, signature = (
+        base64.urlsafe_b64encode(part).decode().rstrip("=")
+        for part in (b'{"alg":"EdDSA"}', b'{"iss":"a server"}', bytes(64))
+    )
+    scan.secrets.add_credentials(f'{{"access_token":"{head}.{claims}.{signature}"}}')
+
+    scan.note("a log", f"Bearer {head}.{claims}.{signature}")
+    scan.note("another", f"the signature {signature} is good")
+
+    assert {finding.kind for finding in scan.run().findings} == {"JWT", "signature of a JWT"}
+
+
 @pytest.mark.parametrize("half", [slice(18, 39), slice(39, 61)])
 def test_half_of_a_known_key_is_found(scan: SecretsScan, half: slice):
     token = mint_credential("sk-lp-").token
