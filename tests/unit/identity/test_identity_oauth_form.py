@@ -62,7 +62,7 @@ def test_status_goes_with_the_error():
 @pytest.mark.parametrize(
     "query", [b"token=x", b"a=1&client_secret=", b"%70assword=x", b"username", b"grant_type=a&grant_type=b"]
 )
-def test_parameters_in_the_address_are_refused(query: bytes):
+def test_rfc6749_s2_3_1_parameters_in_the_address_are_refused(query: bytes):
     """However they are encoded (section 2.3.1)."""
     with pytest.raises(OAuthError, match="in the address"):
         check_address(query)
