@@ -78,6 +78,18 @@ def test_rfc6750_s2_1_malformed_token_is_refused(oauth: OAuthServer, way: str, w
 
 
 @pytest.mark.parametrize("way", WAYS)
+def test_rfc6750_s2_1_token_of_the_right_form_is_looked_up_once(oauth: OAuthServer, client: Client, way: str):
+    """The count that malformed ones leave alone moves for a token that is new to the server's memory."""
+    token = oauth.token(client)["access_token"]
+    before = oauth.metric("lingpai_key_lookups_total")
+
+    answers = [ask(oauth, way, f"authorization: Bearer {token}") for _ in range(3)]
+
+    assert [answer.status for answer in answers] == [200] * 3
+    assert oauth.metric("lingpai_key_lookups_total") == before + 1
+
+
+@pytest.mark.parametrize("way", WAYS)
 def test_rfc6750_s2_two_authorization_headers_are_400(oauth: OAuthServer, token: str, way: str):
     """Nobody guesses which of two is meant, be they equal."""
     answer = ask(oauth, way, f"authorization: Bearer {token}", f"authorization: Bearer {token}")

@@ -41,7 +41,7 @@ def talkative(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OAuthServer]
     server.stop()
 
 
-@pytest.mark.parametrize("path", [TOKEN, ALIAS, REVOKE, INTROSPECT])
+@pytest.mark.parametrize("path", [TOKEN, ALIAS, REVOKE, INTROSPECT, "/api/v1/sessions"])
 @pytest.mark.parametrize("form", ["{}/", "/{}", "{}//", "{}/.", "{}?x=1"])
 def test_rfc9700_s4_12_credentials_are_never_redirected(
     oauth: OAuthServer, agent: Client, path: str, form: str
@@ -126,7 +126,7 @@ def test_rfc9700_s2_3_token_does_only_what_it_is_for(oauth: OAuthServer, agent: 
         assert (answer.status, answer.error["code"]) == (403, "insufficient_scope")
 
 
-@pytest.mark.parametrize("path", [TOKEN, REVOKE, INTROSPECT])
+@pytest.mark.parametrize("path", [TOKEN, ALIAS, REVOKE, INTROSPECT])
 def test_rfc6749_s2_3_1_each_endpoint_bounds_guesses(make_server, tmp_path, path: str):
     """Wherever a client secret is checked, guessing it is slowed down."""
     server = OAuthServer(tmp_path / "guessed", people={}).start()

@@ -41,7 +41,7 @@ def test_missing_name_or_password_is_invalid_request(stage: Stage, form: dict[st
 
 
 @pytest.mark.parametrize("name", ["nia", "nobody", "Nia", "nia ", "cl-lp-nia", "n\x00ia", "尼娅"])
-def test_wrong_password_and_unknown_user_are_answered_alike(stage: Stage, name: str):
+def test_rfc6749_s4_3_2_wrong_password_and_unknown_user_are_answered_alike(stage: Stage, name: str):
     stage.person("nia")
 
     answer = stage.token("password", {"username": name, "password": "wrong"})
