@@ -237,7 +237,7 @@ def test_rfc6750_s3_1_ambiguous_request_is_told_as_invalid(oauth: OAuthServer, t
     assert challenge(answer) == {"realm": "lingpai", "error": "invalid_request"}
 
 
-def test_rfc6750_answers_are_openai_errors_to_the_stock_sdk(oauth: OAuthServer, client: Client):
+def test_rfc6750_s3_answers_are_openai_errors_to_the_stock_sdk(oauth: OAuthServer, client: Client):
     """The OpenAI SDK takes tokens, and raises the class that belongs to each refusal."""
     good = oauth.openai(oauth.token(client)["access_token"])
     narrow = oauth.openai(oauth.token(client, scope="keys:read")["access_token"])
@@ -272,7 +272,7 @@ def test_rfc6750_s5_3_token_as_a_callable_for_the_stock_sdk(oauth: OAuthServer, 
 
 def test_rfc6750_s5_3_answers_to_tokens_are_stored_by_no_cache(oauth: OAuthServer, token: str):
     """Whatever a token opened, no shared cache keeps."""
-    for way in ("chat", "inference", "own key"):
+    for way in WAYS:
         answer = ask(oauth, way, f"authorization: Bearer {token}")
 
         assert "no-store" in answer.headers.get("cache-control", ""), way

@@ -12,7 +12,7 @@ def agent(stage: Stage) -> Program:
     return stage.program("agent", grants=GRANTS, scopes=["model:inference", "usage:read", "users:write"])
 
 
-def test_token_has_what_both_client_and_user_may(stage: Stage, agent: Program):
+def test_rfc9700_s2_3_token_has_what_both_client_and_user_may(stage: Stage, agent: Program):
     """A member gets no administrator's scope through any client."""
     assert stage.sign_in("nia", agent)["scope"] == "model:inference usage:read"
 
