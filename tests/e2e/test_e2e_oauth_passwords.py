@@ -90,6 +90,20 @@ def test_rfc6749_s4_3_2_guessing_passwords_is_slowed_down(server: PasswordServer
         assert sum(answer.status == 400 for answer in answers) < 9  # five, unless seconds pass between them
 
 
+def test_rfc6749_s4_3_2_one_address_guesses_at_many_names_no_faster(
+    server: PasswordServer, sign_in: SignIn, agent: Client
+):
+    """Trying one password on everybody is slowed down by address, and nobody elsewhere has to wait for it."""
+    name = server.person()
+
+    answers = [sign_in("client in Basic", f"nobody-{next(_numbers)}", "Summer2026") for _ in range(40)]
+
+    assert is_oauth_error(answers[0], 400, "invalid_grant")
+    assert is_oauth_error(answers[-1], 429, "temporarily_unavailable")
+    form = {"grant_type": "password", "username": name, "password": PASSWORD, **agent.form}
+    assert server.form(TOKEN, form, headers=("x-forwarded-for: 198.51.100.8",)).status == 200
+
+
 def test_rfc6749_s4_3_2_token_endpoint_and_sign_in_share_one_count(server: PasswordServer, sign_in: SignIn):
     """Who has used up the guesses at one door has none left at the other."""
     name = server.person()
