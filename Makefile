@@ -54,7 +54,7 @@ bench: $(VENV)/.ready  ## Measure speed against nginx (needs Debian's nginx and 
 	@$(BIN)/python -m bench $(ARGS)
 
 docs: $(VENV)/.ready  ## Write docs/reference/ anew from the code
-	@$(BIN)/python scripts/write_reference.py
+	@$(BIN)/python -m scripts.write_reference
 
 lock: $(VENV)/.ready  ## Resolve dependencies anew and write requirements/*.lock
 	@$(BIN)/python scripts/lock.py

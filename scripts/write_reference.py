@@ -1,4 +1,4 @@
-"""Write docs/reference/ anew from the code: settings, errors, command line.
+"""Write docs/reference/ anew: settings, errors and command line from the code, conformance from the list of requirements.
 
 `pages()` is what a test compares with the files that are there.
 """
@@ -19,6 +19,8 @@ from lingpai.cli.output import UNFOLDED, console_for
 from lingpai.errors import CATALOGUE
 from lingpai.events.settings import WebhookSettings
 from lingpai.settings import CONFIG_FILE, ENVIRONMENT_PREFIX, SECTIONS, ModelSettings
+from scripts.conformance import conformance_page
+from scripts.markdown_table import row
 
 ROOT: Final = pathlib.Path(__file__).resolve().parent.parent
 REFERENCE: Final = ROOT / "docs" / "reference"
@@ -78,7 +80,12 @@ certificate.
 
 def pages() -> dict[pathlib.Path, str]:
     """Every generated page: its path and its text."""
-    texts = {"settings.md": settings_page(), "errors.md": errors_page(), "cli.md": cli_page()}
+    texts = {
+        "settings.md": settings_page(),
+        "errors.md": errors_page(),
+        "cli.md": cli_page(),
+        "conformance.md": conformance_page(),
+    }
     return {REFERENCE / name: text.lstrip("\n").rstrip("\n") + "\n" for name, text in texts.items()}
 
 
@@ -103,7 +110,7 @@ def _settings_table(kind: type[Any], section: str | None) -> str:
     if section is None:
         headers.remove("environment")
         rows = [[*row[:3], row[4]] for row in rows]
-    return "".join([_row(headers), _row(["---"] * len(headers)), *map(_row, rows)])
+    return "".join([row(headers), row(["---"] * len(headers)), *map(row, rows)])
 
 
 def _type(annotation: Any) -> str:
@@ -143,7 +150,7 @@ def errors_page() -> str:
     """The catalogue of errors, by status."""
     entries = sorted(CATALOGUE.values(), key=lambda entry: entry.status)
     rows = [[str(entry.status), f"`{entry.code}`", f"`{entry.type}`", entry.meaning] for entry in entries]
-    return ERRORS_INTRODUCTION + "".join(map(_row, rows))
+    return ERRORS_INTRODUCTION + "".join(map(row, rows))
 
 
 def cli_page() -> str:
@@ -169,10 +176,6 @@ def _help(path: tuple[str, ...]) -> str:
         command_line([*path, "--help"], console=console, result_action="return_value")
     lines = [line.rstrip() for line in output.getvalue().strip().splitlines()]
     return "\n".join(lines).replace("\n\n\n", "\n\n")
-
-
-def _row(cells: list[str]) -> str:
-    return f"| {' | '.join(cell.replace('|', '&#124;') for cell in cells)} |\n"
 
 
 def main() -> None:

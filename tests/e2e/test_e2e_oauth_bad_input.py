@@ -168,7 +168,7 @@ def test_expect_continue_works(oauth: OAuthServer):
         assert connection.read_answer().status == 400
 
 
-def test_error_repeats_what_was_sent_only_in_what_the_rfc_allows(oauth: OAuthServer):
+def test_rfc6749_s5_2_error_repeats_what_was_sent_only_in_what_the_rfc_allows(oauth: OAuthServer):
     """What a caller wrote comes back without quotes, backslashes, line breaks or other scripts, and short."""
     client = oauth.make_client("repeats")
     hostile = '"\\\r\n<script>密' + "x" * 5000
@@ -179,7 +179,7 @@ def test_error_repeats_what_was_sent_only_in_what_the_rfc_allows(oauth: OAuthSer
         assert len(answer.body) < 1000
 
 
-def test_secret_sent_in_the_address_is_in_no_log(oauth: OAuthServer):
+def test_rfc6749_s2_3_1_secret_sent_in_the_address_is_in_no_log(oauth: OAuthServer):
     """The scan for secrets looks for it at the end of the run, too."""
     client: Client = oauth.make_client("careless")
 

@@ -51,7 +51,9 @@ class Talk:
         return self._connection.read_answer().status
 
 
-def test_revoked_token_is_refused_on_the_connection_that_used_it(oauth: OAuthServer, client: Client):
+def test_rfc7009_s2_1_revoked_token_is_refused_on_the_connection_that_used_it(
+    oauth: OAuthServer, client: Client
+):
     """Also where the server remembers who calls on that connection."""
     token = oauth.token(client)["access_token"]
     with Talk(oauth, token) as talk:
@@ -108,7 +110,7 @@ def test_deleted_client_is_refused(oauth: OAuthServer, client: Client):
     assert is_oauth_error(answer, 401, "invalid_client")
 
 
-def test_lost_scope_is_refused_and_a_new_one_is_not_given(oauth: OAuthServer, client: Client):
+def test_rfc9700_s2_3_lost_scope_is_refused_and_a_new_one_is_not_given(oauth: OAuthServer, client: Client):
     """A token never has more than its client has now, nor more than it was given."""
     token = oauth.token(client, scope="model:inference")["access_token"]
     assert refusal(oauth, token) == (200, "")
@@ -216,7 +218,7 @@ def attacked(make_server: MakeServer, tmp_path) -> Iterator[OAuthServer]:
     server.stop()
 
 
-def test_right_secret_passes_while_others_guess(attacked: OAuthServer):
+def test_rfc6749_s2_3_1_right_secret_passes_while_others_guess(attacked: OAuthServer):
     """From the very address of those who guess; they are told to wait, in RFC 6749's form."""
     client = attacked.make_client("victim")
     wrong = {"grant_type": "client_credentials", "client_id": client.id}

@@ -185,7 +185,7 @@ def test_storm_of_refreshes_that_nobody_waits_for(server: OAuthServer):
 
 
 @pytest.mark.slow
-def test_locked_database_is_503_with_retry_after(server: OAuthServer):
+def test_rfc7009_s2_2_1_locked_database_is_503_with_retry_after(server: OAuthServer):
     """While something else holds the database, tokens are refused in RFC 6749's form, and given as soon as it lets go."""
     client = server.make_client("patient", grants=GRANTS)
     token = server.token(client)["access_token"]

@@ -136,7 +136,7 @@ def test_they_live_five_minutes_whatever_the_client_says(server: OAuthServer):
     assert server.token(short)["expires_in"] in (29, 30)
 
 
-def test_keys_are_published_before_the_first_token(tmp_path_factory: pytest.TempPathFactory):
+def test_rfc7517_s5_keys_are_published_before_the_first_token(tmp_path_factory: pytest.TempPathFactory):
     """Whoever reads the key set at start can verify the first token."""
     server = OAuthServer(tmp_path_factory.mktemp("first"), people={}, config=config("EdDSA")).start()
     try:
@@ -159,7 +159,7 @@ def test_server_without_jwts_has_no_keys_and_takes_none(
     assert oauth.call(new_token(server, agent)).status == 401
 
 
-def test_keys_may_be_kept_no_longer_than_they_are_published_before_use(server: OAuthServer):
+def test_rfc7517_s5_keys_may_be_kept_no_longer_than_they_are_published_before_use(server: OAuthServer):
     """A key is published an hour before it signs."""
     cache = get(server.port, KEY_SET).headers["cache-control"]
 
@@ -317,7 +317,7 @@ def own_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OAuthServer
     server.stop()
 
 
-def test_rotated_key_is_published_first_and_the_one_before_stays(own_server: OAuthServer):
+def test_rfc7517_s5_rotated_key_is_published_first_and_the_one_before_stays(own_server: OAuthServer):
     """A rotation publishes; tokens are signed by the old key for another hour, and those that are out stay good."""
     client = own_server.make_client("agent")
     token = new_token(own_server, client)

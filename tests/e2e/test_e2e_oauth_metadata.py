@@ -149,7 +149,7 @@ def test_rfc9728_s2_no_member_is_empty_and_no_alg_none(oauth: OAuthServer):
     assert "none" not in str(found)
 
 
-def test_host_header_does_not_choose_the_issuer(oauth: OAuthServer):
+def test_rfc8414_s3_3_host_header_does_not_choose_the_issuer(oauth: OAuthServer):
     """What a caller writes into `Host` is in none of it (security.md D7)."""
     for path in (SERVER, RESOURCE, f"{RESOURCE}/v1"):
         request = get_bytes(path).replace(b"host: 127.0.0.1", b"host: evil-canary.example")

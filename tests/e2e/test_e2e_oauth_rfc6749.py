@@ -46,7 +46,9 @@ def test_rfc6749_s3_2_only_post(oauth: OAuthServer, path: str, method: str):
         assert answer.headers["allow"] == "POST"
 
 
-@pytest.mark.parametrize("name", ["client_secret", "grant_type", "password", "refresh_token", "client_id"])
+@pytest.mark.parametrize(
+    "name", ["client_secret", "grant_type", "username", "password", "refresh_token", "client_id", "scope"]
+)
 def test_rfc6749_s2_3_1_parameter_in_the_address_is_refused(oauth: OAuthServer, client: Client, name: str):
     """Credentials and parameters stand in the body, never in the address, where logs keep them."""
     answer = oauth.form(f"{TOKEN}?{name}=whatever-canary-1b7d", GRANT, basic=client.basic)
@@ -256,6 +258,13 @@ def test_rfc6749_s3_3_scope_that_cannot_be_had_is_invalid_scope(
     assert is_oauth_error(answer, 400, "invalid_scope")
 
 
+def test_rfc6749_s3_3_less_than_the_client_may_have_is_told(oauth: OAuthServer):
+    """A member gets less through a client than an administrator does, and is told what."""
+    powerful = oauth.make_client("powerful", grants=["password"], scopes=["model:inference", "users:write"])
+
+    assert oauth.sign_in("bob", powerful)["scope"] == "model:inference"
+
+
 def test_rfc6749_s3_3_no_token_without_any_scope(oauth: OAuthServer):
     """Where nothing can be granted, no token is given out that can do nothing."""
     admins = oauth.make_client("admins", grants=["password"], scopes=["users:write"])
@@ -391,12 +400,23 @@ def test_rfc6749_s6_narrower_access_token_leaves_the_refresh_token_as_it_was(
 
 
 def test_rfc6749_s10_10_tokens_cannot_be_guessed(oauth: OAuthServer, client: Client):
-    """A token has far more than 160 random bits, and no two are alike."""
-    made = [oauth.token(client)["access_token"] for _ in range(50)]
+    """Tokens of all kinds and client secrets have far more than 160 random bits: each of 43 characters is drawn anew."""
+    signed_in = [oauth.sign_in("alice") for _ in range(30)]
+    made = {
+        "at-lp-": [oauth.token(client)["access_token"] for _ in range(30)],
+        "rt-lp-": [each["refresh_token"] for each in signed_in],
+        "cs-lp-": [oauth.make_client(f"one of many {number}").secret for number in range(30)],
+    }
+    made["at-lp-"] += [each["access_token"] for each in signed_in]
 
     assert SECRET_LENGTH * math.log2(len(ALPHABET)) >= 160
-    assert len({token[18:61] for token in made}) == len(made)
-    assert all(re.fullmatch(r"at-lp-[0-9A-Za-z]{61}", token) for token in made)
+    for prefix, tokens in made.items():
+        assert all(re.fullmatch(prefix + "[0-9A-Za-z]{61}", token) for token in tokens)
+        assert len({token[18:61] for token in tokens}) == len(tokens)
+        for place in zip(*(token[18:61] for token in tokens), strict=True):
+            assert (
+                len(set(place)) > 8
+            )  # of 30, about 24 differ; fewer than 9 are seen less than once in 10^12 places
 
 
 def test_rfc6749_s10_3_nothing_stored_can_be_used(oauth: OAuthServer, agent: Client):
@@ -408,8 +428,10 @@ def test_rfc6749_s10_3_nothing_stored_can_be_used(oauth: OAuthServer, agent: Cli
 
     assert files
     assert all(path.stat().st_mode & 0o077 == 0 for path in files)
+    stored = b"".join(path.read_bytes() for path in files)
     for secret in secrets:
-        assert not any(secret[18:61].encode() in path.read_bytes() for path in files)
+        assert secret[6:18].encode() in stored  # its id is, so it would be seen
+        assert secret[18:61].encode() not in stored
 
 
 def test_rfc6749_s3_2_body_must_be_a_form(oauth: OAuthServer, client: Client):

@@ -78,6 +78,18 @@ def test_rfc6750_s2_1_malformed_token_is_refused(oauth: OAuthServer, way: str, w
 
 
 @pytest.mark.parametrize("way", WAYS)
+def test_rfc6750_s2_1_token_of_the_right_form_is_looked_up_once(oauth: OAuthServer, client: Client, way: str):
+    """The count that malformed ones leave alone moves for a token that is new to the server's memory."""
+    token = oauth.token(client)["access_token"]
+    before = oauth.metric("lingpai_key_lookups_total")
+
+    answers = [ask(oauth, way, f"authorization: Bearer {token}") for _ in range(3)]
+
+    assert [answer.status for answer in answers] == [200] * 3
+    assert oauth.metric("lingpai_key_lookups_total") == before + 1
+
+
+@pytest.mark.parametrize("way", WAYS)
 def test_rfc6750_s2_two_authorization_headers_are_400(oauth: OAuthServer, token: str, way: str):
     """Nobody guesses which of two is meant, be they equal."""
     answer = ask(oauth, way, f"authorization: Bearer {token}", f"authorization: Bearer {token}")
@@ -225,7 +237,7 @@ def test_rfc6750_s3_1_ambiguous_request_is_told_as_invalid(oauth: OAuthServer, t
     assert challenge(answer) == {"realm": "lingpai", "error": "invalid_request"}
 
 
-def test_rfc6750_answers_are_openai_errors_to_the_stock_sdk(oauth: OAuthServer, client: Client):
+def test_rfc6750_s3_answers_are_openai_errors_to_the_stock_sdk(oauth: OAuthServer, client: Client):
     """The OpenAI SDK takes tokens, and raises the class that belongs to each refusal."""
     good = oauth.openai(oauth.token(client)["access_token"])
     narrow = oauth.openai(oauth.token(client, scope="keys:read")["access_token"])
@@ -260,7 +272,7 @@ def test_rfc6750_s5_3_token_as_a_callable_for_the_stock_sdk(oauth: OAuthServer, 
 
 def test_rfc6750_s5_3_answers_to_tokens_are_stored_by_no_cache(oauth: OAuthServer, token: str):
     """Whatever a token opened, no shared cache keeps."""
-    for way in ("chat", "inference", "own key"):
+    for way in WAYS:
         answer = ask(oauth, way, f"authorization: Bearer {token}")
 
         assert "no-store" in answer.headers.get("cache-control", ""), way

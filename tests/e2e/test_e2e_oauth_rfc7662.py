@@ -6,8 +6,17 @@ from collections.abc import Iterator
 import pytest
 
 from lingpai.ids import mint_credential
-from tests.e2e.oauth_server import INTROSPECT, REVOKE, Client, OAuthServer, is_oauth_error, soon
-from tests.e2e.raw_http import get
+from tests.e2e.oauth_server import (
+    FORM,
+    INTROSPECT,
+    REVOKE,
+    Client,
+    OAuthServer,
+    basic_header,
+    is_oauth_error,
+    soon,
+)
+from tests.e2e.raw_http import RawConnection, get, post_bytes
 
 GRANTS = ["client_credentials", "password", "refresh_token"]
 INACTIVE = {"active": False}
@@ -95,6 +104,25 @@ def test_rfc7662_s2_1_access_token_does_not_authenticate_the_caller(oauth: OAuth
     answer = oauth.form(INTROSPECT, {"token": token}, headers=(f"authorization: Bearer {token}",))
 
     assert is_oauth_error(answer, 401, "invalid_client")
+
+
+@pytest.mark.slow
+def test_rfc7662_s2_1_scanning_for_tokens_is_slowed_down(oauth: OAuthServer, agent: Client):
+    """Who asks for what there is not, again and again, has to wait; good tokens and other clients are answered."""
+    scanner = oauth.make_client("scanner")
+    good = oauth.token(scanner)["access_token"]
+    statuses = []
+    with RawConnection(oauth.port) as connection:
+        headers = (f"authorization: {basic_header(*scanner.basic)}",)
+        for _ in range(1200):
+            body = f"token={mint_credential('at-lp-').token}".encode()
+            connection.send(post_bytes(INTROSPECT, body, content_type=FORM, headers=headers))
+            statuses.append(connection.read_answer().status)
+
+    assert statuses[0] == 200
+    assert 429 in statuses
+    assert oauth.introspect(scanner, good)["active"] is True
+    assert oauth.introspect(agent, "x") == INACTIVE
 
 
 def _inactive(oauth: OAuthServer, agent: Client) -> Iterator[tuple[str, str]]:

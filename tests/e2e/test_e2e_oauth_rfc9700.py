@@ -3,6 +3,7 @@
 import http.client
 from collections.abc import Iterator
 from contextlib import closing
+from urllib.parse import urlencode
 
 import pytest
 
@@ -19,6 +20,7 @@ from tests.e2e.oauth_server import (
     is_oauth_error,
 )
 from tests.e2e.raw_http import chat, exchange, post_bytes
+from tests.secrets_scan import SCAN
 
 GRANTS = ["client_credentials", "password", "refresh_token"]
 
@@ -41,7 +43,7 @@ def talkative(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OAuthServer]
     server.stop()
 
 
-@pytest.mark.parametrize("path", [TOKEN, ALIAS, REVOKE, INTROSPECT])
+@pytest.mark.parametrize("path", [TOKEN, ALIAS, REVOKE, INTROSPECT, "/api/v1/sessions"])
 @pytest.mark.parametrize("form", ["{}/", "/{}", "{}//", "{}/.", "{}?x=1"])
 def test_rfc9700_s4_12_credentials_are_never_redirected(
     oauth: OAuthServer, agent: Client, path: str, form: str
@@ -79,6 +81,31 @@ def test_rfc9700_s4_13_caller_does_not_choose_the_address(oauth: OAuthServer, he
     assert is_oauth_error(asked, 400, "unauthorized_client")
 
 
+@pytest.mark.parametrize(
+    ("host", "headers", "status"),
+    [
+        ("127.0.0.1", (), 200),
+        ("localhost", (), 200),
+        ("models.example", (), 400),
+        ("127.0.0.1", ("x-forwarded-for: 127.0.0.1",), 400),
+        ("127.0.0.1", ("forwarded: for=127.0.0.1",), 400),
+        ("127.0.0.1", ("via: 1.1 proxy",), 400),
+    ],
+)
+def test_rfc9700_s2_4_proxy_that_nobody_declared_does_not_make_its_callers_local(
+    oauth: OAuthServer, host: str, headers: tuple[str, ...], status: int
+):
+    """What comes from loopback for somebody else does not count as from this machine, where passwords get tokens."""
+    fields = {"grant_type": "password", "username": "alice", "password": oauth.people["alice"]}
+    request = post_bytes(TOKEN, urlencode(fields).encode(), content_type=FORM, headers=headers)
+
+    answer = exchange(oauth.port, request.replace(b"host: 127.0.0.1", b"host: " + host.encode()))
+
+    SCAN.secrets.add_credentials(answer.body)
+    assert answer.status == status, answer.body
+    assert status == 200 or is_oauth_error(answer, 400, "unauthorized_client")
+
+
 def test_rfc9700_s4_9_3_no_token_is_in_a_log(talkative: OAuthServer):
     """Whatever is logged, at the most talkative level too, no token, secret or password is in it."""
     client = talkative.make_client("logged", grants=GRANTS)
@@ -93,6 +120,7 @@ def test_rfc9700_s4_9_3_no_token_is_in_a_log(talkative: OAuthServer):
     talkative.form(f"{TOKEN}?client_secret={client.secret}", b"grant_type=client_credentials")
 
     logged = talkative.stdout + talkative.stderr
+    assert logged.count("lingpai.calls") == 2  # the two calls; else nothing below would say anything
     assert "wrong-canary-77a1" not in logged
     for secret in (tokens["access_token"], tokens["refresh_token"], client.secret, talkative.people["pia"]):
         assert secret not in logged
@@ -126,7 +154,7 @@ def test_rfc9700_s2_3_token_does_only_what_it_is_for(oauth: OAuthServer, agent: 
         assert (answer.status, answer.error["code"]) == (403, "insufficient_scope")
 
 
-@pytest.mark.parametrize("path", [TOKEN, REVOKE, INTROSPECT])
+@pytest.mark.parametrize("path", [TOKEN, ALIAS, REVOKE, INTROSPECT])
 def test_rfc6749_s2_3_1_each_endpoint_bounds_guesses(make_server, tmp_path, path: str):
     """Wherever a client secret is checked, guessing it is slowed down."""
     server = OAuthServer(tmp_path / "guessed", people={}).start()

@@ -83,7 +83,7 @@ def test_one_connection_of_a_proxy_carries_many_callers(proxied, guarded_key):
 @pytest.mark.parametrize(
     "header", ["x-forwarded-for", "forwarded", "x-real-ip", "x-client-ip", "true-client-ip"]
 )
-def test_s4_13_headers_of_who_is_no_declared_proxy_are_ignored(relay, header):
+def test_rfc9700_s4_13_headers_of_who_is_no_declared_proxy_are_ignored(relay, header):
     """RFC 9700, section 4.13; incident class 14: else lists of addresses are void."""
     key = relay.make_key(f"spoofed-{header}", allowed_ips=[CALLER])
     written = f"for={CALLER}" if header == "forwarded" else CALLER
@@ -97,7 +97,7 @@ def test_s4_13_headers_of_who_is_no_declared_proxy_are_ignored(relay, header):
 
 
 @pytest.mark.parametrize("header", ["forwarded", "x-real-ip", "x-client-ip"])
-def test_s4_13_headers_that_the_proxy_does_not_write_are_ignored(proxied, guarded_key, header):
+def test_rfc9700_s4_13_headers_that_the_proxy_does_not_write_are_ignored(proxied, guarded_key, header):
     """Proxies pass on what callers send in them."""
     spoofed = (f"{header}: {f'for={CALLER}' if header == 'forwarded' else CALLER}", *via(OTHER))
 
@@ -177,7 +177,7 @@ def test_shares_of_calls_and_connections_are_the_callers(make_server: MakeServer
 
 
 @pytest.mark.parametrize("headers", [(), via("127.0.0.1"), via(CALLER), via("::1"), via("garbage")])
-def test_s4_13_a_proxy_here_does_not_make_its_callers_local(proxied, headers):
+def test_rfc9700_s4_13_a_proxy_here_does_not_make_its_callers_local(proxied, headers):
     """Metrics are for this machine; through a proxy on it, with or without a word about the caller, comes anybody."""
     answer = get(proxied.port, "/metrics", headers=headers)
 

@@ -159,7 +159,9 @@ def test_stream_of_a_token_ends_when_its_client_may_not_call_any_more(stage: Sta
     assert_cut_off(stage, connection, request_id, code, began)
 
 
-def test_stream_of_a_revoked_token_ends_and_that_of_the_clients_next_one_goes_on(stage: Stage, key_name: str):
+def test_rfc7009_s2_1_stream_of_a_revoked_token_ends_and_that_of_the_clients_next_one_goes_on(
+    stage: Stage, key_name: str
+):
     stage.server.admin("POST", "/api/v1/users", {"name": key_name, "limits": ["none"]})
     token, credentials = make_token(stage.server, key_name)
     connection, request_id = stage.begin(token)

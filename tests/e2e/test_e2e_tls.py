@@ -137,7 +137,15 @@ def test_rfc6797_s7_2_answers_in_clear_text_have_no_policy(relay, relay_key):
 
 
 @pytest.mark.parametrize(
-    "request_bytes", [post_bytes(CHAT, chat(), key="k"), get_bytes("/v1/models"), get_bytes("/")]
+    "request_bytes",
+    [
+        post_bytes(CHAT, chat(), key="k"),
+        post_bytes(
+            "/oauth/token", b"grant_type=client_credentials", content_type="application/x-www-form-urlencoded"
+        ),
+        get_bytes("/v1/models"),
+        get_bytes("/"),
+    ],
 )
 def test_asvs_4_1_2_clear_text_is_told_to_use_tls_and_not_redirected(secure, request_bytes):
     answer = exchange(secure.port, request_bytes)
@@ -146,6 +154,15 @@ def test_asvs_4_1_2_clear_text_is_told_to_use_tls_and_not_redirected(secure, req
     assert "location" not in answer.headers
     assert answer.headers["content-type"] == "text/plain; charset=utf-8"
     assert b"use https://" in answer.body
+
+
+def test_rfc8414_s2_issuer_and_endpoints_are_https(secure, authority):
+    found = ask(secure, authority, get_bytes("/.well-known/oauth-authorization-server")).json
+
+    addresses = [value for name, value in found.items() if name == "issuer" or name.endswith("_endpoint")]
+    assert len(addresses) == 4
+    assert all(address.startswith(secure.base) for address in addresses)
+    assert secure.base.startswith("https://")
 
 
 def test_end_of_the_certificate_is_in_the_metrics(secure):

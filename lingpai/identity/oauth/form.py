@@ -17,7 +17,9 @@ _NEVER_IN_ADDRESS: Final = frozenset(
         "grant_type",
         "password",
         "refresh_token",
+        "scope",  # left out in silence, it would give a token that can do more than was asked for
         "token",
+        "token_type_hint",
         "username",
     }
 )

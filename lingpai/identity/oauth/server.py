@@ -4,7 +4,6 @@ It reads the request, finds out which client asks, and lets the flow of the gran
 """
 
 import asyncio
-import ipaddress
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -28,6 +27,7 @@ from lingpai.identity.oauth.token_request import GrantFlow, Parts, TokenRequest
 from lingpai.identity.oauth.tokens import Granted, KnownTokens
 from lingpai.storage.sealing import SealError
 from lingpai.telemetry.logs import current_request
+from lingpai.web.transport import is_from_this_machine
 
 logger = logging.getLogger("lingpai.identity.oauth")
 
@@ -123,8 +123,7 @@ class AuthorizationServer:
     def _check_password_grant(self, request: TokenRequest) -> None:
         """Without a registered client it is open as the settings say; with one, if an administrator allows it."""
         allowed = self.settings.password_grant
-        is_local = _is_loopback(request.address)
-        if request.client is None and (allowed == "off" or (allowed == "loopback" and not is_local)):
+        if request.client is None and (allowed == "off" or (allowed == "loopback" and not request.is_local)):
             raise OAuthError(
                 "unauthorized_client",
                 "User name and password get no token here (see the setting oauth.password_grant). "
@@ -165,6 +164,7 @@ class AuthorizationServer:
             form=form,
             asking=asking,
             address=address,
+            is_local=is_from_this_machine(request),
             user_agent=request.headers.get("user-agent", ""),
             now=self.clock(),
         )
@@ -172,18 +172,6 @@ class AuthorizationServer:
     async def _asking(self, request: Request, form: Mapping[str, str], address: str) -> Asking:
         authorization = [value for name, value in request.scope["headers"] if name == b"authorization"]
         return await self.authenticator.authenticate(authorization, form, address)
-
-
-def _is_loopback(address: str) -> bool:
-    """Whether a request came from this machine; the administration socket has no address."""
-    if not address:
-        return True
-    try:
-        ip = ipaddress.ip_address(address)
-    except ValueError:
-        return False
-    mapped = ip.ipv4_mapped if isinstance(ip, ipaddress.IPv6Address) else None
-    return (mapped or ip).is_loopback
 
 
 async def _body(request: Request) -> bytes:

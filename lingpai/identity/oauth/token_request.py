@@ -19,11 +19,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenRequest:
-    """What came in: the form, who asks, from where, and when (Unix seconds)."""
+    """What came in: the form, who asks, from where, whether a program on this machine does, and when (Unix seconds)."""
 
     form: Mapping[str, str] = field(repr=False)
     asking: Asking
     address: str
+    is_local: bool
     user_agent: str
     now: float
 

@@ -221,11 +221,16 @@ class Stage:
         program: Program | None = None,
         basic: tuple[str, str] | None = None,
         address: str = HERE,
+        headers: Sequence[tuple[bytes, bytes]] = ((b"host", b"127.0.0.1"),),
     ) -> Answer:
         if program is not None:
             form = {**form, "client_id": program.id}
             form |= {} if program.secret is None else {"client_secret": program.secret}
-        headers = [(b"content-type", b"application/x-www-form-urlencoded"), (b"user-agent", b"tests")]
+        headers = [
+            (b"content-type", b"application/x-www-form-urlencoded"),
+            (b"user-agent", b"tests"),
+            *headers,
+        ]
         if basic is not None:
             encoded = base64.b64encode(":".join(basic).encode())
             headers.append((b"authorization", b"Basic " + encoded))
@@ -241,6 +246,7 @@ class Stage:
             "headers": headers,
             "query_string": b"",
             "client": (address, 1) if address else None,
+            "state": {} if address else {"is_local": True},  # the administration socket
         }
         response = await endpoint(Request(scope, receive))
         return Answer(response.status_code, dict(response.headers), bytes(response.body))

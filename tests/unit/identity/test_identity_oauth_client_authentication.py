@@ -29,7 +29,7 @@ def program(stage: Stage) -> Program:
     return stage.program("program")
 
 
-def test_failures_of_one_address_are_bounded(stage: Stage, program: Program):
+def test_rfc6749_s2_3_1_failures_of_one_address_are_bounded(stage: Stage, program: Program):
     """After twenty failures an address has to wait, and is told how long; others are not concerned."""
     statuses = [ask(stage, forged(program)).status for _ in range(25)]
 
@@ -50,7 +50,7 @@ def test_address_that_waits_may_try_again(stage: Stage, program: Program):
     assert ask(stage, forged(program)).status == 401
 
 
-def test_failures_of_all_addresses_together_are_bounded(stage: Stage, program: Program):
+def test_rfc6749_s2_3_1_failures_of_all_addresses_together_are_bounded(stage: Stage, program: Program):
     """Many addresses get no more than a server can bear."""
     statuses = [ask(stage, forged(program), address=f"192.0.2.{number}").status for number in range(1100)]
 

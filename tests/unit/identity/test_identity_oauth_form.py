@@ -34,7 +34,7 @@ def test_what_was_encoded_is_read(fields: dict[str, str]):
 
 
 @given(st.text(max_size=100))
-def test_description_may_repeat_anything_that_is_made_printable(text: str):
+def test_rfc6749_s5_2_description_may_repeat_anything_that_is_made_printable(text: str):
     """What a caller wrote never breaks the answer (section 5.2)."""
     error = OAuthError("invalid_request", f"There is no {printable(text)}.")
 
@@ -42,7 +42,7 @@ def test_description_may_repeat_anything_that_is_made_printable(text: str):
 
 
 @pytest.mark.parametrize("description", ["", 'a "quote"', "a\\b", "令牌", "a\nb", "a\x7f"])
-def test_description_that_the_rfc_forbids_cannot_be_written(description: str):
+def test_rfc6749_s5_2_description_that_the_rfc_forbids_cannot_be_written(description: str):
     """A fault of ours shows in the tests, not at a caller's."""
     with pytest.raises(ValueError, match="not allowed"):
         OAuthError("invalid_request", description)
@@ -62,7 +62,7 @@ def test_status_goes_with_the_error():
 @pytest.mark.parametrize(
     "query", [b"token=x", b"a=1&client_secret=", b"%70assword=x", b"username", b"grant_type=a&grant_type=b"]
 )
-def test_parameters_in_the_address_are_refused(query: bytes):
+def test_rfc6749_s2_3_1_parameters_in_the_address_are_refused(query: bytes):
     """However they are encoded (section 2.3.1)."""
     with pytest.raises(OAuthError, match="in the address"):
         check_address(query)

@@ -204,7 +204,7 @@ def test_rfc8725_s2_1_public_key_as_hmac_secret_is_refused(jwts: JwtTokens, keys
     assert jwts.verified_id(token) is None
 
 
-def test_signature_of_another_key_is_refused(jwts: JwtTokens):
+def test_rfc8725_s3_3_signature_of_another_key_is_refused(jwts: JwtTokens):
     body = encoded(GOOD_HEADER) + b"." + encoded(good_claims())
     signature = ed25519.Ed25519PrivateKey.generate().sign(body)
 
@@ -219,7 +219,7 @@ def test_oversized_token_is_refused_before_it_is_read(jwts: JwtTokens, keys: Key
     assert keys.asked == []
 
 
-def test_every_changed_byte_is_noticed(jwts: JwtTokens, keys: Keys):
+def test_rfc8725_s3_3_every_changed_byte_is_noticed(jwts: JwtTokens, keys: Keys):
     """In the header, the claims and the signature; the last digit of a part may differ in bits that stand for nothing."""
     token = sign(jwts).encode()
     harmless = {index for index in range(len(token)) if token[index + 1 : index + 2] in (b".", b"")}

@@ -12,7 +12,7 @@ def agent(stage: Stage) -> Program:
     return stage.program("agent", grants=GRANTS, scopes=["model:inference", "usage:read", "users:write"])
 
 
-def test_token_has_what_both_client_and_user_may(stage: Stage, agent: Program):
+def test_rfc9700_s2_3_token_has_what_both_client_and_user_may(stage: Stage, agent: Program):
     """A member gets no administrator's scope through any client."""
     assert stage.sign_in("nia", agent)["scope"] == "model:inference usage:read"
 
@@ -41,7 +41,7 @@ def test_missing_name_or_password_is_invalid_request(stage: Stage, form: dict[st
 
 
 @pytest.mark.parametrize("name", ["nia", "nobody", "Nia", "nia ", "cl-lp-nia", "n\x00ia", "尼娅"])
-def test_wrong_password_and_unknown_user_are_answered_alike(stage: Stage, name: str):
+def test_rfc6749_s4_3_2_wrong_password_and_unknown_user_are_answered_alike(stage: Stage, name: str):
     stage.person("nia")
 
     answer = stage.token("password", {"username": name, "password": "wrong"})

@@ -41,7 +41,7 @@ def test_tls_is_known_by_the_scheme_of_the_connection_alone() -> None:
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1:8741", "127.8.9.1", "[::1]:8741"])
-@pytest.mark.parametrize("client", [HERE, ("::1", 1)])
+@pytest.mark.parametrize("client", [HERE, ("::1", 1), ("::ffff:127.0.0.1", 1)])
 def test_loopback_needs_both_ends(host: str, client: tuple[str, int]) -> None:
     assert transport_of(request(client=client, host=host)) == "loopback"
     assert transport_of(request(client=AWAY, host=host)) == "clear"

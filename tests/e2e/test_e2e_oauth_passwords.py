@@ -1,0 +1,172 @@
+"""The grant `password` with the server's own passwords: guessing is slowed down, and a change ends what the old one gave."""
+
+import itertools
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.e2e.lingpai_server import LingpaiServer
+from tests.e2e.oauth_server import TOKEN, Client, OAuthServer, is_oauth_error
+from tests.e2e.raw_http import RawAnswer, exchange, post_bytes
+from tests.secrets_scan import SCAN
+
+PASSWORD = "quiet lantern of the token endpoint"
+OTHER = "another lantern of the token endpoint"
+SignIn = Callable[[str, str, str], RawAnswer]
+_numbers = itertools.count()
+
+for _password in (PASSWORD, OTHER):
+    SCAN.secrets.add("password", _password)
+
+
+class PasswordServer(OAuthServer):
+    """`lingpai serve` as it is; people are made with their passwords."""
+
+    program = LingpaiServer.program
+
+    def person(self) -> str:
+        """The name of somebody new."""
+        name = f"person-{next(_numbers)}"
+        self.admin("POST", "/api/v1/users", {"name": name, "password": PASSWORD})
+        self.people = {**self.people, name: PASSWORD}
+        return name
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PasswordServer]:
+    """Behind a proxy on this machine, so that a request can come from elsewhere, too."""
+    config = '[server]\ntrusted_proxies = ["127.0.0.1"]\n'
+    server = PasswordServer(tmp_path_factory.mktemp("passwords"), people={}, config=config)
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def public(server: PasswordServer) -> Client:
+    return server.make_client("public", public=True, grants=["password", "refresh_token"])
+
+
+@pytest.fixture(scope="module")
+def agent(server: PasswordServer) -> Client:
+    return server.make_client("agent", grants=["password", "refresh_token"])
+
+
+@pytest.fixture
+def address() -> str:
+    """Where nobody has failed yet."""
+    return f"203.0.113.{next(_numbers)}"
+
+
+@pytest.fixture
+def sign_in(server: PasswordServer, agent: Client, public: Client, address: str) -> SignIn:
+    """Send a password in one of the forms in which it comes."""
+    headers = (f"x-forwarded-for: {address}",)
+
+    def ask(way: str, name: str, password: str) -> RawAnswer:
+        form = {"grant_type": "password"}
+        user = {"username": name, "password": password}
+        if way == "user and client in the body":
+            return server.form(TOKEN, form | user | agent.form, headers=headers)
+        if way == "client in Basic":
+            return server.form(TOKEN, form | user, basic=agent.basic, headers=headers)
+        return server.form(TOKEN, form | public.form, basic=(name, password), headers=headers)
+
+    return ask
+
+
+WAYS = ["user and client in the body", "client in Basic", "user in Basic"]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_rfc6749_s4_3_2_guessing_passwords_is_slowed_down(server: PasswordServer, sign_in: SignIn, way: str):
+    """After a few wrong ones it takes time, whichever way they come, and whether the user exists or not."""
+    for name in (server.person(), f"nobody-{next(_numbers)}"):
+        answers = [sign_in(way, name, f"wrong {number}") for number in range(12)]
+
+        assert is_oauth_error(answers[0], 400, "invalid_grant")
+        assert is_oauth_error(answers[-1], 429, "temporarily_unavailable")
+        assert int(answers[-1].headers["retry-after"]) >= 1
+        assert sum(answer.status == 400 for answer in answers) < 9  # five, unless seconds pass between them
+
+
+def test_rfc6749_s4_3_2_one_address_guesses_at_many_names_no_faster(
+    server: PasswordServer, sign_in: SignIn, agent: Client
+):
+    """Trying one password on everybody is slowed down by address, and nobody elsewhere has to wait for it."""
+    name = server.person()
+
+    answers = [sign_in("client in Basic", f"nobody-{next(_numbers)}", "Summer2026") for _ in range(40)]
+
+    assert is_oauth_error(answers[0], 400, "invalid_grant")
+    assert is_oauth_error(answers[-1], 429, "temporarily_unavailable")
+    form = {"grant_type": "password", "username": name, "password": PASSWORD, **agent.form}
+    assert server.form(TOKEN, form, headers=("x-forwarded-for: 198.51.100.8",)).status == 200
+
+
+def test_rfc6749_s4_3_2_token_endpoint_and_sign_in_share_one_count(server: PasswordServer, sign_in: SignIn):
+    """Who has used up the guesses at one door has none left at the other."""
+    name = server.person()
+    for number in range(12):
+        sign_in("client in Basic", name, f"wrong {number}")
+
+    headers = ("x-forwarded-for: 198.51.100.7", "x-forwarded-proto: https", "sec-fetch-site: same-origin")
+    body = {"name": name, "password": "wrong again"}
+    answer = exchange(server.port, post_bytes("/api/v1/sessions", body, headers=headers))
+
+    assert answer.status == 429, answer.body
+
+
+def test_rfc6749_s4_3_2_right_password_gets_tokens(server: PasswordServer, sign_in: SignIn):
+    """In every form; otherwise the tests around this one would show nothing."""
+    for way in WAYS:
+        answer = sign_in(way, server.person(), PASSWORD)
+
+        assert answer.status == 200, (way, answer.body)
+        assert server.call(answer.json["access_token"]).status == 200
+
+
+def test_rfc9700_s2_2_2_changed_password_ends_what_the_old_one_gave(server: PasswordServer, agent: Client):
+    """Refresh tokens and access tokens of every client, at once; those of others stay."""
+    name, other = server.person(), server.person()
+    given = [server.sign_in(name, client) for client in (agent, None)]
+    others = server.sign_in(other, agent)
+    assert [server.call(each["access_token"]).status for each in (*given, others)] == [200] * 3
+
+    changed = server.cli("users", "set-password", name, "--password-stdin", stdin=f"{OTHER}\n")
+    assert changed.returncode == 0, changed.stderr
+
+    assert [server.call(each["access_token"]).status for each in (*given, others)] == [401, 401, 200]
+    for tokens, client in zip(given, (agent, None), strict=True):
+        assert is_oauth_error(server.refresh(tokens["refresh_token"], client), 400, "invalid_grant")
+    assert server.refresh(others["refresh_token"], agent).status == 200
+
+
+def test_rfc9700_s2_4_password_from_elsewhere_needs_a_registered_client(
+    server: PasswordServer, agent: Client
+):
+    """By default the grant is for this machine, and for clients that an administrator has allowed it."""
+    name = server.person()
+    form = {"grant_type": "password", "username": name, "password": PASSWORD}
+    elsewhere = ("x-forwarded-for: 203.0.113.7",)
+
+    alone = server.form(TOKEN, form, headers=elsewhere)
+    other = server.form(TOKEN, form | server.make_client("other").form, headers=elsewhere)
+    allowed = server.form(TOKEN, form | agent.form, headers=elsewhere)
+
+    assert is_oauth_error(alone, 400, "unauthorized_client")
+    assert is_oauth_error(other, 400, "unauthorized_client")
+    assert allowed.status == 200
+
+
+def test_rfc9700_s2_4_grant_that_is_off_is_refused_here_as_well(tmp_path):
+    """`oauth.password_grant = "off"` closes it on this machine, too."""
+    config = '[oauth]\npassword_grant = "off"\n'
+    server = PasswordServer(tmp_path / "off", people={}, config=config)
+    server.start()
+    try:
+        form = {"grant_type": "password", "username": server.person(), "password": PASSWORD}
+
+        assert is_oauth_error(server.form(TOKEN, form), 400, "unauthorized_client")
+    finally:
+        server.stop()
