@@ -182,6 +182,6 @@ def _switch(user: str, *, disabled: bool, options: Options) -> None:
 
 
 def _row(user: dict[str, Any]) -> tuple[str | None, ...]:
-    state = "disabled" if user["disabled"] else "enabled"
+    state = "disabled" if user["disabled"] else "active"
     limits = listing(user["limits"], empty="none")
     return user["name"], user["role"], state, limits, shown_time(user["created_at"]), user["id"]
