@@ -486,7 +486,7 @@ def test_operator_sets_passwords_and_signs_users_out_on_the_command_line(
     assert made.returncode == 0, made.stderr
     assert browser.sign_in(name).status_code == 201
 
-    assert demo.cli("users", "sign-out", name).stderr == f"Ended 1 sessions of {name}.\n"
+    assert demo.cli("users", "sign-out", name).stderr == f"Ended 1 session of {name}.\n"
     assert not browser.is_signed_in
     changed = demo.cli("users", "set-password", name, "--password-stdin", stdin=f"{OTHER}\n")
 
