@@ -1,5 +1,6 @@
 """Pictures in and out, with NumPy alone: which colour a picture mostly has, and a picture of a colour.
 
+pip install numpy
 lingpai serve examples/pictures.py
 curl localhost:8741/v1/images/generations -H "Authorization: Bearer $LINGPAI_API_KEY" -H 'Content-Type: application/json' -d '{"model": "examples/paint", "prompt": "a red square", "size": "64x64"}'
 """

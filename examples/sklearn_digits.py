@@ -1,5 +1,6 @@
 """Classify images of handwritten digits with scikit-learn, trained on its bundled digits while the worker starts.
 
+pip install scikit-learn
 lingpai serve examples/sklearn_digits.py
 
 An image is eight rows of eight numbers from 0 (white) to 16 (black), here a zero:

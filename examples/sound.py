@@ -1,5 +1,6 @@
 """Sound in and out, with NumPy alone: texts as Morse code, and Morse code as text.
 
+pip install numpy
 lingpai serve examples/sound.py
 curl localhost:8741/v1/audio/speech -H "Authorization: Bearer $LINGPAI_API_KEY" -H 'Content-Type: application/json' -d '{"model": "examples/morse-voice", "input": "SOS", "voice": "high"}' -o sos.wav
 curl localhost:8741/v1/audio/transcriptions -H "Authorization: Bearer $LINGPAI_API_KEY" -F model=examples/morse-ear -F file=@sos.wav

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from fastapi import FastAPI
 from starlette.requests import Request
@@ -53,6 +53,12 @@ from lingpai.web.errors import install_error_handlers
 from lingpai.web.heads import HeadsFirst
 from lingpai.web.health import health_routes
 
+_ABOUT: Final = (
+    "Model calls are as OpenAI's clients make them, at `/v1/…`; what manages keys, users, limits and usage is at `/api/v1/…`."
+    " Send `Authorization: Bearer` with an API key (`sk-lp-…`, made with `lingpai keys create NAME`) or an access token"
+    " (`at-lp-…`, from `/oauth/token`). Management needs a key with the scope that the operation names."
+)
+
 
 class Parts(Protocol):
     """What the routes need of a server (`lingpai.app.Application`)."""
@@ -81,7 +87,7 @@ class Parts(Protocol):
 
 def build_api(parts: Parts) -> FastAPI:
     """The application with all routes of `parts`."""
-    app = FastAPI(title="Lingpai", version=lingpai.__version__, openapi_url=None)
+    app = FastAPI(title="Lingpai", description=_ABOUT, version=lingpai.__version__, openapi_url=None)
     app.state.authenticate = _authenticator(parts)
     app.state.on_refusal = parts.auditing.refusals.note
     for router in _routers(parts):

@@ -263,9 +263,9 @@ def _is_seen_by(user_id: str, kind: SubjectKind) -> ColumnElement[bool]:
 
 def _rows_of(kind: SubjectKind, id_: str | None) -> Select[Any]:
     table = _TABLES[kind]
-    query = select(table.c.id, table.c.name, table.c.limits, table.c.created_at)
-    if kind != "user":
-        query = query.where(table.c.deleted_at.is_(None))
+    query = select(table.c.id, table.c.name, table.c.limits, table.c.created_at).where(
+        table.c.deleted_at.is_(None)
+    )
     return query if id_ is None else query.where(table.c.id == _stored(id_))
 
 

@@ -1,7 +1,9 @@
 """The one place that knows the server's long-lived secrets: peppers, root keys, and the keys that sign tokens."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -11,7 +13,7 @@ from lingpai.identity.peppers import Peppers
 from lingpai.identity.rehashing import PEPPER_USES, Rehashes
 from lingpai.identity.signing.tables import SEALED_SECRETS
 from lingpai.jobs.runner import JobRunner
-from lingpai.secrets.interfaces import Kind
+from lingpai.secrets.interfaces import Kind, VersionUses
 from lingpai.secrets.numbered import NumberedSecrets
 from lingpai.secrets.resealing import Resealer
 from lingpai.secrets.service import Secrets
@@ -20,7 +22,9 @@ from lingpai.secrets.token_keys import TokenKeys
 from lingpai.storage.database import Database
 from lingpai.storage.sealing import RootKeys, Sealer
 from lingpai.storage.trail import Trail
-from lingpai.storage.versioned_secrets import VersionedSecrets
+from lingpai.storage.versioned_secrets import SecretKind, VersionedSecrets
+
+log = logging.getLogger("lingpai.secrets")
 
 SEALED_COLUMNS: Final = (SEALED_KEYS, SEALED_SECRETS, SEALED_PRIVATE_KEYS)
 _LOOK_FOR_NEW_S: Final = 5.0
@@ -37,8 +41,8 @@ class ServerSecrets:
         self, database: Database, *, data: Path, environment: Mapping[str, str], trail: Trail
     ) -> None:
         folder = data / "secrets"
-        self.peppers = _open(Peppers, folder / "pepper.json", environment)
-        self.root_keys = _open(RootKeys, folder / "root.json", environment)
+        self.peppers = _open(Peppers, folder / "pepper.json", environment, PEPPER_USES, database)
+        self.root_keys = _open(RootKeys, folder / "root.json", environment, SEALED_COLUMNS, database)
         self.sealer = Sealer(self.root_keys)
         self.token_keys = TokenKeys(database, self.sealer)
         self.rehashes = Rehashes(database, self.peppers)
@@ -79,9 +83,33 @@ class ServerSecrets:
             keyring.forget_jwts()
 
 
-def _open(kind: type[_Secrets], path: Path, environment: Mapping[str, str]) -> _Secrets:
+def _open(
+    kind: type[_Secrets],
+    path: Path,
+    environment: Mapping[str, str],
+    uses: Sequence[VersionUses],
+    database: Database,
+) -> _Secrets:
     text = environment.get(kind.kind.variable)
-    return kind.from_text(text) if text else kind.from_file(path)
+    if text:
+        held = kind.from_text(text)
+        held.refuse_other_file(path)
+        return held
+    if not path.exists():
+        _tell_of_loss(kind.kind, path, uses, database)
+    return kind.from_file(path)
+
+
+def _tell_of_loss(kind: SecretKind, path: Path, uses: Sequence[VersionUses], database: Database) -> None:
+    """A new one is made, because it may be gone for good; whoever has a copy should know before they make new keys."""
+    with database.read() as connection:
+        needed = [use.what for use in uses if use.count(connection, time.time())]
+    if needed:
+        log.error(
+            "%s is missing, so a new %s is made, and %s (needed by: %s). If you have a copy of the file, stop the server"
+            " and put it back.",
+            path, kind.name, kind.loss, ", ".join(needed),
+        )  # fmt: skip
 
 
 def _in_thread(work: Callable[[], object]) -> Callable[[], Awaitable[object]]:

@@ -43,6 +43,10 @@ def contents(part):
     return part.get("content", {}).values()
 
 
+def test_document_begins_with_how_to_call(document):
+    assert "Authorization: Bearer" in document["info"]["description"]
+
+
 def test_every_operation_says_what_it_does_and_how_it_fails(operations):
     for name, operation in operations.items():
         assert operation["description"], name

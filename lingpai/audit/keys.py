@@ -56,6 +56,10 @@ def read_keys(path: Path) -> KeyFile:
                 )
             content = file.read()
     except FileNotFoundError:
+        if not path.parent.exists():
+            raise AuditKeyError(
+                f"There is no {path}, nor its folder. Is the data directory another one (--data)?"
+            ) from None
         raise AuditKeyError(
             f"There is no {path}. Restore it from a backup; without its keys nothing that was signed can be verified."
         ) from None

@@ -6,7 +6,7 @@ Data goes to stdout and words to stderr. Exit codes: 0 ok, 1 failed, 2 usage, 3 
 import sys
 from collections.abc import Sequence
 
-from cyclopts import App, CycloptsError, Parameter, UnknownCommandError
+from cyclopts import App, CycloptsError, MissingArgumentError, Parameter, UnknownCommandError
 from rich.text import Text
 
 import lingpai
@@ -75,6 +75,11 @@ def explain_usage(error: CycloptsError) -> Text:
         # Not the library's own sentence: it imports every command to look for hidden ones.
         names = sorted(name for name in error.app if not name.startswith("-"))
         message = f"There is no command `{wrong}`.{did_you_mean(wrong, names)} Commands: {', '.join(names)}."
+    elif isinstance(error, MissingArgumentError) and error.argument is not None and error.keyword is None:
+        command = " ".join(("lingpai", *(error.command_chain or ())))
+        message = (
+            f"`{command}` needs {error.argument.name}. `{command} --help` shows what it takes, with examples."
+        )
     else:
         message = str(error)
     return Text.assemble(("error: ", "bold red"), printable(message))

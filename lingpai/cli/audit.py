@@ -36,11 +36,17 @@ app.command(
         "lingpai audit verify audit.jsonl --key 11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo",
     ),
 )
-app.command("lingpai.cli.audit_keys:keys", name="keys", help="Show the public keys that verify the records.")
+app.command(
+    "lingpai.cli.audit_keys:keys",
+    name="keys",
+    help="Show the public keys that verify the records.",
+    help_epilogue=examples("lingpai audit keys", "lingpai audit keys --data /srv/lingpai --json"),
+)
 app.command(
     "lingpai.cli.audit_keys:rotate",
     name="rotate-key",
     help="Sign with a new key from now on. What was signed with the old one can still be verified.",
+    help_epilogue=examples("lingpai audit rotate-key", "lingpai audit rotate-key --data /srv/lingpai"),
 )
 
 PATH: Final = "/api/v1/audit"

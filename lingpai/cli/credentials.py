@@ -131,7 +131,7 @@ def state(found: Fields) -> str:
     """Whether it is accepted, and if not, why."""
     if found.get("disabled"):
         return "disabled"
-    return "expired" if is_past(found.get("expires_at")) else "enabled"
+    return "expired" if is_past(found.get("expires_at")) else "active"
 
 
 def times(found: Fields) -> tuple[Cell, Cell]:

@@ -93,5 +93,5 @@ def _path(project: str) -> str:
 
 
 def _row(member: dict[str, Any]) -> tuple[str | None, ...]:
-    state = "disabled" if member["disabled"] else "enabled"
+    state = "disabled" if member["disabled"] else "active"
     return member["user"], member["role"], state, shown_time(member["since"]), member["id"]

@@ -85,9 +85,15 @@ def add(
     with connect(options) as client:
         added = client.request("POST", PATH, json={"target": _as_seen_by_server(target), **key})
     models = added.get("data", [added])
-    say(f"Added {listing(model['id'] for model in models)}." if models else f"{target} has no models.")
+    say(_added(target, models))
     if options.as_json:
         print_json(added)
+
+
+def _added(target: str, models: list[dict[str, Any]]) -> str:
+    if models:
+        return f"Added {listing(model['id'] for model in models)}."
+    return f"{target} adds no model: it has none, or only some whose ids are taken. `lingpai models targets` counts them."
 
 
 @app.command(

@@ -72,8 +72,9 @@ def find_place(options: Options) -> Place:
     if os.environ.get("LINGPAI_SERVER") or os.environ.get("LINGPAI_API_KEY"):
         return Place()
     raise CommandError(
-        f"No server is running here ({socket} does not exist). Start one with `lingpai serve`,"
-        " or name a server: LINGPAI_SERVER / --server, with your key in LINGPAI_API_KEY."
+        f"No server is running here ({socket} does not exist). Start one with `lingpai serve`; name the data directory"
+        " of one that runs on this machine with --data; or name a server: LINGPAI_SERVER / --server, with your key in"
+        " LINGPAI_API_KEY."
     )
 
 

@@ -107,7 +107,8 @@ def sign_out(user: UserName, /, *, options: Options = NO_OPTIONS) -> None:
     """End all sessions of a user, in whatever browsers; keys and tokens stay."""
     with connect(options) as client:
         outcome = client.request("DELETE", "/api/v1/sessions", params={"user": user})
-    say(f"Ended {outcome['ended']} sessions of {user}.")
+    ended = outcome["ended"]
+    say(f"Ended {ended} session{'' if ended == 1 else 's'} of {user}.")
     if options.as_json:
         print_json(outcome)
 
@@ -182,6 +183,6 @@ def _switch(user: str, *, disabled: bool, options: Options) -> None:
 
 
 def _row(user: dict[str, Any]) -> tuple[str | None, ...]:
-    state = "disabled" if user["disabled"] else "enabled"
+    state = "disabled" if user["disabled"] else "active"
     limits = listing(user["limits"], empty="none")
     return user["name"], user["role"], state, limits, shown_time(user["created_at"]), user["id"]

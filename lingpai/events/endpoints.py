@@ -82,7 +82,7 @@ def _keys(variable: str, environment: Mapping[str, str], where: str) -> tuple[by
     except ValueError as error:
         raise WebhookSettingsError(
             f"`{where}`: the environment variable {variable} holds no usable secret: {error}. "
-            'Make one with: echo "whsec_$(openssl rand -base64 32)"'
+            f'Set one before the server starts: export {variable}="whsec_$(openssl rand -base64 32)"'
         ) from None
 
 

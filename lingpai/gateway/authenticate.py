@@ -39,6 +39,7 @@ INVALID_REQUEST: Final = {"www-authenticate": 'Bearer realm="lingpai", error="in
 _IN_ADDRESS: Final = re.compile(rb"[?&](?:access_token|api_key)=|(?:sk|at|rt|cs)-lp-[0-9A-Za-z]{61}")
 LOCAL: Final = b""
 """Stands for the credential of who calls through the admin socket; nobody can send it."""
+_NOT_FOR_CALLS: Final = (b"cs-lp-", b"rt-lp-")
 _OTHER_HEADERS = (b"x-api-key", b"api-key", b"x-goog-api-key")
 
 
@@ -261,7 +262,11 @@ def check_principal(principal: Principal, address: str, now: float) -> None:
     account: Account = principal.account
     if principal.allowed_ips and address not in account.allowed_addresses:
         if not principal.may_come_from(address):
-            raise LingpaiError("ip_not_allowed", f"This key may not be used from {address or 'this socket'}.")
+            raise LingpaiError(
+                "ip_not_allowed",
+                f"This key may not be used from {address or 'this socket'}."
+                " Call from an allowed address, or ask an administrator to allow this one.",
+            )
         if len(account.allowed_addresses) < 1000:
             account.allowed_addresses.add(address)
     principal.last_used_at = now
@@ -311,6 +316,11 @@ def unknown_key(token: bytes) -> LingpaiError:
     message = "The API key is not valid: mistyped, deleted, or of another server."
     if token.startswith((b"at-lp-", b"eyJ")):
         message = "The access token is not valid: expired, revoked, mistyped, or of another server."
+    elif token.startswith(_NOT_FOR_CALLS):
+        message = (
+            "A client secret or refresh token opens nothing by itself. Get an access token for it from `/oauth/token`:"
+            " docs/guides/tokens.md shows how."
+        )
     elif not token.startswith(b"sk-lp-"):
         message += " Keys of this server begin with `sk-lp-`."
     if token.startswith((b"at-lp-", b"sk-lp-")) and credential_id(token) is None:

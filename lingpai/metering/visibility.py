@@ -37,18 +37,22 @@ def visible_subjects(
     seen_by = None if caller.is_admin else caller.user_id
     user_id = None if user is None else names.find_user(user, seen_by=seen_by)
     if user is not None and user_id is None:
-        raise LingpaiError("not_found", "There is no such user. Give the id or the name.", param="user")
+        raise LingpaiError("not_found", f"There is no user `{user}`. Give the id or the name.", param="user")
     key_id = None if key is None else names.find_key(key, owner=user_id, seen_by=seen_by)
     if key is not None and key_id is None:
-        raise LingpaiError("not_found", "There is no such key. Give the id or a unique name.", param="key")
+        raise LingpaiError(
+            "not_found", f"There is no key `{key}`. Give the id or a unique name.", param="key"
+        )
     client_id = None if client is None else names.find_client(client, user_id=seen_by or user_id)
     if client is not None and client_id is None:
         raise LingpaiError(
-            "not_found", "There is no such client. Give the id or a unique name.", param="client"
+            "not_found", f"There is no client `{client}`. Give the id or a unique name.", param="client"
         )
     project_id = None if project is None else names.find_project(project, seen_by=seen_by)
     if project is not None and project_id is None:
-        raise LingpaiError("not_found", "There is no such project. Give the id or the name.", param="project")
+        raise LingpaiError(
+            "not_found", f"There is no project `{project}`. Give the id or the name.", param="project"
+        )
     hidden = visible_to(caller, names)
     if hidden is not None and not hidden.project_ids:
         return Subjects(

@@ -116,7 +116,11 @@ def _check_may_ask(caller: Principal, key: str | None, client: str | None) -> No
     if READ not in caller.scopes:
         raise insufficient_scope(READ, caller)
     if key is None and client is None:
-        raise LingpaiError("invalid_request", "Name the key that the call would be made with.", "key")
+        raise LingpaiError(
+            "invalid_request",
+            "Name the key that the call would be made with, or a client. `GET /api/v1/keys` lists the keys.",
+            "key",
+        )
 
 
 def _check_may_write(caller: Principal) -> None:

@@ -6,6 +6,7 @@ A version is on the disk before it is used, and taken away after its last use, s
 leaves nothing that does not work.
 """
 
+import hmac
 import json
 import logging
 import re
@@ -126,6 +127,26 @@ class VersionedSecrets:
         made._clock, made._path, made._refused = clock, path, None
         made._held = made._read()
         return made
+
+    def refuse_other_file(self, path: Path) -> None:
+        """Raise SecretError when the file has another secret under a number that these have, too: one of them is wrong.
+
+        A file that is not there, or cannot be used, is not needed and says nothing.
+        """
+        if not path.exists():
+            return
+        try:
+            filed = type(self).from_file(path)
+        except (OSError, SecretError):
+            return
+        for version in self._held.by_version:
+            if version in filed and not hmac.compare_digest(self.value(version), filed.value(version)):
+                name, variable = self.kind.name, self.kind.variable
+                raise SecretError(
+                    f"{variable} has another {name} {version} than {path}, and with a wrong one {self.kind.loss}."
+                    f" Take the value from the file, as `{version}:HEX`; a new one gets the next number; or remove the"
+                    " file if it is not this server's."
+                )
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(versions={sorted(self._held.by_version)})"

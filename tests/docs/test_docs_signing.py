@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from document_parts import ROOT, split
@@ -52,6 +53,18 @@ def run(command, environment, folder):
     )
     assert outcome.returncode == 0, outcome.stderr + outcome.stdout
     return outcome.stdout
+
+
+def test_commands_make_the_keys_that_the_page_says(server, tmp_path):
+    programs = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+
+    printed = run(
+        ["sh", "-ec", blocks("sh")[0]], {"PATH": programs, "LINGPAI_DATA": str(server.data)}, tmp_path
+    )
+
+    key, signing_key, secret = printed.split()
+    SCAN.secrets.add_credentials(printed)
+    assert [key[:6], signing_key[:4], secret[:6]] == ["sk-lp-", "sgn_", "sg-lp-"]
 
 
 def test_python_signs_with_hmac_and_the_standard_library(keys, tmp_path):

@@ -333,6 +333,32 @@ def test_secrets_of_the_environment_are_rotated_there(make_server: MakeServer, e
     assert old not in server.stderr + server.stdout
 
 
+def test_another_pepper_in_the_environment_than_in_the_file_stops_the_start(make_server: MakeServer) -> None:
+    """Else every key would be refused, and nothing would say why."""
+    server = make_server().start()
+    server.stop()
+    server.environment.update(LINGPAI_PEPPER="cd" * 32)
+
+    with pytest.raises(StartFailed, match="LINGPAI_PEPPER has another pepper 1"):
+        server.start()
+
+    content = json.loads((server.data / "secrets" / "pepper.json").read_text())
+    server.environment.update(LINGPAI_PEPPER=f"1:{content['peppers']['1']}")
+    server.start()
+    assert server.cli("keys", "list").returncode == 0
+
+
+def test_lost_pepper_is_told_at_the_start(make_server: MakeServer) -> None:
+    server = make_server().start()
+    server.stop()
+    (server.data / "secrets" / "pepper.json").unlink()
+
+    server.start()
+
+    assert "pepper.json is missing, so a new pepper is made, and no existing key works" in server.stderr
+    assert "root.json" not in server.stderr
+
+
 def test_file_that_others_can_read_stops_the_start(make_server: MakeServer) -> None:
     server = make_server().start()
     server.stop()

@@ -486,7 +486,7 @@ def test_operator_sets_passwords_and_signs_users_out_on_the_command_line(
     assert made.returncode == 0, made.stderr
     assert browser.sign_in(name).status_code == 201
 
-    assert demo.cli("users", "sign-out", name).stderr == f"Ended 1 sessions of {name}.\n"
+    assert demo.cli("users", "sign-out", name).stderr == f"Ended 1 session of {name}.\n"
     assert not browser.is_signed_in
     changed = demo.cli("users", "set-password", name, "--password-stdin", stdin=f"{OTHER}\n")
 
@@ -514,9 +514,12 @@ def test_deleted_user_is_gone_with_key_and_session_and_the_name_is_free(
     browser.sign_in(user)
     assert demo.openai(key).chat.completions.create(**CALL).choices  # type: ignore[call-overload]
 
+    assert demo.cli("limits", "set", "user", user, "50/day").returncode == 0
+
     deleted = demo.cli("users", "delete", user, "--yes")
 
     assert deleted.returncode == 0, deleted.stderr
+    assert user not in demo.cli("limits", "list").stdout
     assert not browser.is_signed_in
     call = httpx2.post(
         f"{demo.v1}/chat/completions", json=CALL, headers={"authorization": f"Bearer {key}"}, trust_env=False

@@ -196,6 +196,16 @@ def test_the_doctor_tells_of_clock_digest_and_missing_components(demo, caller, t
     assert "s ago by this server" in steps["created"]["detail"]
 
 
+def test_the_doctor_does_not_call_a_request_without_digest_one_without_body(demo, tmp_path):
+    (tmp_path / "request.http").write_bytes(
+        b"POST /v1/completions HTTP/1.1\r\nHost: models.example\r\n\r\n{}"
+    )
+
+    steps = steps_of(demo.cli("doctor", "--signature", str(tmp_path / "request.http"), "--json"))
+
+    assert steps["digest"] == steps["digest"] | {"state": "skipped", "detail": "there is none"}
+
+
 def test_the_doctor_reads_what_curl_shows_and_the_body_from_its_file(demo, caller, tmp_path):
     request = caller.request(BODY)
     head = request.partition(b"\r\n\r\n")[0]

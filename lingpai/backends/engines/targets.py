@@ -46,7 +46,8 @@ def parse_target(text: str) -> Target:
     module_name = re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*", source)
     if not source or (colon and not name.isidentifier()) or not (target.is_file or module_name):
         raise TargetError(
-            f"`{text}` is not a target. Write app.py, app.py:name, package.module or package.module:name."
+            f"`{text}` is not a target. Write app.py, app.py:name, package.module, package.module:name,"
+            " http://host:port/v1 or ollama."
         )
     return target
 

@@ -56,6 +56,7 @@ def failure(source: str, what: str, error: BaseException) -> TargetError:
     details = authors_traceback(error)
     if isinstance(error, ModuleNotFoundError) and error.name:
         message = f"`{source}` needs the module `{error.name}`, which is not installed beside Lingpai."
+        message += " Install the package that has it into the same environment: `python -m pip install …`."
     elif is_decorators(error):
         message = f"`{source}`: {error}"
     else:

@@ -20,6 +20,10 @@ _WRONG_KINDS: Final = {
     "in-lp-": "an invitation",
     "sg-lp-": "a signing secret",
 }
+_TODO: Final = {
+    "key_disabled": "An administrator can enable it: lingpai keys enable NAME.",
+    "signature_required": "Programs have to sign with it: docs/guides/signing.md.",
+}
 _LENGTH: Final = 6 + ID_LENGTH + SECRET_LENGTH + CHECKSUM_LENGTH
 
 
@@ -79,9 +83,8 @@ def check_acceptance(client: Client) -> Iterator[Step]:
     try:
         own = client.key()
     except AuthenticationError as exc:
-        yield failed(
-            "accepted", f"the server refuses the key: {exc}", "Is it a key of this server? Ask for a new one."
-        )
+        todo = _TODO.get(exc.code or "", "Is it a key of this server? Ask for a new one.")
+        yield failed("accepted", f"the server refuses the key: {exc}", todo)
         return
     except PermissionDeniedError as exc:
         yield failed("accepted", str(exc), "Use it from an allowed address, or have the key's rules changed.")

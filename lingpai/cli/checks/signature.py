@@ -90,7 +90,7 @@ def _digest(written: WrittenRequest, found: Explanation) -> Step:
     if written.body is None:
         return skipped("digest", "the body is not known; give it with --body FILE")
     if written.message.value("content-digest") is None:
-        return ok("digest", "there is no body")
+        return skipped("digest", "there is none") if written.body else ok("digest", "there is no body")
     return ok("digest", f"it is that of the {len(written.body)} bytes of the body")
 
 

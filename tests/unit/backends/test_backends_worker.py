@@ -210,6 +210,7 @@ def test_a_module_missing_in_load_is_named_as_one_missing_on_import_is(make_work
 
     assert caught.value.message == (
         "`acme/needy` needs the module `surely_not_installed`, which is not installed beside Lingpai."
+        " Install the package that has it into the same environment: `python -m pip install …`."
     )
     assert "def load(self, context)" in caught.value.details
 

@@ -74,7 +74,7 @@ def test_export_passes_on_what_the_server_answers(lingpai, api, tmp_path):
     ("arguments", "said"),
     [
         (("verify",), "There is no key to verify signatures with"),
-        (("keys",), "audit.json"),
+        (("keys",), "audit.json, nor its folder. Is the data directory another one (--data)?"),
         (("rotate-key",), "lingpai.db"),
         (
             ("verify", "missing.jsonl", "--key", "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"),

@@ -47,6 +47,24 @@ def test_everything_is_fine(lingpai, remote, signed_in):
     )
 
 
+@pytest.mark.parametrize(
+    ("code", "todo"),
+    [
+        ("key_disabled", "lingpai keys enable"),
+        ("signature_required", "signing.md"),
+        ("invalid_api_key", "new one"),
+    ],
+)
+def test_a_key_that_is_refused_has_a_next_step(lingpai, remote, signed_in, code, todo):
+    remote.faults["GET", "/v1/key"] = error(401, code, "No.")
+
+    outcome = lingpai("doctor", "--json", environment=signed_in)
+
+    steps = {step["name"]: step for step in json.loads(outcome.stdout)["steps"]}
+    assert steps["accepted"]["state"] == "failed"
+    assert todo in steps["accepted"]["next_step"]
+
+
 def test_the_key_is_neither_shown_nor_sent_before_the_server_is_known(lingpai, remote, signed_in):
     outcome = lingpai("doctor", environment=signed_in)
 

@@ -8,17 +8,19 @@ import pytest
 
 from lingpai.cli import app, execute, explain_missing_package
 
-NOUNS = ["keys", "users", "models", "limits", "secrets"]
-VERBS = ["usage", "run", "chat", "doctor"]
-PAGES = [
-    [],
-    *([noun] for noun in NOUNS + VERBS),
-    *(["keys", verb] for verb in ("create", "list", "show", "disable", "enable", "delete")),
-    *(["users", verb] for verb in ("create", "list", "disable", "enable")),
-    *(["models", verb] for verb in ("list", "show", "add", "check", "remove", "targets", "key")),
-    *(["secrets", verb] for verb in ("list", "rotate", "retire")),
-    *(["limits", verb] for verb in ("set", "list")),
-]
+
+def pages(command, name=()):
+    """The command itself and all below it, by their words."""
+    yield list(name)
+    for word in command:
+        if not word.startswith("-"):
+            yield from pages(command[word], (*name, word))
+
+
+PAGES = list(pages(app))
+GROUPS = [page[:-1] for page in PAGES]
+# `serve` prints no data, and `usage` is both a command and a group of them.
+COMMANDS = [page for page in PAGES if page not in [*GROUPS, ["serve"]] or page == ["usage"]]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=" ".join)
@@ -33,9 +35,7 @@ def test_every_help_page_ends_with_its_own_examples(capsys, page):
     assert any(" ".join(["lingpai", *page]) in line for line in examples)
 
 
-@pytest.mark.parametrize(
-    "page", [page for page in PAGES if len(page) == 2 or page in [[verb] for verb in VERBS]]
-)
+@pytest.mark.parametrize("page", COMMANDS, ids=" ".join)
 def test_every_command_offers_json(capsys, page):
     execute([*page, "--help"])
 
@@ -118,8 +118,20 @@ def test_an_unknown_option_names_the_nearest(lingpai):
     assert "--since" in outcome.stderr
 
 
-def test_a_missing_argument_is_a_usage_error(lingpai):
-    assert lingpai("keys", "create").returncode == 2
+def test_a_missing_argument_is_a_usage_error_that_names_the_help_page(lingpai):
+    outcome = lingpai("projects", "members", "add", "search")
+
+    assert outcome.returncode == 2
+    assert outcome.stderr.startswith(
+        "error: `lingpai projects members add` needs USER. `lingpai projects members add --help` shows"
+    )
+
+
+def test_an_option_without_its_value_is_named(lingpai):
+    outcome = lingpai("keys", "create", "my-app", "--limit")
+
+    assert outcome.returncode == 2
+    assert "--limit requires an argument" in outcome.stderr
 
 
 def test_the_reader_may_leave_early(api, surroundings):

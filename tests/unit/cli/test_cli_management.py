@@ -62,6 +62,15 @@ def test_models_add_and_remove(lingpai, api):
     assert removed.returncode == 0
 
 
+def test_a_target_that_adds_no_model_is_not_said_to_have_none(lingpai, api):
+    """Its models may all be left out because others have their ids."""
+    api.faults["POST", "/api/v1/models"] = Answer(201, {"data": []})
+
+    added = lingpai("models", "add", "http://127.0.0.1:11434/v1")
+
+    assert "ids are taken" in added.stderr
+
+
 def test_models_check_fails_when_a_step_fails(lingpai, api):
     good = lingpai("models", "check", "lingpai/eliza")
     bad = lingpai("models", "check", "lingpai/sentiment")

@@ -26,7 +26,7 @@ def test_list_is_a_table_or_json(lingpai, members):
 
     lines = [line.split() for line in table.stdout.splitlines()]
     assert lines[0] == ["user", "role", "state", "since", "id"]
-    assert lines[1][:3] == ["ada", "admin", "enabled"]
+    assert lines[1][:3] == ["ada", "admin", "active"]
     assert lines[2][:3] == ["bob", "viewer", "disabled"]
     assert json.loads(as_json.stdout) == [ADA, BOB]
 

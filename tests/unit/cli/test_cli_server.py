@@ -19,6 +19,7 @@ def test_no_server_at_all(lingpai):
 
     assert (outcome.returncode, outcome.stdout) == (1, "")
     assert "lingpai serve" in outcome.stderr
+    assert "--data" in outcome.stderr
     assert "LINGPAI_SERVER" in outcome.stderr
 
 

@@ -108,6 +108,16 @@ def test_message_about_a_wrong_key_says_only_what_its_owner_can_see():
     assert all(key.decode() not in unknown_key(key).message for key in (good, mistyped, b"sk-proj-x"))
 
 
+@pytest.mark.parametrize("prefix", ["cs-lp-", "rt-lp-"])
+def test_what_only_gets_tokens_is_sent_to_the_token_endpoint(prefix):
+    secret = mint_credential(prefix).token
+
+    message = unknown_key(secret.encode()).message
+
+    assert "`/oauth/token`" in message
+    assert secret not in message
+
+
 def test_refusals_for_want_of_a_key_carry_the_challenge(stage):
     """RFC 6750, section 3.1: no error code when no credential was sent at all."""
     fronts = FakeFront(), FakeFront()

@@ -102,6 +102,7 @@ def test_a_member_sees_only_their_own(get):
     for parameters in ({"user": "ada"}, {"key": "laptop"}, {"key": "4fK3aaaaaaaa"}, {"user": "nobody"}):
         status, body = get(BOB, **parameters)
         assert (status, body["error"]["code"]) == (404, "not_found")
+        assert all(f"`{name}`" in body["error"]["message"] for name in parameters.values())
 
 
 def test_a_role_in_a_project_shows_everybodys_usage_in_it(get, names):

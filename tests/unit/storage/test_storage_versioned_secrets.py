@@ -36,6 +36,26 @@ def values(secrets: VersionedSecrets) -> dict[int, bytes]:
 # -- what there is
 
 
+def test_a_file_with_another_secret_of_the_same_number_is_refused(path: Path) -> None:
+    filed = Keys.from_file(path).value(1).hex()
+
+    Keys.from_text(f"1:{filed}").refuse_other_file(path)
+    Keys.from_text(f"2:{HEX}").refuse_other_file(path)
+    Keys.from_text(f"1:{HEX}").refuse_other_file(path.with_name("missing.json"))
+    with pytest.raises(SecretError, match=r"LINGPAI_KEY has another key 1 than .*key\.json") as caught:
+        Keys.from_text(HEX).refuse_other_file(path)
+
+    assert filed not in str(caught.value)
+    assert HEX not in str(caught.value)
+
+
+def test_a_file_that_is_no_use_says_nothing_against_the_environment(path: Path) -> None:
+    Keys.from_file(path)
+    path.chmod(0o644)
+
+    Keys.from_text(HEX).refuse_other_file(path)
+
+
 def test_newest_version_is_the_highest() -> None:
     secrets = Keys({2: b"b" * 32, 10: b"c" * 32, 1: b"a" * 32})
 
