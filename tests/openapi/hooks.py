@@ -20,10 +20,29 @@ def _cursor(time: float, id_: str) -> str:
     return base64.urlsafe_b64encode(json.dumps([time, id_]).encode()).decode().rstrip("=")
 
 
+def _spellings(drawn: bytes) -> st.SearchStrategy[str]:
+    key = drawn + b"\x40"  # no point of small order ends so
+    plain = base64.b64encode(key).decode()
+    url = base64.urlsafe_b64encode(key).decode().rstrip("=")
+    return st.sampled_from([
+        plain,
+        f"-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEA{plain}\n-----END PUBLIC KEY-----\n",
+        json.dumps({"kty": "OKP", "crv": "Ed25519", "x": url}),
+    ])  # fmt: skip
+
+
 FORMATS = {
     "cursor": st.builds(_cursor, st.floats(0, 2e9), st.text("abcXYZ019", min_size=1, max_size=12).map("key {}".format)),
     "data-url": st.just("data:audio/wav;base64,UklGRiQAAABXQVZFZm10IBAAAAABAAEAQB8AAIA+AAACABAAZGF0YQAAAAA="),
+    "ed25519-public-key": st.binary(min_size=31, max_size=31).flatmap(_spellings),
     "expiry": st.sampled_from(["2099-01-01", "2098-12-31T08:00:00+08:00", "2097-06-01T00:00:00Z"]),
+    "http-request": st.builds(
+        "{} {} HTTP/1.1\r\nHost: models.example\r\n{}\r\n\r\n{}".format,
+        st.sampled_from(["GET", "POST", "DELETE"]),
+        st.sampled_from(["/v1/models", "/v1/embeddings?x=1", "https://models.example/v1/key"]),
+        st.sampled_from(["Date: Tue, 01 Dec 2026 00:00:00 GMT", "Signature-Input: sig=();keyid=\"sgn_1\"", "X-Empty:"]),
+        st.sampled_from(["", "{}", "夜"]),
+    ),
     "lifetime": st.sampled_from(["30m", "12h", "90d", "2w"]),
     "limit": st.sampled_from(["2000/day@Asia/Shanghai", "10/1s", "100000 tokens/day", "5 USD/month", "8 concurrent"]),
     "model for anything": st.just("lingpai/sentiment"),
