@@ -107,7 +107,17 @@ class ExplainRequest(RequestBody):
         json_schema_extra={
             "examples": [
                 {
-                    "request": "POST /v1/embeddings HTTP/1.1\r\nHost: models.example\r\nSignature-Input: …\r\n\r\n{}"
+                    "request": "POST /v1/embeddings HTTP/1.1\r\n"
+                    "Host: models.example\r\n"
+                    "Content-Type: application/json\r\n"
+                    "Content-Length: 17\r\n"
+                    "Content-Digest: sha-256=:EbZemxlN7nZut/BPw8SXnf5/3QG7Vf+4ZYn6v3EOGbk=:\r\n"
+                    'Signature-Input: sig1=("@method" "@authority" "@path" "@query" "content-type" "content-digest")'
+                    ';created=1795161600;expires=1795161660;nonce="b3k2p8Zq7Lw1Tn4Rs6Vd";keyid="sgn_khv0LgV6crWi"'
+                    ';alg="hmac-sha256";tag="lingpai"\r\n'
+                    "Signature: sig1=:WC9wLxibd2+BIx6TLP/RLIlpsvvls7BbxpzqvFKTi8o=:\r\n"
+                    "\r\n"
+                    '{"input":"Hello"}'
                 }
             ]
         }
