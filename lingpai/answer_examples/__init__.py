@@ -35,8 +35,7 @@ def _add_examples(operation: str, answer: Fields) -> None:
         if example is not None:
             content["example"] = example
     for media_type, text in OF_TEXT.get(operation, {}).items():
-        kinds = answer.setdefault("content", {})
-        kinds.setdefault(media_type, {}).update({"schema": {"type": "string"}, "example": text})
+        answer.setdefault("content", {}).setdefault(media_type, {})["example"] = text
 
 
 def _example(operation: str, schema: Fields) -> Any:
