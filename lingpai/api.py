@@ -9,6 +9,7 @@ from starlette.requests import Request
 
 import lingpai
 from lingpai import model_operations
+from lingpai.answer_examples import add_answer_examples
 from lingpai.auditing import Auditing
 from lingpai.catalog import routes as catalog_routes
 from lingpai.catalog import target_routes
@@ -85,9 +86,19 @@ class Parts(Protocol):
         ...
 
 
+class _Api(FastAPI):
+    """Its document has examples of the answers."""
+
+    def openapi(self) -> dict[str, Any]:
+        """The OpenAPI document."""
+        document = super().openapi()
+        add_answer_examples(document)
+        return document
+
+
 def build_api(parts: Parts) -> FastAPI:
     """The application with all routes of `parts`."""
-    app = FastAPI(title="Lingpai", description=_ABOUT, version=lingpai.__version__, openapi_url=None)
+    app = _Api(title="Lingpai", description=_ABOUT, version=lingpai.__version__, openapi_url=None)
     app.state.authenticate = _authenticator(parts)
     app.state.on_refusal = parts.auditing.refusals.note
     for router in _routers(parts):

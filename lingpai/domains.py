@@ -19,7 +19,7 @@ from lingpai.events.store import SqlEventStore
 from lingpai.events.webhooks import Webhooks
 from lingpai.identity.keyring import Keyring
 from lingpai.identity.known_ids import KnownIds, LookUps, SqlIds, fill_in_background
-from lingpai.identity.leaks import Leak, LeakedKeys, LeakReports
+from lingpai.identity.leaks import Finder, Leak, LeakedKeys, LeakReports
 from lingpai.identity.members import Members
 from lingpai.identity.oauth.client_authentication import ClientAuthenticator
 from lingpai.identity.oauth.client_store import SqlClientIds, SqlClientReader
@@ -27,6 +27,8 @@ from lingpai.identity.oauth.clients import Clients
 from lingpai.identity.oauth.interfaces import CLIENT_ID_PREFIX
 from lingpai.identity.oauth.jwt_tokens import JwtTokens
 from lingpai.identity.oauth.known_clients import KnownClients
+from lingpai.identity.oauth.leaked_clients import LeakedClientSecrets
+from lingpai.identity.oauth.leaked_tokens import LeakedAccessTokens, LeakedRefreshTokens
 from lingpai.identity.oauth.live_tokens import LiveTokens
 from lingpai.identity.oauth.passwords import CheckedPasswords
 from lingpai.identity.oauth.server import AuthorizationServer
@@ -178,7 +180,7 @@ class Domains:
             "key.leaked",
             f"{leak.what} was reported as leaked. {leak.done}",
             data={"kind": leak.kind, "id": leak.id},
-            subject=(leak.kind, leak.id),
+            subject=leak.about or (leak.kind, leak.id),
         )
 
     def note_damage(self, damage: Damage) -> None:
@@ -234,7 +236,13 @@ class Domains:
         self.projects = Projects(self.database, **shared)
         self.members = Members(self.database, on_change=on_change, trail=self.trail)
         self.rotation = KeyRotation(self.database, on_change=on_change, peppers=peppers, trail=self.trail)
-        finders = {"sk-lp-": LeakedKeys(self.database, peppers, on_change=on_change, trail=self.trail)}
+        told: dict[str, Any] = {"on_change": on_change, "trail": self.trail}
+        finders: dict[str, Finder] = {
+            "sk-lp-": LeakedKeys(self.database, peppers, **told),
+            "at-lp-": LeakedAccessTokens(peppers, **told),
+            "rt-lp-": LeakedRefreshTokens(peppers, **told),
+            "cs-lp-": LeakedClientSecrets(peppers, **told),
+        }
         self.leaks = LeakReports(self.database, finders, on_leak=self.note_leak)
         self.users.ensure_admin()
         self.people = People(

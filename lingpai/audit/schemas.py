@@ -3,7 +3,7 @@
 import json
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 from sqlalchemy import Row
 
 
@@ -37,35 +37,6 @@ class TargetView(BaseModel):
 
 class AuditRecordView(BaseModel):
     """One record of the audit trail."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "number": 42,
-                    "time": "2026-11-20T08:00:00.123Z",
-                    "action": "key.update",
-                    "result": "done",
-                    "reason": None,
-                    "actor": {
-                        "kind": "user",
-                        "id": "usr_4fK3a9Zq1LmN",
-                        "name": "alice",
-                        "credential": {"kind": "key", "id": "9Qm2x7RtYb0c"},
-                    },
-                    "target": {"kind": "key", "id": "Ab3dE5gH7jK9", "name": "laptop"},
-                    "project_id": "prj_7HsK2nQw5TzX",
-                    "before": {"limits": ["500/day"]},
-                    "after": {"limits": ["5000/day"]},
-                    "address": "203.0.113.7",
-                    "user_agent": "curl/8.14.1",
-                    "request_id": "req_6ac1f0b3a1b2c3d4e5f600000001",
-                    "previous": "c0ffee" * 10 + "c0ff",
-                    "hash": "decade" * 10 + "deca",
-                }
-            ]
-        }
-    )
 
     number: int = Field(description="1, 2, 3, … without gaps.")
     time: str

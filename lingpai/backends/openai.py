@@ -167,7 +167,7 @@ def openai_backend(address: str, *, name: str | None = None, api_key: str | None
     except ValueError:
         raise BackendError(f"`{address}` has a port that is not a number from 1 to 65535.") from None
     path = re.sub(r"/(chat/completions|completions|embeddings|models)$", "", parts.path.rstrip("/"))
-    return OpenAIBackend(
+    backend = OpenAIBackend(
         name=name or f"{parts.hostname}:{port}",
         host=parts.hostname,
         port=port,
@@ -175,6 +175,11 @@ def openai_backend(address: str, *, name: str | None = None, api_key: str | None
         path_prefix=path or "/v1",
         headers=_credential(api_key),
     )
+    try:
+        httpx2.URL(f"{backend.origin}{backend.path_prefix}").raw_host.decode("ascii").encode("idna")
+    except (httpx2.InvalidURL, ValueError):  # a host that is no domain name (RFC 5891), control characters
+        raise BackendError(f"`{address}` is not an http:// or https:// address.") from None
+    return backend
 
 
 def _credential(api_key: str | None) -> dict[str, str]:

@@ -24,15 +24,24 @@ def _one_line(api_key: SecretStr) -> SecretStr:
 ApiKey = Annotated[
     SecretStr,
     AfterValidator(_one_line),
-    Field(description="The provider's key: stored encrypted, sent to this target only, never shown again."),
+    Field(
+        description="The provider's key: stored encrypted, sent to this target only, never shown again.",
+        json_schema_extra={"pattern": r"^\s*[\x21-\x7e]{1,4096}\s*$"},
+    ),
 ]
+# A key is sent to an address only.
+_KEY_NEEDS_ADDRESS: Final[dict[str, Any]] = {
+    "if": {"required": ["api_key"], "properties": {"api_key": {"type": "string"}}},
+    "then": {"properties": {"target": {"pattern": "^https?://"}}},
+}
 
 
 class NewTarget(RequestBody):
     """A target to serve from now on."""
 
     model_config = ConfigDict(
-        extra="forbid", json_schema_extra={"examples": [{"target": "http://127.0.0.1:8000/v1"}]}
+        extra="forbid",
+        json_schema_extra={"examples": [{"target": "http://127.0.0.1:8000/v1"}], **_KEY_NEEDS_ADDRESS},
     )
 
     target: str = Field(
@@ -49,7 +58,8 @@ class TargetKey(RequestBody):
     model_config = ConfigDict(
         extra="forbid",
         json_schema_extra={
-            "examples": [{"target": "https://api.example.com/v1", "api_key": "the-provider-s-key"}]
+            "examples": [{"target": "https://api.example.com/v1", "api_key": "the-provider-s-key"}],
+            **_KEY_NEEDS_ADDRESS,
         },
     )
 

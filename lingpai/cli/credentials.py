@@ -130,7 +130,8 @@ def summary(found: Fields) -> str:
 def state(found: Fields) -> str:
     """Whether it is accepted, and if not, why."""
     if found.get("disabled"):
-        return "disabled"
+        because = found.get("disabled_because")
+        return f"disabled: {because}" if because not in {None, "disabled"} else "disabled"
     return "expired" if is_past(found.get("expires_at")) else "active"
 
 

@@ -1,4 +1,4 @@
-"""`lingpai keys scan` and `lingpai keys report-leaked`: keys where they should not be."""
+"""`lingpai keys scan` and `lingpai keys report-leaked`: keys, tokens and secrets where they should not be."""
 
 import sys
 import time
@@ -53,9 +53,9 @@ def scan(
 
 
 def report_leaked(*, options: Options = NO_OPTIONS) -> None:
-    """Report the keys in a text on stdin as leaked: those that work are disabled at once, and their owners told.
+    """Report the keys, tokens and client secrets in a text on stdin as leaked: those that work end at once.
 
-    Nobody is told which ones those were. It takes no key of one's own.
+    Their owners are told; nobody is told which ones those were. It takes no key of one's own.
     """
     tokens = _tokens_on_stdin()
     with connect(options, is_open=True) as client:

@@ -22,13 +22,13 @@ app = App(
 app.command(
     "lingpai.cli.key_leaks:scan",
     name="scan",
-    help="Find keys in files; exit code 1 when there are any. None is printed, and no server is asked.",
+    help="Find keys, tokens and secrets in files; exit code 1 when there are any. None is printed, and no server is asked.",
     help_epilogue=examples("lingpai keys scan .", "lingpai keys scan ~/notes app.log --json"),
 )
 app.command(
     "lingpai.cli.key_leaks:report_leaked",
     name="report-leaked",
-    help="Report the keys in a text on stdin as leaked: those that work are disabled at once.",
+    help="Report the keys, tokens and secrets in a text on stdin as leaked: those that work end at once.",
     help_epilogue=examples("lingpai keys report-leaked < found.txt"),
 )
 app.command(

@@ -14,6 +14,9 @@ _KINDS: Final = {
     "at-lp-": "access token",
     "rt-lp-": "refresh token",
     "cs-lp-": "client secret",
+    "ss-lp-": "session",
+    "in-lp-": "invitation",
+    "sg-lp-": "signing secret",
 }
 _PREFIX_LENGTH: Final = 6
 

@@ -72,7 +72,7 @@ _EXAMPLES: Final[dict[str, Any]] = {
     },
     TRANSCRIPTIONS.name: {
         "model": "acme/speech",
-        "file": "data:audio/wav;base64,…",
+        "file": "data:audio/wav;base64,UklGRiQAAABXQVZFZm10IBAAAAABAAEAQB8AAIA+AAACABAAZGF0YQAAAAA=",
         "response_format": "json",
     },
     SPEECH.name: {"model": "acme/voice", "input": "Hello", "voice": "one"},
@@ -181,9 +181,15 @@ STREAMED_ANSWER: Final = {
     "content": {"application/json": {}, "text/event-stream": {}},
 }
 STREAMING: Final = frozenset({CHAT.name, COMPLETIONS.name})
-FILE_ANSWER: Final = {
-    "description": "Sound, text or JSON, as `response_format` says.",
-    "content": {"application/json": {}, "audio/*": {}, "text/plain": {}},
+FILE_ANSWERS: Final[dict[str, Schema]] = {
+    TRANSCRIPTIONS.name: {
+        "description": "JSON or text, as `response_format` says.",
+        "content": {"application/json": {}, "text/plain": {}},
+    },
+    SPEECH.name: {
+        "description": "Sound, as `response_format` says.",
+        "content": {"audio/*": {"schema": {"type": "string", "format": "binary"}}},
+    },
 }
 
 

@@ -8,11 +8,11 @@ from collections.abc import Callable
 from typing import Annotated, Any
 
 from fastapi import APIRouter
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 
 from lingpai.errors import LingpaiError
 from lingpai.gateway.call_schemas import (
-    FILE_ANSWER,
+    FILE_ANSWERS,
     STREAMED_ANSWER,
     STREAMING,
     SUMMARIES,
@@ -38,12 +38,20 @@ def documented_calls() -> APIRouter:
 def _document(router: APIRouter, endpoint: Endpoint) -> None:
     path = endpoint.path.replace("{model}", "{model:path}")
     extra: dict[str, Any] = {"requestBody": request_body(endpoint), "parameters": path_parameters(endpoint)}
-    if endpoint.may_answer_files:
-        extra["responses"] = {"200": FILE_ANSWER}
+    answers_json = True
+    if endpoint.name in FILE_ANSWERS:
+        extra["responses"] = {"200": FILE_ANSWERS[endpoint.name]}
+        answers_json = "application/json" in FILE_ANSWERS[endpoint.name]["content"]
     elif endpoint.name in STREAMING:
         extra["responses"] = {"200": STREAMED_ANSWER}
 
-    @router.post(path, summary=SUMMARIES[endpoint.name], openapi_extra=extra, name=endpoint.name)
+    @router.post(
+        path,
+        summary=SUMMARIES[endpoint.name],
+        openapi_extra=extra,
+        name=endpoint.name,
+        response_class=JSONResponse if answers_json else Response,
+    )
     async def answered_in_the_lane(_: Annotated[Principal, require("model:inference")]) -> Any:
         # The lane takes every address that the router could, so this is for a spelling nobody has thought of.
         raise LingpaiError("not_found", "Write the address as the documentation does: `GET /openapi.json`.")

@@ -121,6 +121,11 @@ class ApiKey:
         """Whether it is disabled because somebody reported its secret."""
         return self.disabled_because == LEAKED
 
+    @property
+    def needs_another_secret(self) -> bool:
+        """Whether others know its present secret, as far as was reported."""
+        return self.is_leaked and (self.rotated_at or 0.0) < (self.disabled_at or 0.0)
+
     def state(self, now: float) -> KeyState:
         """Whether calls with it are answered at `now` (Unix seconds), as far as the key alone decides."""
         if self.disabled_because is not None:

@@ -1,6 +1,6 @@
-"""What is stored of a key's secrets, and whether a credential is one of them.
+"""What is stored of a credential's secrets, and whether a text is one of them.
 
-A key has one secret, and after a rotation the one before it for a while.
+A key or client has one secret, and after a rotation the one before it for a while.
 """
 
 import hmac
@@ -50,7 +50,7 @@ class StoredSecrets:
 
 
 def stored_secrets(row: Row[Any] | None, peppers: Peppers) -> StoredSecrets:
-    """The secrets in the row of a key (None: of no key), as far as their peppers are there."""
+    """The secrets in the row of a key or client (None: of none), as far as their peppers are there."""
     if row is None:
         return StoredSecrets(_nothing(peppers), _nothing(peppers))
     return StoredSecrets(
@@ -60,7 +60,7 @@ def stored_secrets(row: Row[Any] | None, peppers: Peppers) -> StoredSecrets:
 
 
 def stored_token_secret(row: Row[Any] | None, peppers: Peppers) -> StoredSecrets:
-    """The secret in the row of an access token (None: of no token). It has but one."""
+    """The secret in the row of an access or refresh token (None: of no token). It has but one."""
     if row is None:
         return StoredSecrets(_nothing(peppers), _nothing(peppers))
     return StoredSecrets(_stored(row.id, row.secret_hmac, row.pepper_version, peppers), _nothing(peppers))
@@ -77,7 +77,7 @@ def _stored(key_id: str, stored: bytes | None, version: int | None, peppers: Pep
     if stored is None or version is None:
         return _nothing(peppers)
     if not peppers.learn(version):
-        logger.warning("key %s was made with pepper version %d, which is missing", key_id, version)
+        logger.warning("credential %s was made with pepper version %d, which is missing", key_id, version)
         return _nothing(peppers)
     return StoredHmac(version, stored)
 

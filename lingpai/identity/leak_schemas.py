@@ -7,19 +7,20 @@ from pydantic import BaseModel, ConfigDict, Field
 from lingpai.identity.leaks import MOST_REPORTED
 from lingpai.web.schemas import RequestBody
 
+_EXAMPLE: Final[dict[str, Any]] = {"keys": ["sk-lp-…", "at-lp-…", "rt-lp-…", "cs-lp-…"]}
+
 
 class LeakedKeysReport(RequestBody):
-    """Keys that have become known to others."""
+    """Keys, tokens and client secrets that have become known to others."""
 
-    model_config = ConfigDict(
-        json_schema_extra={"examples": [{"keys": ["sk-lp-…"]}]}, hide_input_in_errors=True
-    )
+    model_config = ConfigDict(json_schema_extra={"examples": [_EXAMPLE]}, hide_input_in_errors=True)
 
     keys: Annotated[
         list[Annotated[str, Field(max_length=1000)]],
         Field(
             max_length=MOST_REPORTED,
-            description="What was found. Anything that is no credential of the form of this server's is passed over.",
+            description="What was found: API keys (`sk-lp-`), access tokens (`at-lp-`), refresh tokens (`rt-lp-`), client"
+            " secrets (`cs-lp-`). Anything that has not their form is passed over.",
             repr=False,
         ),
     ]
@@ -29,7 +30,7 @@ class LeakAnswer(BaseModel):
     """The same for every report."""
 
     status: str = Field(
-        default="received", description="Keys that work are disabled now.", examples=["received"]
+        default="received", description="What works of it has ended now.", examples=["received"]
     )
 
 
@@ -39,10 +40,13 @@ LEAK_REQUEST_BODY: Final[dict[str, Any]] = {
     "content": {
         "application/json": {
             "schema": LeakedKeysReport.model_json_schema(),
-            "example": {"keys": ["sk-lp-…"]},
+            "example": _EXAMPLE,
         },
         "text/plain": {
-            "schema": {"type": "string", "description": "Any text; the keys in it are found by their form."},
+            "schema": {
+                "type": "string",
+                "description": "Any text; the credentials in it are found by their form.",
+            },
             "example": "LINGPAI_API_KEY=sk-lp-…",
         },
     },

@@ -1,7 +1,7 @@
 """Credentials that somebody has found where they should not be: what still works of them ends at once.
 
 Anybody may report, so nothing in the answer depends on what was reported. Each kind of credential has a `Finder`; here is
-that of API keys.
+that of API keys, and in `oauth/` are those of tokens and client secrets.
 """
 
 import time
@@ -25,12 +25,18 @@ MOST_REPORTED: Final = 100
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Leak:
-    """Something that worked and was reported. `what` completes “… was reported as leaked”, `done` says what became of it."""
+    """Something that worked and was reported. `what` completes “… was reported as leaked”, `done` says what became of it.
+
+    `about` is whose owner is told (kind and id), where that is not the credential itself, as when it is gone now.
+    `tokens` are the ids of the access tokens that ended.
+    """
 
     kind: str
     id: str
     what: str
     done: str
+    about: tuple[str, str] | None = None
+    tokens: tuple[str, ...] = ()
 
 
 class Finder(Protocol):
@@ -57,9 +63,9 @@ class LeakReports:
         on_leak: Callable[[Leak], None],
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`finders` are by prefix (``sk-lp-``); `on_leak` is told of each leak after it was stored."""
+        """`finders` are by how their credentials begin (``sk-lp-``); `on_leak` is told of each leak after it was stored."""
         self._database = database
-        self._finders = dict(finders)
+        self._finders = {prefix.encode(): finder for prefix, finder in finders.items()}
         self._on_leak = on_leak
         self._clock = clock
 
@@ -80,13 +86,16 @@ class LeakReports:
 
     def _working(self, tokens: Iterable[bytes]) -> list[tuple[Finder, bytes]]:
         """Looked for without the write lock, which nobody should be able to hold by reporting garbage."""
-        found = [(self._finders.get(token[:6].decode()), token) for token in tokens]
+        found = [(self._finder_of(token), token) for token in tokens]
         with self._database.read() as connection:
             return [
                 (finder, token)
                 for finder, token in found
                 if finder is not None and finder.works(connection, token, now=self._clock())
             ]
+
+    def _finder_of(self, token: bytes) -> Finder | None:
+        return next((finder for prefix, finder in self._finders.items() if token.startswith(prefix)), None)
 
 
 class LeakedKeys:
@@ -112,7 +121,8 @@ class LeakedKeys:
         key, match = found
         if match == "old":
             return self._end_old_secret(connection, key, now)
-        values = {"disabled_at": key.disabled_at or now, "disabled_because": LEAKED, "old_secret_hmac": None}
+        # From now, also where it was disabled before: a rotation since then has not made another secret of this one.
+        values = {"disabled_at": now, "disabled_because": LEAKED, "old_secret_hmac": None}
         self._store.update(connection, key.id, values)
         self._record(connection, key, "key.disable", now)
         return _leak(key, "It is disabled. Give it a new secret, and ask an administrator to enable it.")
@@ -131,7 +141,7 @@ class LeakedKeys:
         key = key_of(row)
         if match == "old":
             return (key, match) if len(key.secrets(now)) > 1 else None
-        return None if key.is_leaked or key.state(now) == "expired" else (key, match)
+        return None if key.needs_another_secret or key.state(now) == "expired" else (key, match)
 
     def _end_old_secret(self, connection: Connection, key: ApiKey, now: float) -> Leak:
         self._store.update(connection, key.id, {"old_secret_hmac": None, "old_expires_at": now})

@@ -133,11 +133,21 @@ def check_may_enable(caller: Principal, standing: Standing, key: ApiKey) -> None
     if key.disabled_at is None:
         return
     check_may_with_key(caller, standing, KeyAction.ENABLE, key, param="disabled")
-    if key.is_leaked and (key.rotated_at is None or key.rotated_at < key.disabled_at):
+    check_has_another_secret(key)
+
+
+def check_has_another_secret(credential: Credential) -> None:
+    """Raise LingpaiError if others know the present secret of `credential`, so that it may not be enabled."""
+    if credential.needs_another_secret:
+        command = (
+            f"keys rotate {credential.id}"
+            if isinstance(credential, ApiKey)
+            else f"clients rotate {credential.client_id}"
+        )
         raise LingpaiError(
             "invalid_request",
-            f"`{key.name}` was reported as leaked: others know its secret. Give it a new one first: "
-            f"`lingpai keys rotate {key.id}`.",
+            f"`{credential.name}` was reported as leaked: others know its secret. Give it a new one first: "
+            f"`lingpai {command}`.",
             param="disabled",
         )
 

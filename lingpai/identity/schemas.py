@@ -213,7 +213,7 @@ class ProjectCreate(RequestBody):
 class ProjectUpdate(RequestBody):
     """What to change about a project; everything left out stays."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"name": "search"}]})
+    model_config = ConfigDict(json_schema_extra={"examples": [{"limits": ["20000/day"]}]})
 
     name: Annotated[
         ProjectName | None, Field(description="A personal project keeps the name of its user.")

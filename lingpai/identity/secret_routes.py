@@ -61,18 +61,22 @@ def leak_routes(
     rate = LookUps(per_s=1.0, burst=10, all_per_s=10.0, all_burst=100)
 
     @router.post("/leaked", status_code=202, openapi_extra={"requestBody": LEAK_REQUEST_BODY})
-    @open_route("whoever finds a key where it should not be can report it; nobody learns whether it works")
+    @open_route(
+        "whoever finds a credential where it should not be can report it; nobody learns whether it works"
+    )
     async def report_leaked_keys(request: Request) -> LeakAnswer:
-        """Report keys that have become known to others. Those that work are disabled at once, and their owners told.
+        """Report keys, tokens and client secrets that have become known to others.
 
-        The answer is always the same, and takes the same time, whatever is reported.
+        What works ends at once, and its owner is told: a key is disabled, and so is the client of a client secret; an access
+        token is revoked; a refresh token ends with everything that came from the same sign-in. Of a secret that was rotated
+        away and still works, only that ends. The answer is always the same, and takes the same time, whatever is reported.
         """
         loop = asyncio.get_running_loop()
         answer_at = loop.time() + answer_after_s
         if not getattr(request.state, "is_local", False):
             _check_rate(rate, network_of(request.client.host if request.client else ""), loop.time())
         tokens = _reported(request.headers.get("content-type"), await _bounded_body(request))
-        work = jobs.start("end leaked keys", asyncio.to_thread(reports.take, tokens))
+        work = jobs.start("end leaked credentials", asyncio.to_thread(reports.take, tokens))
         await asyncio.wait([work], timeout=max(0.0, answer_at - loop.time()))
         # Ready or not, valid or not: the same answer at the same time. What is left goes on in the background.
         await asyncio.sleep(max(0.0, answer_at - loop.time()))

@@ -8,7 +8,9 @@ from typing import Any, Literal
 Format = Literal[
     "client-grant",
     "cursor",
+    "ed25519-public-key",
     "expiry",
+    "http-request",
     "lifetime",
     "limit",
     "model-pattern",

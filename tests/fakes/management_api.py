@@ -162,7 +162,8 @@ class FakeApi:
             "client_id": f"cl-lp-{minted.id}", "name": name, "user": "admin", "project": "admin",
             "grants": ["client_credentials"], "public": public, "scopes": ["model:inference"], "models": [],
             "limits": [], "allowed_ips": [], "token_lifetime_s": None, "expires_at": None, "created_at": NOW,
-            "disabled": False, "last_used_at": None, "last_used_ip": None, "hint": None if public else minted.hint,
+            "disabled": False, "disabled_because": None, "last_used_at": None, "last_used_ip": None,
+            "hint": None if public else minted.hint,
             "rotated_at": None, "old_hint": None, "old_expires_at": None, **wishes,
         }  # fmt: skip
         self.clients[name] = client

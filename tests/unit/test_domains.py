@@ -35,6 +35,16 @@ def test_leak_event_is_about_what_leaked_and_says_what_became_of_it():
     assert told == [("key.leaked", message, {"kind": "key", "id": "k1"}, KEY)]
 
 
+def test_leak_event_of_what_is_gone_is_for_the_owner_of_what_is_left():
+    told: list[tuple[Any, ...]] = []
+    events = SimpleNamespace(emit=lambda *_, data, subject: told.append((data, subject)))
+    leak = Leak(kind="access_token", id="t1", what="It", done="It is revoked.", about=("user", "u1"))
+
+    Domains.note_leak(SimpleNamespace(events=events), leak)  # type: ignore[arg-type]
+
+    assert told == [({"kind": "access_token", "id": "t1"}, ("user", "u1"))]
+
+
 def test_threshold_event_tells_what_is_used_for_good_beside_calls_under_way():
     """What these hold comes back for the most part: 950 of 1000 would not be 80 %."""
     told: list[tuple[int, int]] = []

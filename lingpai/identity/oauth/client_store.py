@@ -24,6 +24,11 @@ _COLUMNS: Final = (
     .join_from(clients, users)
     .join(projects, projects.c.id == clients.c.project_id)
 )
+NO_OLD_SECRET: Final[Mapping[str, None]] = dict.fromkeys(
+    ("old_secret_hmac", "old_pepper_version", "old_hint", "old_expires_at")
+)
+"""The columns of the secret before, where there is none."""
+
 _LIVE: Final = _COLUMNS.where(clients.c.deleted_at.is_(None))
 _BY_ID: Final = _LIVE.where(clients.c.id == bindparam("client_id"))
 
@@ -41,6 +46,10 @@ class SqlClientStore:
         query = _visible(owner).where(or_(clients.c.id == id_, clients.c.name == reference))
         found = [client_of(row) for row in connection.execute(query.order_by(clients.c.created_at))]
         return [client for client in found if client.id == id_] or found
+
+    def row(self, connection: Connection, id_: str) -> Row[Any] | None:
+        """The row of a client, as `SqlClientReader` reads it, by what follows `cl-lp-`."""
+        return connection.execute(_BY_ID, {"client_id": id_}).one_or_none()
 
     def page(
         self,
@@ -77,7 +86,7 @@ class SqlClientStore:
                 "old_expires_at": now + overlap_s,
             }
             if overlap_s
-            else dict.fromkeys(("old_secret_hmac", "old_pepper_version", "old_hint", "old_expires_at"))
+            else NO_OLD_SECRET
         )
         statement = update(clients).where(columns.id == id_).values(**old, **secret, rotated_at=now)
         connection.execute(statement)
@@ -156,6 +165,7 @@ def client_of(row: Row[Any]) -> Client:
         rotated_at=row.rotated_at,
         expires_at=row.expires_at,
         disabled_at=row.disabled_at,
+        disabled_because=None if row.disabled_at is None else row.disabled_because or "disabled",
         last_used_at=row.last_used_at,
         last_used_ip=row.last_used_ip,
     )

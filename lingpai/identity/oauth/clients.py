@@ -26,6 +26,7 @@ from lingpai.identity.peppers import Peppers
 from lingpai.identity.projects import personal_project
 from lingpai.identity.rights import (
     already_exists,
+    check_has_another_secret,
     check_keeps_project,
     check_may_hold,
     check_may_widen,
@@ -40,6 +41,7 @@ from lingpai.storage.trail import Deed, Trail
 
 DEFAULT_GRANTS: Final[tuple[Grant, ...]] = ("client_credentials",)
 NOUN: Final = "client"
+_DEFAULT_OVERLAP_S: Final = 86_400
 
 
 class Clients:
@@ -156,7 +158,7 @@ class Clients:
 
     def rotate(self, caller: Principal, reference: str, body: SecretRotation) -> CreatedClient:
         """Give a client another secret; the present one works until the overlap is over, one before it ends now."""
-        overlap_s = restrictions.checked_overlap(body.overlap)
+        asked_s = None if body.overlap is None else restrictions.checked_overlap(body.overlap)
         began = time.monotonic()
         with self._database.write() as connection:
             client = self._find(connection, reference, owner=visible_user(caller))
@@ -165,6 +167,7 @@ class Clients:
                     "invalid_request", "A public client has no secret, so there is none to rotate."
                 )
             check_may_hold(caller, client, "replace a secret")
+            overlap_s = _overlap_s(client, asked_s)
             secret = mint_credential("cs-lp-", public_id=client.id)
             self._store.rotate(
                 connection, client.id, self._stored(secret), now=self._clock(), overlap_s=overlap_s
@@ -211,6 +214,8 @@ class Clients:
                 f"`{client.name}` is disabled. Ask an administrator to enable it.",
                 param="disabled",
             )
+        if body.disabled is False:
+            check_has_another_secret(client)
         values = self._rules.changes(caller, client, body, owner=owner)
         if body.name is not None:
             values["name"] = restrictions.checked_name(body.name)
@@ -219,6 +224,8 @@ class Clients:
             _check_may_grant(caller, set(values["grants"]) - set(client.grants))
         if "token_lifetime_s" in body.model_fields_set:
             values["token_lifetime_s"] = body.token_lifetime_s
+        if body.disabled is False:
+            values["disabled_because"] = None
         check_may_widen(caller, client, replace(client, **values))
         return values
 
@@ -263,6 +270,19 @@ def _check_may_grant(caller: Principal, grants: Collection[Grant]) -> None:
             "Only administrators may let a client use `password`. Choose `client_credentials`, or ask one.",
             "grants",
         )
+
+
+def _overlap_s(client: Client, asked_s: float | None) -> float:
+    """How many seconds the present secret goes on working. Raises LingpaiError (invalid_request)."""
+    if not client.is_leaked:
+        return _DEFAULT_OVERLAP_S if asked_s is None else asked_s
+    if asked_s:
+        raise LingpaiError(
+            "invalid_request",
+            f"`{client.name}` was reported as leaked: its present secret must end at once. Send `0s`.",
+            "overlap",
+        )
+    return 0
 
 
 def _checked_grants(grants: Sequence[Grant], is_public: bool) -> tuple[Grant, ...]:

@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
+from lingpai.identity.interfaces import LEAKED
+
 Grant = Literal["client_credentials", "password", "refresh_token"]
 GRANTS: Final[tuple[Grant, ...]] = ("client_credentials", "password", "refresh_token")
 
@@ -42,8 +44,19 @@ class Client:
     rotated_at: float | None = None
     expires_at: float | None = None
     disabled_at: float | None = None
+    disabled_because: str | None = None
     last_used_at: float | None = None
     last_used_ip: str | None = None
+
+    @property
+    def is_leaked(self) -> bool:
+        """Whether it is disabled because somebody reported its secret."""
+        return self.disabled_because == LEAKED
+
+    @property
+    def needs_another_secret(self) -> bool:
+        """Whether others know its present secret, as far as was reported."""
+        return self.is_leaked and (self.rotated_at or 0.0) < (self.disabled_at or 0.0)
 
     @property
     def client_id(self) -> str:

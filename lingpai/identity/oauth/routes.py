@@ -69,6 +69,8 @@ _GRANT_FIELDS: Final = {
     "refresh_token": _STRING,
     **_CLIENT,
 }
+_GRANT: Final = {"grant_type": "client_credentials", "scope": "model:inference"}
+_TOKEN: Final = {"token": "at-lp-…"}
 _TOKEN_FIELDS: Final = {"token": _STRING, "token_type_hint": _STRING, **_CLIENT}
 
 
@@ -89,20 +91,20 @@ def oauth_routes(server: AuthorizationServer) -> APIRouter:
     """The routes."""
     router = APIRouter(tags=["oauth"])
 
-    @router.post("/oauth/token", **_described(_GRANT_FIELDS, ["grant_type"], _TOKENS))
-    @router.post("/api/v1/token", **_described(_GRANT_FIELDS, ["grant_type"], _TOKENS))
+    @router.post("/oauth/token", **_described(_GRANT_FIELDS, ["grant_type"], _TOKENS, _GRANT))
+    @router.post("/api/v1/token", **_described(_GRANT_FIELDS, ["grant_type"], _TOKENS, _GRANT))
     @open_route(_WHY_OPEN)
     async def token(request: Request) -> Response:
         """Get tokens: `client_credentials`, `refresh_token` or `password` (RFC 6749)."""
         return await server.token(request)
 
-    @router.post("/oauth/revoke", **_described(_TOKEN_FIELDS, ["token"], None))
+    @router.post("/oauth/revoke", **_described(_TOKEN_FIELDS, ["token"], None, _TOKEN))
     @open_route(_WHY_OPEN)
     async def revoke(request: Request) -> Response:
         """Revoke a token of one's own; with a refresh token all tokens of that sign-in (RFC 7009)."""
         return await server.revoke(request)
 
-    @router.post("/oauth/introspect", **_described(_TOKEN_FIELDS, ["token"], _INTROSPECTION))
+    @router.post("/oauth/introspect", **_described(_TOKEN_FIELDS, ["token"], _INTROSPECTION, _TOKEN))
     @open_route(_WHY_OPEN)
     async def introspect(request: Request) -> Response:
         """Ask whether a token is good, and for what (RFC 7662)."""
@@ -142,7 +144,9 @@ def oauth_routes(server: AuthorizationServer) -> APIRouter:
     return router
 
 
-def _described(fields: dict[str, Any], required: list[str], answer: dict[str, Any] | None) -> dict[str, Any]:
+def _described(
+    fields: dict[str, Any], required: list[str], answer: dict[str, Any] | None, example: dict[str, str]
+) -> dict[str, Any]:
     schema = {
         "type": "object",
         "required": required,
@@ -167,7 +171,7 @@ def _described(fields: dict[str, Any], required: list[str], answer: dict[str, An
         "openapi_extra": {
             "requestBody": {
                 "required": True,
-                "content": {"application/x-www-form-urlencoded": {"schema": schema}},
+                "content": {"application/x-www-form-urlencoded": {"schema": schema, "example": example}},
             },
             "security": [{}],  # beside the client: the built-in public one has nothing to show
         },

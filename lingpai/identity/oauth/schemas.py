@@ -121,14 +121,15 @@ class SecretRotation(RequestBody):
     model_config = ConfigDict(json_schema_extra={"examples": [{"overlap": "24h"}]})
 
     overlap: Annotated[
-        str,
+        str | None,
         Field(
             max_length=20,
-            description="How long the present secret goes on working beside the new one: `0s` to `30d`.",
+            description="How long the present secret goes on working beside the new one: `0s` to `30d`. `24h` when left out;"
+            " `0s` for a client that was reported as leaked.",
             examples=["24h"],
             json_schema_extra=formatted("overlap"),
         ),
-    ] = "24h"
+    ] = None
 
 
 class ClientView(BaseModel):
@@ -148,6 +149,9 @@ class ClientView(BaseModel):
     expires_at: str | None
     created_at: str
     disabled: bool
+    disabled_because: str | None = Field(
+        description="Why it is disabled: `reported as leaked`, or `disabled` where somebody wanted it so."
+    )
     last_used_at: str | None = Field(description="Written about once a minute.")
     last_used_ip: str | None
     hint: str | None = Field(
@@ -194,6 +198,7 @@ def _fields_of(client: Client) -> dict[str, Any]:
         "expires_at": utc_text_or_none(client.expires_at),
         "created_at": utc_text(client.created_at),
         "disabled": client.disabled_at is not None,
+        "disabled_because": client.disabled_because,
         "last_used_at": utc_text_or_none(client.last_used_at),
         "last_used_ip": client.last_used_ip,
         "hint": client.hint,

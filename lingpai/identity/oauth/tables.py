@@ -47,6 +47,7 @@ clients: Final = Table(
     Column("created_at", Double, nullable=False),
     Column("expires_at", Double),
     Column("disabled_at", Double),
+    Column("disabled_because", String(64)),  # NULL: somebody wanted it so
     Column("deleted_at", Double),
     Column("last_used_at", Double),
     Column("last_used_ip", String(45)),

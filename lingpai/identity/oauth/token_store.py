@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, bindparam, delete, exists, func, insert, select, update
+from sqlalchemy import Connection, Row, and_, bindparam, delete, exists, func, insert, select, update
 
 from lingpai.identity.oauth.tables import access_tokens, clients, refresh_tokens, token_families
 from lingpai.identity.tables import users
@@ -99,6 +99,11 @@ class SqlTokenStore:
     def delete_access_token(self, connection: Connection, token_id: str) -> list[str]:
         """Delete an access token, which revokes it. Returns its id, or nothing when there was none."""
         return self._delete_access_tokens(connection, access_tokens.c.id == token_id)
+
+    def delete_own_of_client(self, connection: Connection, client_id: str) -> list[str]:
+        """Delete the access tokens that a client got on its own behalf, whose ids are returned."""
+        is_own = and_(access_tokens.c.client_id == client_id, access_tokens.c.family_id.is_(None))
+        return self._delete_access_tokens(connection, is_own)
 
     def delete_of_client(self, connection: Connection, client_id: str, *, now: float) -> list[str]:
         """End all families of a client and delete its access tokens, whose ids are returned."""

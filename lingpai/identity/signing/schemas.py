@@ -1,30 +1,60 @@
 """The bodies of ``/api/v1/keys/{id}/signing-keys``: every field that goes in or out is listed here."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from lingpai.identity.schemas import Expiry, KeyName, Lifetime, utc_text
+from lingpai.identity.schemas import NOT_BOTH_EXPIRIES, Expiry, KeyName, Lifetime, utc_text
 from lingpai.identity.signing.explain import Explanation
 from lingpai.identity.signing.interfaces import CreatedSigningKey, SigningKey
-from lingpai.identity.signing.public_keys import public_key_text
+from lingpai.identity.signing.public_keys import MOST_CHARACTERS, public_key_text
+from lingpai.web.formats import formatted
 from lingpai.web.schemas import RequestBody
 
 Algorithm = Literal["ed25519", "hmac-sha256"]
+_EXAMPLE_PUBLIC_KEY: Final = "11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo="
+# RFC 8037 section 2. That a point of small order is no key, no schema can say.
+_JWK: Final[dict[str, Any]] = {
+    "properties": {
+        "kty": {"const": "OKP"},
+        "crv": {"const": "Ed25519"},
+        "x": {"type": "string", "pattern": "^[A-Za-z0-9_-]{43}$"},
+        "d": False,  # the private key
+    },
+    "required": ["kty", "crv", "x"],
+    "maxProperties": 10,
+}
 PublicKey = Annotated[
-    str | dict[str, Any],
+    Annotated[
+        str,
+        Field(max_length=MOST_CHARACTERS, json_schema_extra=formatted("ed25519-public-key")),
+    ]
+    | Annotated[dict[str, Any], Field(json_schema_extra=_JWK)],
     Field(
         description="For ed25519: the public key as PEM, as a JWK (an object or its text), or its 32 bytes in base64.",
-        examples=["-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEA…\n-----END PUBLIC KEY-----"],
+        examples=[_EXAMPLE_PUBLIC_KEY],
     ),
 ]
+# Which key material goes with which algorithm.
+_MATERIAL: Final[dict[str, Any]] = {
+    "if": {"properties": {"algorithm": {"const": "ed25519"}}, "required": ["algorithm"]},
+    "then": {"required": ["public_key"], "properties": {"public_key": {"type": ["string", "object"]}}},
+    "else": {"properties": {"public_key": {"type": "null"}}},
+}
 
 
 class SigningKeyCreate(RequestBody):
     """A key to sign requests with."""
 
     model_config = ConfigDict(
-        json_schema_extra={"examples": [{"name": "build server", "algorithm": "hmac-sha256"}]}
+        json_schema_extra={
+            "examples": [
+                {"name": "build server", "algorithm": "hmac-sha256"},
+                {"name": "laptop", "algorithm": "ed25519", "public_key": _EXAMPLE_PUBLIC_KEY},
+            ],
+            **NOT_BOTH_EXPIRIES,
+            **_MATERIAL,
+        }
     )
 
     name: KeyName
@@ -77,7 +107,17 @@ class ExplainRequest(RequestBody):
         json_schema_extra={
             "examples": [
                 {
-                    "request": "POST /v1/embeddings HTTP/1.1\r\nHost: models.example\r\nSignature-Input: …\r\n\r\n{}"
+                    "request": "POST /v1/embeddings HTTP/1.1\r\n"
+                    "Host: models.example\r\n"
+                    "Content-Type: application/json\r\n"
+                    "Content-Length: 17\r\n"
+                    "Content-Digest: sha-256=:EbZemxlN7nZut/BPw8SXnf5/3QG7Vf+4ZYn6v3EOGbk=:\r\n"
+                    'Signature-Input: sig1=("@method" "@authority" "@path" "@query" "content-type" "content-digest")'
+                    ';created=1795161600;expires=1795161660;nonce="b3k2p8Zq7Lw1Tn4Rs6Vd";keyid="sgn_khv0LgV6crWi"'
+                    ';alg="hmac-sha256";tag="lingpai"\r\n'
+                    "Signature: sig1=:WC9wLxibd2+BIx6TLP/RLIlpsvvls7BbxpzqvFKTi8o=:\r\n"
+                    "\r\n"
+                    '{"input":"Hello"}'
                 }
             ]
         }
@@ -88,12 +128,15 @@ class ExplainRequest(RequestBody):
         Field(
             max_length=200_000,
             description="The request as raw HTTP/1.1, or what `curl -v` shows of it.",
+            json_schema_extra=formatted("http-request"),
         ),
     ]
     body_base64: Annotated[
         str | None,
         Field(
-            max_length=700_000, description="Its body in base64, where that is not in `request`, or no text."
+            max_length=700_000,
+            description="Its body in base64, where that is not in `request`, or no text.",
+            json_schema_extra={"format": "byte", "contentEncoding": "base64"},
         ),
     ] = None
     signature_base: Annotated[

@@ -42,7 +42,8 @@ def test_address_is_understood_however_it_is_pasted(address, origin, prefix):
 @pytest.mark.parametrize(
     "address",
     ["", "h:8000", "ftp://h/v1", "http://", "http:///v1", "http://:80/v1", "http://h:x/v1", "http://h:70000/v1",
-     "http://[::1", "http://[zz]/v1", "http://user:pw@h/v1", "http://user@h/v1", "file:///etc/passwd"],
+     "http://[::1", "http://[zz]/v1", "http://user:pw@h/v1", "http://user@h/v1", "file:///etc/passwd",
+     "https://\xa3", "https://\x9a\x7f", "http://a\0b", "http://h/\x01", f"http://{'h' * 64}/v1", "http://a..b/v1"],
 )  # fmt: skip
 def test_what_is_no_address_is_refused_as_such(address):
     """An administrator may send any text over the API: it must be their mistake, not a fault of ours."""

@@ -3,10 +3,11 @@
 import json
 import os
 import socket
+from typing import get_args
 
 import pytest
 
-from lingpai.ids import mint_credential
+from lingpai.ids import Prefix, mint_credential
 
 
 @pytest.fixture
@@ -27,7 +28,17 @@ def mistyped(token):
 
 
 def test_scan_finds_credentials_of_every_kind_and_prints_none(lingpai, planted):
-    tokens = [mint_credential(prefix).token for prefix in ("sk-lp-", "at-lp-", "rt-lp-", "cs-lp-")]
+    kinds = {
+        "sk-lp-": "API key",
+        "at-lp-": "access token",
+        "rt-lp-": "refresh token",
+        "cs-lp-": "client secret",
+        "ss-lp-": "session",
+        "in-lp-": "invitation",
+        "sg-lp-": "signing secret",
+    }
+    assert set(kinds) == set(get_args(Prefix))
+    tokens = [mint_credential(prefix).token for prefix in kinds]
     (planted / "notes").mkdir()
     (planted / "notes" / ".hidden").write_text("\n\n".join(f"KEY='{token}'" for token in tokens))
 
@@ -44,12 +55,10 @@ def test_scan_finds_credentials_of_every_kind_and_prints_none(lingpai, planted):
             "hint": f"{token[:6]}…{token[-4:]}",
             "id": token[6:18],
         }
-        for place, (kind, token) in enumerate(
-            zip(("API key", "access token", "refresh token", "client secret"), tokens, strict=True)
-        )
+        for place, (kind, token) in enumerate(zip(kinds.values(), tokens, strict=True))
     ]
     assert not any(token[18:61] in outcome.stdout + outcome.stderr for token in tokens)
-    assert "4 found in 1 file." in outcome.stderr
+    assert "7 found in 1 file." in outcome.stderr
 
 
 def test_scan_as_a_table_tells_the_place(lingpai, planted, key):

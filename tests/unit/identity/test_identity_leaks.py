@@ -39,10 +39,16 @@ def told() -> list[Leak]:
 
 @pytest.fixture
 def reports(
-    database: Database, peppers: Peppers, changes: Changes, trail: KeptTrail, told: list[Leak]
+    database: Database,
+    peppers: Peppers,
+    changes: Changes,
+    trail: KeptTrail,
+    told: list[Leak],
+    *,
+    clock: Clock,
 ) -> LeakReports:
     keys = LeakedKeys(database, peppers, on_change=changes, trail=trail)
-    return LeakReports(database, {"sk-lp-": keys}, on_leak=told.append, clock=Clock())
+    return LeakReports(database, {"sk-lp-": keys}, on_leak=told.append, clock=clock)
 
 
 @pytest.fixture
@@ -184,6 +190,31 @@ class TestReports:
         assert (len(new.key.secrets(NOW)), new.key.state(NOW)) == (1, "disabled")
         enabled = keys.update(admin, "ci", KeyUpdate(disabled=False))
         assert (enabled.state(NOW), enabled.disabled_because) == ("active", None)
+
+    @pytest.mark.parametrize("is_leaked_first", [True, False])
+    def test_next_secret_that_leaks_while_the_key_is_disabled_does_not_enable_it_either(
+        self,
+        reports: LeakReports,
+        made: CreatedKey,
+        rotation: KeyRotation,
+        keys: Keys,
+        clock: Clock,
+        *,
+        admin: Principal,
+        is_leaked_first: bool,
+    ) -> None:
+        if is_leaked_first:
+            reports.take([made.token.encode()])
+        else:
+            keys.update(admin, "ci", KeyUpdate(disabled=True))
+        clock.now += 1
+        new = rotation.rotate(admin, "ci", KeyRotate(overlap="0s"))
+        clock.now += 1
+
+        reports.take([new.token.encode()])
+
+        with pytest.raises(LingpaiError, match="Give it a new one first"):
+            keys.update(admin, "ci", KeyUpdate(disabled=False))
 
 
 def test_credentials_are_found_by_form_and_checksum_each_once() -> None:
