@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, NoReturn
 
-from bench import calls, keys, latency, open_streams, report, start, stream, tokens
+from bench import calls, keys, latency, open_streams, report, start, stream, tls, tokens
 from bench.figures import GroupResult
 from bench.machine import choose_cpus, describe_machine, raise_descriptor_limit
 from bench.processes import BenchError
@@ -27,6 +27,7 @@ GROUPS: Final[Mapping[str, Callable[[Run], GroupResult]]] = {
     "open-streams": open_streams.measure,
     "keys": keys.measure,
     "tokens": tokens.measure,
+    "tls": tls.measure,
 }
 RESULTS: Final = Path(__file__).with_name("results")
 

@@ -1,6 +1,7 @@
 """One caller on one connection: sends a call, waits for the whole answer, tells how long that took."""
 
 import socket
+import ssl
 import time
 from types import TracebackType
 
@@ -9,12 +10,14 @@ from bench.processes import BenchError
 
 
 class Caller:
-    """A keep-alive connection to `port`. `answered` counts the calls that were answered with 200."""
+    """A keep-alive connection to `port`, with `tls` over TLS. `answered` counts the calls that were answered with 200."""
 
-    def __init__(self, port: int, *, key: str) -> None:
+    def __init__(self, port: int, *, key: str, tls: ssl.SSLContext | None = None) -> None:
         self.answered = 0
         self._socket = socket.create_connection(("127.0.0.1", port), timeout=10)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if tls is not None:
+            self._socket = tls.wrap_socket(self._socket, server_hostname="127.0.0.1")
         self.use_key(key)
 
     def use_key(self, key: str) -> None:

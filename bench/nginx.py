@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from bench.certificate import Certificate
 from bench.payloads import CALL_ANSWER, MODELS_ANSWER
 from bench.processes import Process, free_port, running, wait_for_answer
 from bench.run import Run
@@ -47,7 +48,7 @@ _PROXY: Final = (
   limit_req_zone $http_authorization zone=keys:10m rate=1000000r/s;
   upstream backend {{ server 127.0.0.1:{upstream_port}; keepalive 512; keepalive_requests 100000000; }}
   server {{
-    listen 127.0.0.1:{port} backlog=4096;
+    listen 127.0.0.1:{port} backlog=4096{tls};
     location = /healthz {{ return 200 'ok'; }}
     location / {{
       if ($is_known = 0) {{ return 401; }}
@@ -61,6 +62,12 @@ _PROXY: Final = (
 }}
 """
 )
+
+
+_TLS: Final = """ ssl;
+    ssl_certificate {certificate.path};
+    ssl_certificate_key {certificate.key_path};
+    ssl_protocols TLSv1.3"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,13 +90,21 @@ def static_upstream(run: Run) -> Iterator[Listening]:
 
 
 @contextmanager
-def nginx_proxy(run: Run, upstream_port: int, *, key: str) -> Iterator[Listening]:
-    """The yardstick in front of `upstream_port`, on the server's processor. It knows the one `key`."""
+def nginx_proxy(
+    run: Run, upstream_port: int, *, key: str, certificate: Certificate | None = None
+) -> Iterator[Listening]:
+    """The yardstick in front of `upstream_port`, on the server's processor. It knows the one `key`.
+
+    With a certificate it speaks TLS 1.3.
+    """
     port = free_port()
     folder = run.new_folder("nginx")
-    text = _PROXY.format(folder=folder, port=port, upstream_port=upstream_port, key=key)
+    tls, context = "", None
+    if certificate is not None:
+        tls, context = _TLS.format(certificate=certificate), certificate.client_context()
+    text = _PROXY.format(folder=folder, port=port, upstream_port=upstream_port, key=key, tls=tls)
     with _nginx(run, folder, text, cpu=run.cpus.server) as process:
-        wait_for_answer(process, port, "/healthz")
+        wait_for_answer(process, port, "/healthz", tls=context)
         yield Listening(process, port)
 
 

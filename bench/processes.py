@@ -4,6 +4,7 @@ import os
 import random
 import signal
 import socket
+import ssl
 import subprocess
 import time
 from collections.abc import Iterator
@@ -182,20 +183,25 @@ def free_port() -> int:
         return port
 
 
-def wait_for_answer(process: Process, port: int, path: str, *, timeout: float = 30.0) -> None:
-    """Wait until `GET path` is answered with 200. Raises BenchError when that takes too long."""
+def wait_for_answer(
+    process: Process, port: int, path: str, *, tls: ssl.SSLContext | None = None, timeout: float = 30.0
+) -> None:
+    """Wait until `GET path` is answered with 200, with `tls` over TLS. Raises BenchError when that takes too long."""
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
         process.check_alive()
-        if _answers(port, path):
+        if _answers(port, path, tls):
             return
         time.sleep(0.02)
     raise BenchError(f"nothing answers at port {port}, {path}, after {timeout:g} s")
 
 
-def _answers(port: int, path: str) -> bool:
+def _answers(port: int, path: str, tls: ssl.SSLContext | None) -> bool:
     try:
-        with socket.create_connection(("127.0.0.1", port), timeout=2) as connection:
+        connection = socket.create_connection(("127.0.0.1", port), timeout=2)
+        if tls is not None:
+            connection = tls.wrap_socket(connection, server_hostname="127.0.0.1")
+        with connection:
             connection.sendall(f"GET {path} HTTP/1.1\r\nhost: bench\r\nconnection: close\r\n\r\n".encode())
             return connection.recv(64).startswith(b"HTTP/1.1 200")
     except OSError:

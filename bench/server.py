@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from bench.certificate import Certificate
 from bench.processes import BenchError, Process, clean_environment, free_port, running, wait_for_answer
 from bench.run import Run
 from lingpai.metering.segments import Position, journal_end
@@ -82,20 +83,30 @@ class Server:
 
 
 @contextmanager
-def lingpai(run: Run, *targets: str, data: Path | None = None) -> Iterator[Server]:
-    """A server on `targets` on the server's processor, ready for calls; with a new data directory unless `data` is given."""
-    with starting(run, *targets, data=data) as server:
-        wait_for_answer(server.process, server.port, "/readyz")
+def lingpai(
+    run: Run, *targets: str, data: Path | None = None, certificate: Certificate | None = None
+) -> Iterator[Server]:
+    """A server on `targets` on the server's processor, ready for calls; with a new data directory unless `data` is given.
+
+    With a certificate it speaks TLS.
+    """
+    tls = None if certificate is None else certificate.client_context()
+    with starting(run, *targets, data=data, certificate=certificate) as server:
+        wait_for_answer(server.process, server.port, "/readyz", tls=tls)
         yield server
 
 
 @contextmanager
-def starting(run: Run, *targets: str, data: Path | None = None) -> Iterator[Server]:
+def starting(
+    run: Run, *targets: str, data: Path | None = None, certificate: Certificate | None = None
+) -> Iterator[Server]:
     """The same, but not waited for."""
     folder = run.new_folder("lingpai")
     data = data or folder / "data"
     port = free_port()
     command: tuple[str | Path, ...] = (COMMAND, "serve", *targets, "--data", data, "--port", str(port))
+    if certificate is not None:
+        command += ("--tls-cert", certificate.path, "--tls-key", certificate.key_path)
     log = folder / f"{folder.name}.log"
     with running(*command, cpu=run.cpus.server, log=log, folder=folder) as process:
         yield Server(process, port, data)

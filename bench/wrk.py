@@ -102,12 +102,18 @@ def parse(output: str) -> Load:
 
 
 def put_under_load(
-    run: Run, port: int, *, seconds: int, keys: Sequence[str] = (), posted: Posted = CALL
+    run: Run,
+    port: int,
+    *,
+    seconds: int,
+    keys: Sequence[str] = (),
+    posted: Posted = CALL,
+    is_tls: bool = False,
 ) -> Load:
     """Call as fast as `CONNECTIONS` connections can for `seconds`. Raises BenchError when any answer is not 200."""
     path = run.folder / "post.lua"
     path.write_text(script(posted, keys), encoding="utf-8")
-    url = f"http://127.0.0.1:{port}{posted.path}"
+    url = f"{'https' if is_tls else 'http'}://127.0.0.1:{port}{posted.path}"
     command = [run.wrk, "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "-s", str(path), url]
     outcome = subprocess.run(
         ["taskset", "-c", str(run.cpus.load), *command], capture_output=True, text=True, check=False

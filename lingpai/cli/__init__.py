@@ -12,8 +12,9 @@ from rich.text import Text
 import lingpai
 from lingpai.cli.failures import CommandError, UsageError
 from lingpai.cli.options import examples
-from lingpai.cli.output import UNFOLDED, console_for, prepare_streams, printable, say_error, silence_stdout
+from lingpai.cli.output import UNFOLDED, console_for
 from lingpai.errors import did_you_mean
+from lingpai.terminal import explain_missing_package, prepare_streams, printable, say_error, silence_stdout
 
 __all__ = ["app", "execute", "main"]
 
@@ -54,18 +55,6 @@ def _refuse_undecodable(arguments: Sequence[str]) -> None:
     for position, argument in enumerate(arguments, start=1):
         if any("\ud800" <= character <= "\udfff" for character in argument):
             raise UsageError(f"Argument {position} is not text in this terminal's encoding.")
-
-
-def explain_missing_package(error: ImportError) -> str:
-    """What to install when a command needs more than plain `lingpai`. Raises `error` again when that is not why."""
-    missing: BaseException | None = error
-    while missing is not None and not isinstance(missing, ModuleNotFoundError):
-        missing = missing.__cause__
-    if missing is None or not missing.name or missing.name.partition(".")[0] == "lingpai":
-        raise error
-    return (
-        f"This command needs the server's packages ({missing.name} is missing): pip install 'lingpai[server]'"
-    )
 
 
 def explain_usage(error: CycloptsError) -> Text:

@@ -10,11 +10,12 @@ from cyclopts import App, Parameter
 from lingpai.cli.downloads import download
 from lingpai.cli.failures import UsageError
 from lingpai.cli.options import NO_OPTIONS, Options, examples
-from lingpai.cli.output import Cell, print_json, say
+from lingpai.cli.output import Cell, print_json
 from lingpai.cli.server import connect
 from lingpai.cli.tables import drop, drop_empty, print_table
 from lingpai.cli.times import local_zone, shown_in_zone
 from lingpai.client import Client
+from lingpai.terminal import say
 
 app = App(
     name="audit",

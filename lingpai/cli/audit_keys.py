@@ -8,11 +8,12 @@ from lingpai.audit.signing import key_id, public_keys, public_text, rotated, sig
 from lingpai.cli.database import open_database
 from lingpai.cli.failures import CommandError, UsageError
 from lingpai.cli.options import NO_OPTIONS, Options
-from lingpai.cli.output import print_json, say
+from lingpai.cli.output import print_json
 from lingpai.cli.server import data_directory
 from lingpai.cli.tables import print_table
 from lingpai.errors import LingpaiError
 from lingpai.storage.trail import Deed
+from lingpai.terminal import say
 from lingpai.web.origin import command_origin, current_origin
 
 

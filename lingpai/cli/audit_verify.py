@@ -17,8 +17,9 @@ from lingpai.audit.keys import FILE, AuditKeyError, read_keys
 from lingpai.audit.signing import PublicKeys, public_from_text, public_keys
 from lingpai.cli.failures import FAILED, OK, CommandError, UsageError
 from lingpai.cli.options import NO_OPTIONS, Options
-from lingpai.cli.output import print_json, print_line, say
+from lingpai.cli.output import print_json, print_line
 from lingpai.cli.server import data_directory
+from lingpai.terminal import say
 
 _TELL_EVERY_S: Final = 5.0
 

@@ -9,10 +9,11 @@ from cyclopts import Parameter
 
 from lingpai.cli.failures import CommandError, UsageError
 from lingpai.cli.options import NO_OPTIONS, Options
-from lingpai.cli.output import print_json, printable, say, say_error
+from lingpai.cli.output import print_json
 from lingpai.cli.run import read_stdin
 from lingpai.cli.server import Place, command_error, connect, find_place
 from lingpai.client import Client, ClientError
+from lingpai.terminal import printable, say, say_error
 
 HELP: Final = "/reset forgets the conversation, /exit or Ctrl-D leaves, Ctrl-C stops an answer."
 

@@ -9,10 +9,11 @@ from lingpai.cli import credentials
 from lingpai.cli.credentials import DEFAULTS, Kind, Wishes, print_secret
 from lingpai.cli.failures import UsageError
 from lingpai.cli.options import NO_OPTIONS, Options, examples
-from lingpai.cli.output import listing, print_json, print_line, say
+from lingpai.cli.output import listing, print_json, print_line
 from lingpai.cli.server import all_pages, connect
 from lingpai.cli.tables import print_details, print_table
 from lingpai.cli.times import new_expiry, shown_time
+from lingpai.terminal import say
 
 app = App(
     name="clients",

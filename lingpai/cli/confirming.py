@@ -3,7 +3,7 @@
 import sys
 
 from lingpai.cli.failures import UsageError
-from lingpai.cli.output import printable
+from lingpai.terminal import printable
 
 
 def is_confirmed(what: str, details: str) -> bool:

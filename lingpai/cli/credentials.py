@@ -9,10 +9,11 @@ from cyclopts import Parameter
 
 from lingpai.cli.failures import UsageError
 from lingpai.cli.options import Options
-from lingpai.cli.output import Cell, listing, print_json, print_line, say
+from lingpai.cli.output import Cell, listing, print_json, print_line
 from lingpai.cli.server import connect, segment
 from lingpai.cli.tables import Step, drop, swap
 from lingpai.cli.times import expiry_fields, is_past, shown_ago, shown_time
+from lingpai.terminal import say
 
 Fields = dict[str, Any]
 """A key or client as the API shows it."""

@@ -16,9 +16,10 @@ from lingpai.cli.checks.signature import SignatureCheck, SignedFiles
 from lingpai.cli.checks.step import Step, failed, skipped
 from lingpai.cli.failures import CommandError, UsageError
 from lingpai.cli.options import NO_OPTIONS, Options
-from lingpai.cli.output import mark, print_json, print_line, print_text, printable, say
+from lingpai.cli.output import mark, print_json, print_line, print_text
 from lingpai.cli.server import SOCKET_NAME, Place, data_directory, find_place, open_client
 from lingpai.client import DEFAULT_SERVER, AddressError, Client, normalize_server
+from lingpai.terminal import printable, say
 
 TIMEOUT_S = 10.0
 

@@ -10,10 +10,10 @@ import httpx2
 
 from lingpai.cli.failures import CommandError
 from lingpai.cli.options import Options
-from lingpai.cli.output import say
 from lingpai.cli.server import connect
 from lingpai.client import Client
 from lingpai.client._calls import json_of
+from lingpai.terminal import say
 
 
 def download(options: Options, path: str, query: Mapping[str, Any], *, output: Path | None) -> None:

@@ -7,10 +7,11 @@ from cyclopts import App, Parameter
 from rich.text import Text
 
 from lingpai.cli.options import NO_OPTIONS, Options, examples
-from lingpai.cli.output import listing, mark, print_json, say
+from lingpai.cli.output import listing, mark, print_json
 from lingpai.cli.server import connect
 from lingpai.cli.tables import drop_empty, print_table, swap
 from lingpai.cli.times import shown_ago, shown_time
+from lingpai.terminal import say
 
 app = App(
     name="events",

@@ -11,11 +11,12 @@ from cyclopts import Parameter
 
 from lingpai.cli.failures import FAILED, OK, CommandError, UsageError
 from lingpai.cli.options import NO_OPTIONS, Options
-from lingpai.cli.output import print_json, say
+from lingpai.cli.output import print_json
 from lingpai.cli.scanning import Found, scan_paths
 from lingpai.cli.server import connect
 from lingpai.cli.tables import drop, print_table
 from lingpai.ids import find_credentials
+from lingpai.terminal import say
 
 PATH: Final = "/api/v1/keys/leaked"
 _MOST_PER_REPORT: Final = 100

@@ -6,10 +6,11 @@ from cyclopts import App, Parameter
 
 from lingpai.cli.failures import UsageError
 from lingpai.cli.options import NO_OPTIONS, Options, examples
-from lingpai.cli.output import Cell, bar, print_json, print_line, say
+from lingpai.cli.output import Cell, bar, print_json, print_line
 from lingpai.cli.server import all_pages, connect
 from lingpai.cli.tables import Step, drop, print_details, print_table, rename, swap
 from lingpai.cli.times import shown_ago, shown_time
+from lingpai.terminal import say
 
 app = App(
     name="limits",

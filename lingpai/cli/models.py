@@ -9,12 +9,13 @@ from cyclopts import App, Parameter
 
 from lingpai.cli.failures import UsageError
 from lingpai.cli.options import NO_OPTIONS, Options, examples
-from lingpai.cli.output import Cell, listing, mark, print_json, say
+from lingpai.cli.output import Cell, listing, mark, print_json
 from lingpai.cli.secret_input import read_secret
 from lingpai.cli.server import all_pages, connect, model_path
 from lingpai.cli.tables import drop, drop_empty, print_details, print_table, swap
 from lingpai.cli.times import shown_ago, shown_time
 from lingpai.client import Client, PermissionDeniedError
+from lingpai.terminal import say
 
 app = App(
     name="models",

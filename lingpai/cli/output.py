@@ -1,14 +1,11 @@
-"""Data on stdout, words on stderr: JSON, CSV, lines and what cells of tables look like.
+"""Data on stdout: JSON, CSV, lines and what cells of tables look like. Words on stderr are in `lingpai.terminal`.
 
 Everything that a server, a colleague or a model wrote goes through `printable` before a terminal sees it, because
 control characters there could rewrite the screen.
 """
 
 import csv
-import io
 import json
-import os
-import re
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, TextIO
@@ -16,11 +13,10 @@ from typing import Any, Final, TextIO
 from rich.console import Console
 from rich.text import Text
 
+from lingpai.terminal import printable
+
 Cell = str | int | float | Text | None
 
-_UNSEEN = re.compile(
-    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]"
-)  # controls and bidi overrides
 _FORMULA_STARTS: Final = ("=", "+", "-", "@", "\t", "\r")
 _EIGHTHS: Final = " ▏▎▍▌▋▊▉"
 _MARKS: Final = {
@@ -30,24 +26,6 @@ _MARKS: Final = {
     "skipped": ("–", "dim"),
 }
 UNFOLDED: Final = 10_000  # width of a table that no terminal folds
-
-
-def prepare_streams() -> None:
-    """A character that the terminal's encoding lacks becomes `?`; input that is not text is refused, not passed on."""
-    for stream, errors in ((sys.stdin, "strict"), (sys.stdout, "replace"), (sys.stderr, "replace")):
-        if isinstance(stream, io.TextIOWrapper):  # a stand-in is left alone
-            stream.reconfigure(errors=errors)
-
-
-def say(message: str) -> None:
-    """Words for a person, on stderr."""
-    print(printable(message), file=sys.stderr, flush=True)
-
-
-def say_error(message: str) -> None:
-    """Why the command failed, on stderr."""
-    console = console_for(sys.stderr)
-    console.print(Text.assemble(("error: ", "bold red"), printable(message)), soft_wrap=True)
 
 
 def print_json(value: Any) -> None:
@@ -108,19 +86,9 @@ def print_text(text: Text) -> None:
     console_for(sys.stdout).print(text, soft_wrap=True)
 
 
-def printable(text: str) -> str:
-    """`text` with control characters spelled out as hex, so that it cannot steer the terminal."""
-    return _UNSEEN.sub(lambda found: f"\\x{ord(found[0]):02x}", text.replace("\r\n", "\n"))
-
-
 def console_for(stream: TextIO, *, width: int | None = None) -> Console:
     """A console that adds nothing of its own; NO_COLOR and `TERM=dumb` are respected by rich."""
     return Console(file=stream, highlight=False, markup=False, emoji=False, width=width)
-
-
-def silence_stdout() -> None:
-    """After the reader left (`| head`): keep the interpreter from complaining when it flushes at exit."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _is_unicode(stream: TextIO) -> bool:

@@ -13,11 +13,12 @@ from cyclopts import App, Parameter
 from lingpai.cli.downloads import download
 from lingpai.cli.failures import UsageError
 from lingpai.cli.options import NO_OPTIONS, Options, examples
-from lingpai.cli.output import Cell, as_text, print_json, print_line, say
+from lingpai.cli.output import Cell, as_text, print_json, print_line
 from lingpai.cli.server import connect, segment
 from lingpai.cli.tables import Columns, Step, drop, drop_empty, print_details, print_table, rename
 from lingpai.cli.times import local_zone
 from lingpai.client import Client
+from lingpai.terminal import say
 
 app = App(
     name="requests",

@@ -9,10 +9,11 @@ from cyclopts import Parameter
 
 from lingpai.cli.failures import CommandError, UsageError
 from lingpai.cli.options import NO_OPTIONS, Options
-from lingpai.cli.output import bar, print_json, print_line, say
+from lingpai.cli.output import bar, print_json, print_line
 from lingpai.cli.server import command_error, connect, find_place
 from lingpai.cli.tables import print_table
 from lingpai.client import APIError
+from lingpai.terminal import say
 
 SHOWN_NUMBERS: Final = 6  # of a vector; the rest is for programs (--json)
 

@@ -8,10 +8,11 @@ from cyclopts import App, Parameter
 
 from lingpai.cli.failures import UsageError
 from lingpai.cli.options import NO_OPTIONS, Options, examples
-from lingpai.cli.output import print_json, print_line, say
+from lingpai.cli.output import print_json, print_line
 from lingpai.cli.server import connect, segment
 from lingpai.cli.tables import print_table
 from lingpai.cli.times import expiry_fields, is_past, shown_time
+from lingpai.terminal import say
 
 app = App(
     name="signing-keys",

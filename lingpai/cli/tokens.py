@@ -7,10 +7,11 @@ from cyclopts import App, Parameter
 
 from lingpai.cli.failures import UsageError
 from lingpai.cli.options import NO_OPTIONS, Options, examples
-from lingpai.cli.output import Cell, listing, print_json, say
+from lingpai.cli.output import Cell, listing, print_json
 from lingpai.cli.server import connect, segment
 from lingpai.cli.tables import drop, drop_empty, print_table, swap
 from lingpai.cli.times import shown_ago, shown_time
+from lingpai.terminal import say
 
 app = App(
     name="tokens",

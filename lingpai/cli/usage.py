@@ -10,10 +10,11 @@ from cyclopts import App, Parameter
 
 from lingpai.cli.failures import UsageError
 from lingpai.cli.options import NO_OPTIONS, Options, examples
-from lingpai.cli.output import Cell, bar, print_csv, print_json, say
+from lingpai.cli.output import Cell, bar, print_csv, print_json
 from lingpai.cli.server import connect
 from lingpai.cli.tables import drop, drop_empty, print_table, rename
 from lingpai.cli.times import local_zone, shown_in_zone
+from lingpai.terminal import say
 
 app = App(
     name="usage",

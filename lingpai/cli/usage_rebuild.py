@@ -10,11 +10,12 @@ from lingpai.audit.service import SqlTrail
 from lingpai.cli.database import open_database
 from lingpai.cli.failures import CommandError, UsageError
 from lingpai.cli.options import NO_OPTIONS, Options
-from lingpai.cli.output import Cell, print_json, say
+from lingpai.cli.output import Cell, print_json
 from lingpai.cli.tables import print_table
 from lingpai.cli.times import local_zone, shown_in_zone
 from lingpai.errors import LingpaiError
 from lingpai.metering.rebuild import BucketRepair, Rebuild, RebuildReport
+from lingpai.terminal import say
 from lingpai.web.origin import command_origin, current_origin
 from lingpai.web.periods import iso_utc, parse_moment, parse_zone
 

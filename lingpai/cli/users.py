@@ -8,11 +8,12 @@ from cyclopts import App, Parameter
 
 from lingpai.cli.failures import UsageError
 from lingpai.cli.options import NO_OPTIONS, Options, examples
-from lingpai.cli.output import listing, print_json, print_line, say
+from lingpai.cli.output import listing, print_json, print_line
 from lingpai.cli.passwords import PasswordStdin, read_password
 from lingpai.cli.server import all_pages, connect, segment
 from lingpai.cli.tables import drop, print_table, swap
 from lingpai.cli.times import shown_ago, shown_time
+from lingpai.terminal import say
 
 app = App(
     name="users",

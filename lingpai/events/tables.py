@@ -12,10 +12,9 @@ from sqlalchemy import (
     Integer,
     String,
     Table,
-    text,
 )
 
-from lingpai.storage.metadata import metadata
+from lingpai.storage.metadata import metadata, partial_index
 
 events: Final = Table(
     "events",
@@ -52,11 +51,10 @@ webhook_deliveries: Final = Table(
     Column("last_status", Integer),
     Column("last_error", String(200)),
     CheckConstraint("(state = 'waiting') = (next_at IS NOT NULL)", name="only_waiting_ones_are_tried"),
-    Index(
+    partial_index(
         "ix_webhook_deliveries_waiting",
         "webhook",
         "next_at",
-        sqlite_where=text("state = 'waiting'"),
-        postgresql_where=text("state = 'waiting'"),
+        where="state = 'waiting'",
     ),
 )

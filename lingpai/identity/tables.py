@@ -14,10 +14,9 @@ from sqlalchemy import (
     LargeBinary,
     String,
     Table,
-    text,
 )
 
-from lingpai.storage.metadata import metadata
+from lingpai.storage.metadata import metadata, partial_index
 
 users: Final = Table(
     "users",
@@ -48,12 +47,11 @@ projects: Final = Table(
     Column("limits", JSON, nullable=False),
     Column("created_at", Double, nullable=False),
     Column("deleted_at", Double),  # the row stays, because usage goes on showing its name
-    Index(
+    partial_index(
         "uq_projects_personal_of_owner",
         "owner_id",
-        unique=True,
-        sqlite_where=text("is_personal"),
-        postgresql_where=text("is_personal"),
+        is_unique=True,
+        where="is_personal",
     ),
     Index("ix_projects_created_at_id", "created_at", "id"),
 )
@@ -107,13 +105,12 @@ api_keys: Final = Table(
     Column("secret_last_used_at", Double),  # of the present secret, once there was another one
     Column("signature_required", Boolean),  # NULL: no
     CheckConstraint("(deleted_at IS NULL) = (secret_hmac IS NOT NULL)", name="deleted_key_has_no_secret"),
-    Index(
+    partial_index(
         "uq_api_keys_live_name_of_user",
         "user_id",
         "name",
-        unique=True,
-        sqlite_where=text("deleted_at IS NULL"),
-        postgresql_where=text("deleted_at IS NULL"),
+        is_unique=True,
+        where="deleted_at IS NULL",
     ),
     Index("ix_api_keys_created_at_id", "created_at", "id"),
     Index("ix_api_keys_project_id_created_at_id", "project_id", "created_at", "id"),

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Final, Literal
 
 from sqlalchemy import (
@@ -118,7 +119,7 @@ class SqlUsageStore:
         """
         values = {**_identify(subject), "since": float(since), "since_bucket": bucket_start(since)}
         with self._database.read() as connection:
-            parts = connection.execute(_CHARGED_SINCE[subject[0], unit], values).all()
+            parts = connection.execute(_charged_since(subject[0], unit), values).all()
         return sum((units or 0) * NANO + (rest or 0) for units, rest in parts)
 
     def charges_since(self, subject: tuple[str, str], unit: str, since: float) -> list[Charge]:
@@ -133,10 +134,10 @@ class SqlUsageStore:
             kept = kept_since(connection)
             deleted: list[Charge] = []
             if since < kept:
-                rows = connection.execute(_DELETED_SINCE[subject[0], unit], {**values, "kept_since": kept})
+                rows = connection.execute(_deleted_since(subject[0], unit), {**values, "kept_since": kept})
                 deleted = [(bucket + BUCKET_SECONDS, amount) for bucket, amount in rows]
                 values["since"] = float(kept)
-            charges = connection.execute(_CHARGES_SINCE[subject[0], unit], values)
+            charges = connection.execute(_charges_since(subject[0], unit), values)
             return deleted + [(started_at, amount) for started_at, amount in charges]
 
 
@@ -187,8 +188,8 @@ def _buckets() -> Select[Any]:
     return select(steps.c.bucket).where(steps.c.bucket.is_not(None))
 
 
-# Statements of the history. They are put together once: building one takes several times as long as running it, and a
-# key's first use waits.
+# Statements of the history. They are put together once, when first needed: building one takes several times as long as
+# running it, and a key's first use waits. Most servers need few of the 72, and all of them take 1 MB.
 
 
 def _identify(subject: tuple[str, str]) -> dict[str, Any]:
@@ -276,6 +277,7 @@ def _boundary() -> ColumnElement[int]:
     return case((is_whole, first), else_=first + literal_column(str(BUCKET_SECONDS), Integer))
 
 
+@cache
 def _charged_since(kind: str, unit: str) -> CompoundSelect[Any]:
     """Two rows, to be added up: whole buckets and the piece before them."""
     sums, in_sums, belongs = _sums_of(kind, unit)
@@ -285,6 +287,7 @@ def _charged_since(kind: str, unit: str) -> CompoundSelect[Any]:
     return whole.union_all(piece)
 
 
+@cache
 def _charges_since(kind: str, unit: str) -> Select[Any]:
     in_records, has_amount = _amount(unit)
     records = usage_records.c
@@ -297,6 +300,7 @@ def _charges_since(kind: str, unit: str) -> Select[Any]:
     return found.order_by(when)
 
 
+@cache
 def _deleted_since(kind: str, unit: str) -> Select[Any]:
     sums, in_sums, belongs = _sums_of(kind, unit)
     since = sums.bucket_start >= bindparam("since_bucket", type_=Integer)
@@ -306,8 +310,4 @@ def _deleted_since(kind: str, unit: str) -> Select[Any]:
     return grouped.order_by(sums.bucket_start)
 
 
-_ALL: Final = [(kind, unit) for kind in _KINDS for unit in _UNITS]
-_CHARGED_SINCE: Final = {each: _charged_since(*each) for each in _ALL}
-_CHARGES_SINCE: Final = {each: _charges_since(*each) for each in _ALL}
-_DELETED_SINCE: Final = {each: _deleted_since(*each) for each in _ALL}
 _BUCKETS: Final = _buckets()

@@ -16,7 +16,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.schema import SchemaItem
 
-from lingpai.storage.metadata import metadata
+from lingpai.storage.metadata import metadata, partial_index
 
 COUNTS: Final = (
     "requests", "errors", "refused", "charged", "prompt_tokens", "completion_tokens", "cached_tokens",
@@ -71,13 +71,12 @@ usage_records: Final = Table(
     Column("queued_ms", Double, nullable=False, server_default="0"),
 )
 
-Index(
+partial_index(
     "ix_usage_records_charged_calls_of_key",
     usage_records.c.key_id,
     usage_records.c.started_at,
     usage_records.c.charged,
-    sqlite_where=text("charged > 0"),
-    postgresql_where=text("charged > 0"),
+    where="charged > 0",
 )
 
 # Sums per 15 minutes (UTC). Few rows, so its indexes cost nothing to speak of.

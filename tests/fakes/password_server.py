@@ -15,6 +15,8 @@ from lingpai.errors import LingpaiError
 from lingpai.identity.interfaces import User
 from lingpai.identity.oauth.errors import OAuthError
 from lingpai.identity.service import Users
+from lingpai.serving import process
+from lingpai.serving.options import ServeOptions
 
 VARIABLE = "LINGPAI_TEST_PASSWORDS"
 
@@ -48,6 +50,12 @@ def _with_passwords(domains: Domains, *arguments, **options) -> None:
     domains.authorization.parts = dataclasses.replace(domains.authorization.parts, passwords=passwords)
 
 
+def _serve_here(options: ServeOptions) -> None:
+    """Stay in this program, where the seam is replaced."""
+    sys.exit(process.run(options))
+
+
 if __name__ == "__main__":
     Domains.__init__ = _with_passwords
+    ServeOptions.become_server = _serve_here
     sys.exit(main())

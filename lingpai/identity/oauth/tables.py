@@ -14,10 +14,9 @@ from sqlalchemy import (
     LargeBinary,
     String,
     Table,
-    text,
 )
 
-from lingpai.storage.metadata import metadata
+from lingpai.storage.metadata import metadata, partial_index
 
 # A deleted client stays, without its secret, because usage and audit go on showing its name.
 clients: Final = Table(
@@ -52,13 +51,12 @@ clients: Final = Table(
     Column("last_used_at", Double),
     Column("last_used_ip", String(45)),
     CheckConstraint("deleted_at IS NULL OR secret_hmac IS NULL", name="deleted_client_has_no_secret"),
-    Index(
+    partial_index(
         "uq_clients_live_name_of_user",
         "user_id",
         "name",
-        unique=True,
-        sqlite_where=text("deleted_at IS NULL"),
-        postgresql_where=text("deleted_at IS NULL"),
+        is_unique=True,
+        where="deleted_at IS NULL",
     ),
     Index("ix_clients_created_at_id", "created_at", "id"),
     Index("ix_clients_project_id_created_at_id", "project_id", "created_at", "id"),

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from lingpai.cli import app, execute, explain_missing_package
+from lingpai.cli import app, execute
 
 
 def pages(command, name=()):
@@ -56,7 +56,7 @@ import sys
 from lingpai.cli import app, execute
 execute(["--help"])
 for name in app:
-    if name not in ("serve",) and not name.startswith("-"):
+    if not name.startswith("-"):
         app[name]
 print(*sys.modules, file=sys.stderr)
 """
@@ -162,25 +162,6 @@ def test_an_encoding_without_the_signs_does_not_end_the_command(lingpai, api):
 
     assert table.returncode == 0
     assert json.loads(document.stdout)[0]["name"] == "钥匙"
-
-
-def test_a_missing_server_package_says_what_to_install():
-    error = ImportError("Cannot import module")
-    error.__cause__ = ModuleNotFoundError("No module", name="uvicorn.config")
-
-    assert "pip install 'lingpai[server]'" in explain_missing_package(error)
-
-
-def test_a_mistake_of_ours_is_not_taken_for_a_missing_package():
-    error = ImportError("Cannot import module")
-    error.__cause__ = ModuleNotFoundError("No module", name="lingpai.cli.nowhere")
-
-    with pytest.raises(ImportError):
-        explain_missing_package(error)
-
-
-def test_serve_is_registered_without_being_loaded():
-    assert "serve" in list(app)
 
 
 def test_an_argument_that_is_not_text_is_refused(capsys):

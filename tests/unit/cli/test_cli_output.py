@@ -2,7 +2,7 @@
 
 import pytest
 
-from lingpai.cli.output import as_text, csv_cell, printable
+from lingpai.cli.output import as_text, csv_cell
 
 
 @pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r"])
@@ -13,21 +13,6 @@ def test_a_text_that_a_spreadsheet_would_run_gets_an_apostrophe(start):
 @pytest.mark.parametrize("value", [-5, -0.5, 0, None, "", "plain", "a=b"])
 def test_numbers_and_harmless_texts_stay_as_they_are(value):
     assert csv_cell(value) == value
-
-
-@pytest.mark.parametrize(
-    ("text", "shown"),
-    [
-        ("\x1b[2J", "\\x1b[2J"),
-        ("a\rb", "a\\x0db"),
-        ("\u202egpj.exe", "\\x202egpj.exe"),
-        ("\x9b1m", "\\x9b1m"),
-        ("tab\tand\nline\r\n", "tab\tand\nline\n"),
-        ("钥匙 🔑", "钥匙 🔑"),
-    ],
-)
-def test_control_characters_are_spelled_out(text, shown):
-    assert printable(text) == shown
 
 
 @pytest.mark.parametrize(

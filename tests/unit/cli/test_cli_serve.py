@@ -1,13 +1,14 @@
-"""`lingpai serve`, as far as it can be tried without a server; the rest is in tests/e2e."""
-
-from types import SimpleNamespace
+"""`lingpai serve`: what it makes of the command line. The server itself is in tests/unit/serving and tests/e2e."""
 
 import pytest
 
-from lingpai.backends.openai import openai_backend
-from lingpai.backends.worker import Worker
-from lingpai.catalog.interfaces import Model
-from lingpai.cli import app, serve
+from lingpai.cli import app, execute, serve
+from lingpai.serving.options import ServeOptions
+
+ALL = (
+    "serve app.py http://127.0.0.1:8000/v1 --config a.toml --data d --host :: --port 0 --tls-cert c.pem --tls-key k.pem"
+    " --insecure --reload --log-level debug --log-format json"
+)
 
 
 def test_reload_is_a_switch():
@@ -18,42 +19,42 @@ def test_reload_is_a_switch():
     assert bound.args == ("app.py",)
 
 
-class WatchingWorker(Worker):
-    """Notes that it shall watch its sources."""
-
-    watches = False
-
-    def reload_on_change(self):
-        self.watches = True
-
-
-def test_reload_is_for_workers_and_engines_stay_as_they_are(tmp_path):
-    worker = WatchingWorker("app.py", socket_path=tmp_path / "w.sock", name="app", log=None)
-    engine = openai_backend("http://127.0.0.1:1/v1", name=None, api_key=None)
-    served = [SimpleNamespace(backend=engine), SimpleNamespace(backend=worker)]
-
-    serve._reload_on_change(SimpleNamespace(fleet=SimpleNamespace(served=lambda: served)))
-
-    assert worker.watches
-
-
-PICTURE = {"type": "string", "contentMediaType": "image/*"}
-ROWS = {"type": "array", "items": {"type": "number"}}
-TEXT = {"type": "string"}
-
-
 @pytest.mark.parametrize(
-    ("inputs", "shown"),
+    ("line", "options"),
     [
-        ([ROWS, TEXT], """one/1/inference -H "Authorization: Bearer $LINGPAI_API_KEY" \\\n    -H 'Content-Type: application/json' -d '{"input": "Hello"}'"""),
-        ([ROWS, PICTURE], "-F file=@FILE"), ([ROWS], "lingpai models show one/0"), ([ROWS, {}], '{"input": "Hello"}'), ([], "/v1/models"),
+        ("serve", ServeOptions()),
+        (
+            ALL,
+            ServeOptions(
+                targets=("app.py", "http://127.0.0.1:8000/v1"),
+                config="a.toml",
+                data="d",
+                reload=True,
+                server={
+                    "host": "::", "port": 0, "tls_cert": "c.pem", "tls_key": "k.pem", "insecure": True,
+                    "log_level": "debug", "log_format": "json",
+                },
+            ),
+        ),
     ],
 )  # fmt: skip
-def test_the_first_lines_show_a_call_that_works(inputs, shown):
-    """Of a model that can be called with a word, else with a file; else where to read what it takes."""
-    models = [
-        Model(id=f"one/{number}", task="generic", backend=SimpleNamespace(), upstream_name="", input=schema)
-        for number, schema in enumerate(inputs)
-    ]
+def test_what_was_typed_is_handed_over_and_nothing_else(monkeypatch, line, options):
+    handed = []
 
-    assert shown in serve._try_it("http://127.0.0.1:8741", models)
+    def note(self):
+        handed.append(self)
+
+    monkeypatch.setattr(ServeOptions, "become_server", note)
+
+    assert execute(line.split()) == 0
+
+    assert handed == [options]
+
+
+@pytest.mark.parametrize("mistake", [("--port", "many"), ("--log-level", "loud"), ("--prot", "1")])
+def test_a_mistake_is_told_before_a_server_is_loaded(lingpai, mistake):
+    outcome = lingpai("serve", *mistake, environment={"PYTHONPROFILEIMPORTTIME": "1"})
+
+    assert outcome.returncode != 0
+    assert "lingpai.serving.options" in outcome.stderr
+    assert "uvicorn" not in outcome.stderr
