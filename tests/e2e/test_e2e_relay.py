@@ -559,7 +559,7 @@ def test_garbage_from_the_engine_is_a_502(scripted, relay, script, stream):
         ("529 Overloaded", 502, "backend_error"),
     ],
 )  # fmt: skip
-def test_status_of_the_engine_is_mapped(scripted, status, expected, code):
+def test_openai_errors_the_status_of_an_engine_is_mapped(scripted, status, expected, code):
     """What only the operator can mend is not passed off as the caller's fault; Retry-After is kept or added."""
 
     async def refuses(call: EngineCall) -> None:
@@ -592,7 +592,7 @@ def test_errors_that_the_caller_can_mend_pass_in_one_shape(scripted, body, strea
     assert "too long" in answer.error["message"]
 
 
-def test_conflict_becomes_a_status_that_sdks_do_not_retry(scripted):
+def test_openai_errors_a_conflict_becomes_a_status_that_sdks_do_not_retry(scripted):
     """409 is retried by the SDKs, so a permanent refusal must not carry it (W9)."""
 
     async def conflict(call: EngineCall) -> None:
