@@ -21,6 +21,7 @@ from lingpai.identity.keyring import Keyring
 from lingpai.identity.known_ids import KnownIds, LookUps, SqlIds, fill_in_background
 from lingpai.identity.leaks import Leak, LeakedKeys, LeakReports
 from lingpai.identity.members import Members
+from lingpai.identity.minting import Minting
 from lingpai.identity.oauth.client_authentication import ClientAuthenticator
 from lingpai.identity.oauth.client_store import SqlClientIds, SqlClientReader
 from lingpai.identity.oauth.clients import Clients
@@ -206,6 +207,12 @@ class Domains:
             "trail": self.trail,
         }
         defaults = settings.limits.default
+        self._minting = Minting(settings.identity.credentials_per_hour)
+        minted: dict[str, Any] = {
+            "peppers": self.secrets.peppers,
+            "default_limits": defaults,
+            "minting": self._minting,
+        }
         self.known_ids = KnownIds()
         self.known_tokens = TokenIds()
         peppers = self.secrets.peppers
@@ -222,12 +229,14 @@ class Domains:
             end_sessions=SessionEnder(self.trail).end_of_user,
             **shared,
         )
-        self.keys = Keys(self.database, peppers=peppers, default_limits=defaults, **shared)
-        self.clients = Clients(self.database, peppers=peppers, default_limits=defaults, **shared)
+        self.keys = Keys(self.database, **minted, **shared)
+        self.clients = Clients(self.database, **minted, **shared)
         self.live_tokens = LiveTokens(self.database, on_change=on_change, trail=self.trail)
         self.projects = Projects(self.database, **shared)
         self.members = Members(self.database, on_change=on_change, trail=self.trail)
-        self.rotation = KeyRotation(self.database, on_change=on_change, peppers=peppers, trail=self.trail)
+        self.rotation = KeyRotation(
+            self.database, on_change=on_change, peppers=peppers, trail=self.trail, minting=self._minting
+        )
         finders = {"sk-lp-": LeakedKeys(self.database, peppers, on_change=on_change, trail=self.trail)}
         self.leaks = LeakReports(self.database, finders, on_leak=self.note_leak)
         self.users.ensure_admin()
@@ -280,7 +289,9 @@ class Domains:
             most_per_key=settings.signing.max_nonces_per_key,
         )
         self.signing_keyring = SigningKeyring(self.database, sealer)
-        self.signing_keys = SigningKeys(self.database, on_change=on_change, sealer=sealer, trail=self.trail)
+        self.signing_keys = SigningKeys(
+            self.database, on_change=on_change, sealer=sealer, trail=self.trail, minting=self._minting
+        )
 
     def _open_limits(self, catalog: Catalog, on_change: Callable[[Subject], None]) -> None:
         self.models = ServedModels(catalog)
