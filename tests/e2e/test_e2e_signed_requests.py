@@ -365,7 +365,9 @@ def test_limits_count_signed_calls(demo, key_name):
     assert [caller.send(BODY).status for _ in range(3)] == [200, 200, 429]
 
 
-def test_who_tries_many_unknown_signing_keys_is_slowed_down_and_not_those_who_are_known(make_server):
+def test_owasp_api2_who_tries_many_unknown_signing_keys_is_slowed_down_and_not_those_who_are_known(
+    make_server,
+):
     server = make_server().start()
     caller = SignedCaller(server, "signs")
     assert caller.send(BODY).status == 200
