@@ -7,7 +7,7 @@ import httpx2
 
 from tests.e2e.lingpai_server import LingpaiServer
 
-CALLS: Final = re.compile(r"/v1/|/predict$|/api/v1/generate$|.*/inference$")
+CALLS: Final = re.compile(r"/v[12]/|/predict$|/api/v1/generate$|.*/inference$")
 """Model calls: they take any field, because engines have parameters of their own."""
 
 Operation = tuple[str, str, dict[str, Any]]

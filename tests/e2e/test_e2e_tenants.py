@@ -48,7 +48,7 @@ BODIES: Mapping[str, dict[str, Any]] = {
 }
 # Not about anybody's things: models are the server's own, and a report says nothing about anybody.
 OTHERS = re.compile(
-    r"/api/v1/models|/api/v1/generate|/predict|/v1/|/healthz|/readyz|/metrics|.*/leaked$|.*/token$|/oauth/|.*/invitations/|/api/v1/signatures/explain$|.*/current$"
+    r"/api/v1/models|/api/v1/generate|/predict|/v[12]/|/healthz|/readyz|/metrics|.*/leaked$|.*/token$|/oauth/|.*/invitations/|/api/v1/signatures/explain$|.*/current$"
 )
 
 
