@@ -21,6 +21,7 @@ from lingpai.identity.keyring import Keyring
 from lingpai.identity.known_ids import KnownIds, LookUps, SqlIds, fill_in_background
 from lingpai.identity.leaks import Finder, Leak, LeakedKeys, LeakReports
 from lingpai.identity.members import Members
+from lingpai.identity.minting import Minting
 from lingpai.identity.oauth.client_authentication import ClientAuthenticator
 from lingpai.identity.oauth.client_store import SqlClientIds, SqlClientReader
 from lingpai.identity.oauth.clients import Clients
@@ -209,6 +210,12 @@ class Domains:
             "trail": self.trail,
         }
         defaults = settings.limits.default
+        self._minting = Minting(settings.identity.credentials_per_hour)
+        minted: dict[str, Any] = {
+            "peppers": self.secrets.peppers,
+            "default_limits": defaults,
+            "minting": self._minting,
+        }
         self.known_ids = KnownIds()
         self.known_tokens = TokenIds()
         peppers = self.secrets.peppers
@@ -230,12 +237,14 @@ class Domains:
             end_sessions=SessionEnder(self.trail).end_of_user,
             **shared,
         )
-        self.keys = Keys(self.database, peppers=peppers, default_limits=defaults, **shared)
-        self.clients = Clients(self.database, peppers=peppers, default_limits=defaults, **shared)
+        self.keys = Keys(self.database, **minted, **shared)
+        self.clients = Clients(self.database, **minted, **shared)
         self.live_tokens = LiveTokens(self.database, on_change=on_change, trail=self.trail)
         self.projects = Projects(self.database, **shared)
         self.members = Members(self.database, on_change=on_change, trail=self.trail)
-        self.rotation = KeyRotation(self.database, on_change=on_change, peppers=peppers, trail=self.trail)
+        self.rotation = KeyRotation(
+            self.database, on_change=on_change, peppers=peppers, trail=self.trail, minting=self._minting
+        )
         told: dict[str, Any] = {"on_change": on_change, "trail": self.trail}
         finders: dict[str, Finder] = {
             "sk-lp-": LeakedKeys(self.database, peppers, **told),
@@ -295,7 +304,9 @@ class Domains:
             most_per_key=settings.signing.max_nonces_per_key,
         )
         self.signing_keyring = SigningKeyring(self.database, sealer)
-        self.signing_keys = SigningKeys(self.database, on_change=on_change, sealer=sealer, trail=self.trail)
+        self.signing_keys = SigningKeys(
+            self.database, on_change=on_change, sealer=sealer, trail=self.trail, minting=self._minting
+        )
 
     def _open_limits(self, catalog: Catalog, on_change: Callable[[Subject], None]) -> None:
         self.models = ServedModels(catalog)

@@ -71,7 +71,7 @@ def test_every_parameter_is_described(operations):
             assert parameter.get("description"), (name, parameter["name"])
 
 
-def test_every_body_has_an_example_and_refuses_unknown_fields(document, operations):
+def test_owasp_api3_every_body_has_an_example_and_refuses_unknown_fields(document, operations):
     with_body = 0
     for name, operation in operations.items():
         for content in contents(operation.get("requestBody", {})):
@@ -94,7 +94,7 @@ def test_examples_fit_their_schemas(document, operations):
                     assert set(schema.get("required", ())) <= set(example), name
 
 
-def test_every_answer_lists_its_fields_and_none_is_a_secret(document, operations):
+def test_owasp_api3_every_answer_lists_its_fields_and_none_is_a_secret(document, operations):
     listed = 0
     for (method, path), operation in operations.items():
         for status, response in operation["responses"].items():

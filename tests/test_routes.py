@@ -10,6 +10,7 @@ from fastapi.routing import iter_route_contexts
 
 from lingpai.api import build_api
 from lingpai.app import Application
+from lingpai.gateway.endpoints import _BY_PATH, ENDPOINTS
 from lingpai.identity.scopes import ALL_SCOPES
 from lingpai.settings import ServerSettings, Settings
 from lingpai.web.auth import ANY, declared_scope, open_reason
@@ -60,7 +61,7 @@ def routes(tmp_path_factory):
     return asyncio.run(collect())
 
 
-def test_every_route_declares_a_scope_or_why_it_is_open(routes):
+def test_owasp_api5_every_route_declares_a_scope_or_why_it_is_open(routes):
     for route in routes:
         scope, reason = declared_scope(route), open_reason(route)
 
@@ -68,13 +69,33 @@ def test_every_route_declares_a_scope_or_why_it_is_open(routes):
         assert scope is None or scope == ANY or scope in ALL_SCOPES, f"{route.path}: {scope}"
 
 
-def test_the_open_routes_are_these(routes):
+def test_owasp_api5_the_open_routes_are_these(routes):
     found = {(method, route.path) for route in routes if open_reason(route) for method in route.methods}
 
     assert found == OPEN
 
 
-def test_every_other_route_wants_a_key(tmp_path):
+def test_owasp_api9_the_document_has_every_route_and_every_address_of_a_model_call(tmp_path):
+    """Beside spellings: each model call also answers without `/v1`, as base URLs are pasted."""
+
+    async def collect():
+        async with running_application(tmp_path / "data") as (application, _):
+            return build_api(application).openapi(), routes_of(application)
+
+    document, routes = asyncio.run(collect())
+
+    documented = {
+        (method.upper(), path) for path, operations in document["paths"].items() for method in operations
+    }
+    served = {(method, route.path.replace(":path}", "}")) for route in routes for method in route.methods}
+    in_the_lane = {path.decode() for path in _BY_PATH}
+    assert documented == {(method, path) for method, path in served if method != "HEAD"}
+    assert {path for path in in_the_lane if ("POST", path) not in documented} == {
+        endpoint.path.removeprefix("/v1") for endpoint in ENDPOINTS if endpoint.path.startswith("/v1/")
+    }
+
+
+def test_owasp_api2_every_other_route_wants_a_key(tmp_path):
     async def call_all():
         async with running_application(tmp_path / "data") as (application, address):
             wanted = [(method, route.path) for route in routes_of(application) for method in route.methods]

@@ -160,6 +160,9 @@ ENDPOINTS: Final = (
     CHAT, COMPLETIONS, EMBEDDINGS, RERANK, TRANSCRIPTIONS, SPEECH, IMAGES, PREDICT, GENERATE, INFERENCE,
 )  # fmt: skip
 
+OTHER_PATHS: Final = {"/v2/rerank": RERANK}
+"""Where else clients look for an endpoint: Cohere's look for this one there."""
+
 _INFERENCE_PATH = re.compile(r"/api/v1/models/(.+)/inference", re.DOTALL)
 # People paste a base URL with `/v1`, without it, or so that it comes twice.
 _BY_PATH: Final[dict[bytes, Endpoint]] = {
@@ -167,4 +170,4 @@ _BY_PATH: Final[dict[bytes, Endpoint]] = {
     for endpoint in ENDPOINTS
     if endpoint is not INFERENCE
     for path in (endpoint.path, endpoint.path.removeprefix("/v1"))
-} | {b"/v2/rerank": RERANK}  # Cohere's
+} | {path.encode(): endpoint for path, endpoint in OTHER_PATHS.items()}

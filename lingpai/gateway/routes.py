@@ -20,7 +20,7 @@ from lingpai.gateway.call_schemas import (
     request_body,
 )
 from lingpai.gateway.endpoint import Endpoint
-from lingpai.gateway.endpoints import ENDPOINTS
+from lingpai.gateway.endpoints import ENDPOINTS, OTHER_PATHS
 from lingpai.principal import Principal
 from lingpai.web.auth import ANY, require
 from lingpai.web.errors import ERROR_RESPONSES
@@ -31,12 +31,14 @@ def documented_calls() -> APIRouter:
     """One route per model call, for the document."""
     router = APIRouter(tags=["model calls"], responses=ERROR_RESPONSES)
     for endpoint in ENDPOINTS:
-        _document(router, endpoint)
+        _document(router, endpoint, endpoint.path)
+    for path, endpoint in OTHER_PATHS.items():
+        _document(router, endpoint, path)
     return router
 
 
-def _document(router: APIRouter, endpoint: Endpoint) -> None:
-    path = endpoint.path.replace("{model}", "{model:path}")
+def _document(router: APIRouter, endpoint: Endpoint, path: str) -> None:
+    path = path.replace("{model}", "{model:path}")
     extra: dict[str, Any] = {"requestBody": request_body(endpoint), "parameters": path_parameters(endpoint)}
     answers_json = True
     if endpoint.name in FILE_ANSWERS:

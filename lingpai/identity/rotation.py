@@ -10,6 +10,7 @@ from sqlalchemy import Connection
 from lingpai.errors import LingpaiError
 from lingpai.identity.finding import find_key, standing_to
 from lingpai.identity.interfaces import ApiKey, CreatedKey, OnChange
+from lingpai.identity.minting import UNBOUNDED, Minting
 from lingpai.identity.peppers import Peppers
 from lingpai.identity.rights import check_may_rotate
 from lingpai.identity.schemas import KeyRotate, KeyView
@@ -34,6 +35,7 @@ class KeyRotation:
         on_change: OnChange,
         peppers: Peppers,
         trail: Trail,
+        minting: Minting = UNBOUNDED,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """`on_change` is told of a key after its secret changed."""
@@ -41,6 +43,7 @@ class KeyRotation:
         self._on_change = on_change
         self._peppers = peppers
         self._trail = trail
+        self._minting = minting
         self.clock = clock
         self._store = SqlKeyStore()
 
@@ -49,8 +52,9 @@ class KeyRotation:
 
         The secret before it works until the overlap is over, and not longer than the key. One that was still left from an
         earlier rotation ends at once, so there are never more than two. Raises LingpaiError: ``not_found``,
-        ``insufficient_scope`` for who may not have this key's secret, ``invalid_request``.
+        ``insufficient_scope`` for who may not have this key's secret, ``invalid_request``, ``rate_limit_exceeded``.
         """
+        self._minting.begin(caller)
         began = time.monotonic()
         with self._database.write() as connection:
             key = find_key(connection, reference, caller=caller)

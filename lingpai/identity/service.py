@@ -27,6 +27,7 @@ from lingpai.identity.interfaces import (
 )
 from lingpai.identity.key_states import KeyFilter
 from lingpai.identity.member_store import SqlMemberStore
+from lingpai.identity.minting import UNBOUNDED, Minting
 from lingpai.identity.peppers import Peppers
 from lingpai.identity.project_store import SqlProjectStore
 from lingpai.identity.projects import make_personal_project, personal_project
@@ -235,6 +236,7 @@ class Keys:
         validate_limit: ValidateLimit,
         default_limits: Sequence[str],
         trail: Trail,
+        minting: Minting = UNBOUNDED,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """`default_limits` are those of a new key for which none are given and whose owner and project have none."""
@@ -243,6 +245,7 @@ class Keys:
         self._peppers = peppers
         self._rules = CredentialRules("key", validate_limit, default_limits, clock)
         self._trail = trail
+        self._minting = minting
         self.clock = clock
         """Unix seconds: what the state of a key is asked at."""
         self._store = SqlKeyStore()
@@ -259,6 +262,7 @@ class Keys:
         administrators to any.
         """
         name = restrictions.checked_name(body.name)
+        self._minting.begin(caller)
         minted = mint_credential("sk-lp-")
         began = time.monotonic()
         with self._database.write() as connection:

@@ -57,6 +57,12 @@ class IdentitySettings:
         default=900.0,
         metadata={"help": "Longest time, in seconds, that wrong passwords make an attempt wait."},
     )
+    credentials_per_hour: Count = field(
+        default=100,
+        metadata={
+            "help": "Keys, clients, signing keys and new secrets that one member may make in an hour; administrators make any number."
+        },
+    )
     session_idle_s: Lifetime = field(
         default=12 * 3600.0, metadata={"help": "Seconds after which a session that nobody uses ends."}
     )

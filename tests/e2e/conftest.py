@@ -4,12 +4,16 @@ import itertools
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import httpx2
 import pytest
 
+from lingpai.identity.scopes import ALL_SCOPES
+from tests.e2e.api_operations import client_with
 from tests.e2e.lingpai_server import LingpaiServer
 from tests.e2e.oauth_server import OAuthServer
-from tests.e2e.raw_http import RawConnection
+from tests.e2e.raw_http import RawConnection, get
 from tests.fakes.openai_engine import FakeEngine
 
 MakeServer = Callable[..., LingpaiServer]
@@ -67,6 +71,27 @@ def oauth(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OAuthServer]:
     server = OAuthServer(tmp_path_factory.mktemp("oauth"), people=people).start()
     yield server
     server.stop()
+
+
+@pytest.fixture(scope="module")
+def tried(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LingpaiServer]:
+    """A server of one module's own, on which every operation is tried."""
+    server = LingpaiServer(tmp_path_factory.mktemp("tried")).start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def document(tried: LingpaiServer) -> dict[str, Any]:
+    """The OpenAPI document of `tried`."""
+    return dict(get(tried.port, "/openapi.json").json)
+
+
+@pytest.fixture(scope="module")
+def root(tried: LingpaiServer) -> Iterator[httpx2.Client]:
+    """A client of `tried` whose key holds every scope."""
+    with client_with(tried, tried.make_key("root", scopes=sorted(ALL_SCOPES))) as client:
+        yield client
 
 
 @pytest.fixture

@@ -264,7 +264,7 @@ def test_compressed_body(send, coding):
 
 
 @pytest.mark.parametrize("way", ["whole", "head only", "expecting", "chunked"])
-def test_body_over_the_limit(relay, keys, way):
+def test_owasp_api4_a_body_over_the_limit(relay, keys, way):
     """A body over the limit is a 413 as soon as that is known: by its announced length, or while it comes."""
     size = 300_000
     head = post_bytes(CHAT, b"", key=keys["relay"]).replace(
@@ -640,7 +640,7 @@ def test_management_routes_take_bad_bodies_as_well(demo, path, body, key_name):
         "/v1/models",
     ],
 )
-def test_nothing_is_open_without_a_key(relay, path):
+def test_owasp_api5_nothing_is_open_without_a_key(relay, path):
     """Reading anything needs a key; over the network nobody is the local administrator."""
     assert_refused(get(relay.port, path), 401)
 
@@ -648,7 +648,7 @@ def test_nothing_is_open_without_a_key(relay, path):
 @pytest.mark.parametrize(
     "path", ["/api/v1/keys", "/api/v1/users", "/api/v1/models", "/api/v1/limits", "/api/v1/usage"]
 )
-def test_inference_key_opens_nothing_else(relay, keys, path):
+def test_owasp_api5_a_key_for_calls_opens_nothing_else(relay, keys, path):
     """A key for calling models is no key for managing."""
     answer = get(relay.port, path, key=keys["relay"])
 

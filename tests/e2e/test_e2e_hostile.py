@@ -152,7 +152,7 @@ def test_two_thousand_slow_connections_slow_nobody_else_down(server: LingpaiServ
     assert server.resident_bytes() - before < MOST_GROWTH
 
 
-def test_slow_heads_are_cut_off(server: LingpaiServer):
+def test_owasp_api4_slow_heads_are_cut_off(server: LingpaiServer):
     """Ten seconds for a head, and a look every few: after twenty none of two thousand is left."""
     command = [PROGRAM, "-H", "-c", str(ATTACKERS), "-r", "2000", "-i", "5", "-l", "60", "-p", "3"]
 
@@ -170,7 +170,7 @@ def test_slow_heads_are_cut_off(server: LingpaiServer):
 
 
 @pytest.mark.timeout(300)
-def test_flood_of_garbage_keys_costs_no_look_up_and_slows_nobody_down(server: LingpaiServer):
+def test_owasp_api2_a_flood_of_garbage_keys_costs_no_look_up_and_slows_nobody_down(server: LingpaiServer):
     """Over 100,000 a second: well formed, with right checksums, all different."""
     times_ms(server, seconds=0.2)  # the victim's key is in memory from here on
     before, memory = server.metric("lingpai_key_lookups_total"), server.resident_bytes()

@@ -203,7 +203,7 @@ def test_reports_are_answered_alike_and_at_the_same_time(server: LingpaiServer) 
     assert {call(server, key) for key in keys[:3]} == {(401, "key_disabled")}
 
 
-def test_anybody_may_report_but_not_too_much(server: LingpaiServer) -> None:
+def test_owasp_api6_anybody_may_report_but_not_too_much(server: LingpaiServer) -> None:
     answers = [post(server.port, "/api/v1/keys/leaked", {"keys": ["x" * 1001]}) for _ in range(14)]
 
     assert {answer.status for answer in answers} == {400, 429}

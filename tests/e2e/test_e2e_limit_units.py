@@ -128,7 +128,7 @@ def test_a_project_s_limit_spares_the_user_s_other_projects(world: World):
 
 
 @pytest.mark.parametrize("subject", SUBJECTS)
-def test_concurrent_calls_of_anybody_are_bounded(world: World, subject: str):
+def test_owasp_api4_concurrent_calls_of_anybody_are_bounded(world: World, subject: str):
     """While one is under way the next is refused, to be tried again in a second; then there is room again."""
     caller = world.caller()
     caller.limit(subject, ["1 concurrent"])

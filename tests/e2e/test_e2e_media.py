@@ -247,7 +247,7 @@ def look(server: LingpaiServer, image, model: str = "acme/look") -> httpx2.Respo
 
 @pytest.mark.parametrize(("address", "said"), REFUSED, ids=[case[0] for case in REFUSED])
 @pytest.mark.parametrize("model", ["acme/look", "acme/listen"])
-def test_address_that_is_not_public_is_refused_unvisited(looker, site, model, address, said):
+def test_owasp_api7_an_address_that_is_not_public_is_refused_unvisited(looker, site, model, address, said):
     """The caller's fault, with the field named; nobody comes to the site inside."""
     Site.visits.clear()
 
@@ -259,7 +259,7 @@ def test_address_that_is_not_public_is_refused_unvisited(looker, site, model, ad
     assert Site.visits == []
 
 
-def test_redirect_is_not_followed(tmp_path: Path, site):
+def test_owasp_api7_a_redirect_is_not_followed(tmp_path: Path, site):
     """Even where the guard lets everything pass, the address that was asked for is all that is visited."""
     allowed = "requests._FETCHING = fetching.Fetcher(resolve=resolve, is_allowed=lambda _: True, is_own=lambda _: False)\n"
     server = looking(tmp_path, SITE + allowed + CALLER)
@@ -318,7 +318,7 @@ def test_large_picture_passes_and_leaves_no_memory_behind(looker):
     assert looker.resident_bytes() < before + 70_000_000, "one body more than before"
 
 
-def test_picture_over_the_limit_is_a_413(looker):
+def test_owasp_api4_a_picture_over_the_limit_is_a_413(looker):
     answer = look(looker, "data:image/png;base64," + "A" * 60_000_000)
 
     assert answer.status_code == 413

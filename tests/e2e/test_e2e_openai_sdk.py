@@ -352,7 +352,7 @@ def test_bad_request(relay, relay_key):
 # -- limits
 
 
-def test_rate_limit_is_retried_after_retry_after_and_succeeds(relay, key_name):
+def test_openai_errors_a_rate_limit_is_retried_after_retry_after_and_succeeds(relay, key_name):
     """The SDK waits for Retry-After and tries again: in the end both calls succeed, and the server saw the retry."""
     key = relay.make_key(key_name, limits=["1/3s"])
     with relay.openai(key, max_retries=3) as client:
@@ -366,7 +366,7 @@ def test_rate_limit_is_retried_after_retry_after_and_succeeds(relay, key_name):
     assert [record["end_reason"] for record in records] == ["complete", "refused", "complete"]
 
 
-def test_rate_limit_without_retries(relay, key_name):
+def test_openai_errors_a_rate_limit_says_when_to_come_again(relay, key_name):
     """Without retries it is a RateLimitError with rate_limit_exceeded, a Retry-After and no x-should-retry: false."""
     key = relay.make_key(key_name, limits=["1/10s"])
     with relay.openai(key) as client:
@@ -380,7 +380,7 @@ def test_rate_limit_without_retries(relay, key_name):
     assert "x-should-retry" not in error.response.headers
 
 
-def test_spent_quota_is_not_retried(relay, key_name):
+def test_openai_errors_a_spent_quota_is_not_retried(relay, key_name):
     """A spent day's quota is a RateLimitError with insufficient_quota after exactly one request."""
     key = relay.make_key(key_name, limits=["1/day@Asia/Shanghai"])
     with relay.openai(key, max_retries=5) as client:
@@ -406,7 +406,7 @@ def test_refused_calls_do_not_reach_the_engine(relay, engine: FakeEngine, key_na
     assert engine.calls_of(f"second-{key_name}") == []
 
 
-def test_sdk_rides_over_a_restarting_engine(make_server: MakeServer):
+def test_openai_errors_an_engine_that_is_away_may_be_asked_again(make_server: MakeServer):
     """While the engine is away the SDK gets an InternalServerError 503 that it may retry."""
     gone = FakeEngine().start()
     server = make_server(gone.url).start()

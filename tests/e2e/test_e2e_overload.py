@@ -65,7 +65,7 @@ def test_caller_without_a_key_is_answered_before_the_body(server: LingpaiServer)
     assert (answer.status, answer.error["code"]) == (401, "missing_api_key")
 
 
-def test_bodies_of_calls_under_way_are_bounded_for_each_key(server: LingpaiServer):
+def test_owasp_api4_bodies_of_calls_under_way_are_bounded_for_each_key(server: LingpaiServer):
     """Two of ten megabytes fit into the share of a key, a third does not; another key has a share of its own."""
     other = server.make_key("other")
     part = post_bytes("/v1/chat/completions", b"x" * 10 * MEGABYTE, key=server.key)[:100_000]

@@ -141,7 +141,7 @@ def test_fifty_waiting_calls_of_one_key_do_not_keep_another_from_its_turn(world:
     assert engine.busiest == 1
 
 
-def test_the_queue_is_bounded_and_says_so(world: World):
+def test_owasp_api4_the_queue_is_bounded_and_says_so(world: World):
     """The call that finds it full is refused at once, told why, and told to come back a little later."""
     caller, engine = world.caller(), Engine(world, takes_s=0.001)
     other = caller.with_key(f"{caller.key}-other")

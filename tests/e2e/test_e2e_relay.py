@@ -439,7 +439,7 @@ def test_engine_that_answers_a_stream_with_one_body(scripted):
     assert answer.json["choices"]
 
 
-def test_event_without_end_does_not_fill_the_memory(scripted):
+def test_owasp_api10_an_event_without_end_does_not_fill_the_memory(scripted):
     """An event longer than any real one ends the stream."""
 
     async def endless(call: EngineCall) -> None:
@@ -540,7 +540,7 @@ async def status_500_text(call: EngineCall) -> None:
      closes_in_the_head, switches_protocols, redirects, compressed, status_500, status_500_text, broken_utf8],
 )  # fmt: skip
 @pytest.mark.parametrize("stream", [False, True])
-def test_garbage_from_the_engine_is_a_502(scripted, relay, script, stream):
+def test_owasp_api10_garbage_from_the_engine_is_a_502(scripted, relay, script, stream):
     """Whatever an engine sends that is no answer, the caller gets our 502 and nothing of the garbage."""
     answer, _ = scripted(script, stream=stream)
 
@@ -559,7 +559,7 @@ def test_garbage_from_the_engine_is_a_502(scripted, relay, script, stream):
         ("529 Overloaded", 502, "backend_error"),
     ],
 )  # fmt: skip
-def test_status_of_the_engine_is_mapped(scripted, status, expected, code):
+def test_openai_errors_the_status_of_an_engine_is_mapped(scripted, status, expected, code):
     """What only the operator can mend is not passed off as the caller's fault; Retry-After is kept or added."""
 
     async def refuses(call: EngineCall) -> None:
@@ -592,7 +592,7 @@ def test_errors_that_the_caller_can_mend_pass_in_one_shape(scripted, body, strea
     assert "too long" in answer.error["message"]
 
 
-def test_conflict_becomes_a_status_that_sdks_do_not_retry(scripted):
+def test_openai_errors_a_conflict_becomes_a_status_that_sdks_do_not_retry(scripted):
     """409 is retried by the SDKs, so a permanent refusal must not carry it (W9)."""
 
     async def conflict(call: EngineCall) -> None:
@@ -603,7 +603,7 @@ def test_conflict_becomes_a_status_that_sdks_do_not_retry(scripted):
     assert answer.status == 400
 
 
-def test_header_values_of_the_engine_cannot_add_headers(scripted):
+def test_owasp_api10_header_values_of_the_engine_cannot_add_headers(scripted):
     """What the engine puts into its headers does not become headers of ours."""
 
     async def smuggles(call: EngineCall) -> None:
@@ -700,7 +700,7 @@ def test_engine_that_is_down_and_comes_back(make_server: MakeServer):
     assert get(server.port, "/readyz").status in (200, 503)
 
 
-def test_engine_that_does_not_answer_in_time(scripted, relay):
+def test_owasp_api10_an_engine_that_does_not_answer_in_time(scripted, relay):
     """Silence before the first byte is a 504, and the engine's connection is closed."""
 
     async def silent(call: EngineCall) -> None:
@@ -751,7 +751,7 @@ def test_call_is_not_repeated_after_the_first_byte(scripted):
 
 
 @pytest.mark.parametrize("extra", [b"garbage", b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n", b'HTTP/1.1 200 OK\r\ncontent-length: 15\r\n\r\n{"evil": "yes"}', b"HTTP/1.1 200 OK\r\nx: "])  # fmt: skip
-def test_bytes_behind_an_answer_do_not_reach_the_next_caller(ask, engine, extra):
+def test_owasp_api10_bytes_behind_an_answer_do_not_reach_the_next_caller(ask, engine, extra):
     """What an engine sends beyond its answer spoils its connection, and no other call."""
 
     async def says_too_much(call: EngineCall) -> None:

@@ -139,7 +139,7 @@ def test_inference_output_is_typed_by_task(service, key, model, expected, reques
     assert output["text"] if expected is dict else isinstance(output[0], (float, list))
 
 
-def test_error_in_the_models_own_code_tells_the_caller_nothing_of_it(service, key, requests):
+def test_owasp_api8_error_in_the_models_own_code_tells_the_caller_nothing_of_it(service, key, requests):
     """An exception in user code is a 500 model_error without its text; the traceback is in the log."""
     response = requests.post(
         f"{service.base}/api/v1/models/acme/fails/inference", headers={"Authorization": f"Bearer {key}"},

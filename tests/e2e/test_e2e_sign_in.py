@@ -392,7 +392,7 @@ def test_asvs_6_3_8_time_of_the_answer_does_not_tell_who_exists(make_server: Mak
         assert 0.2 < share < 0.8, f"{name} is told from a wrong password by time: {share:.2f}"
 
 
-def test_while_somebody_guesses_keys_sessions_and_known_devices_go_on(
+def test_owasp_api2_while_somebody_guesses_keys_sessions_and_known_devices_go_on(
     demo: LingpaiServer, user: str, browser: Browser
 ) -> None:
     """Incident class 13: no lock-out."""

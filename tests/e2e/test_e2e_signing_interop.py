@@ -76,7 +76,7 @@ def sent_by_node(pair, url, *, method="POST", body=BODY, fields=COVERED, change=
     return json.loads(outcome.stdout)
 
 
-def test_npm_signs_a_model_call(demo, pair):
+def test_rfc9421_s3_1_npm_signs_a_model_call(demo, pair):
     answer = sent_by_node(pair, f"{demo.v1}/chat/completions")
 
     assert answer["status"] == 200, answer
@@ -88,7 +88,7 @@ def test_npm_signs_a_request_without_a_body(demo, pair):
     assert answer["status"] == 200, answer
 
 
-def test_what_npm_signed_and_was_changed_is_refused(demo, pair):
+def test_rfc9421_s3_2_what_npm_signed_and_was_changed_is_refused(demo, pair):
     answer = sent_by_node(
         pair, f"{demo.v1}/chat/completions", change={"content-type": "application/json; charset=x"}
     )
@@ -143,7 +143,7 @@ def signed_by_pypi(pair, method, url, body, covered):
         ),
     ],
 )
-def test_pypi_signs(*, demo, pair, method, path, body, covered):
+def test_rfc9421_s3_1_pypi_signs(*, demo, pair, method, path, body, covered):
     request = signed_by_pypi(pair, method, demo.base + path, body, covered)
 
     with httpx2.Client() as client:

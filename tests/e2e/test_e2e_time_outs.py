@@ -92,7 +92,9 @@ class Callers:
 
 
 @pytest.mark.timeout(240)
-def test_callers_who_take_too_long_are_cut_off_in_time_and_others_are_not(make_server, engine: FakeEngine):
+def test_owasp_api4_callers_who_take_too_long_are_cut_off_in_time_and_others_are_not(
+    make_server, engine: FakeEngine
+):
     """Heads and bodies that do not come, answers that nobody takes; whoever keeps to the least rate is not hurt."""
     server = make_server(config=CONFIG.format(engine=engine.url)).start()
     callers = Callers(server.port, server.make_key("slow"))

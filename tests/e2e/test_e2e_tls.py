@@ -51,7 +51,9 @@ def ask(server: LingpaiServer, authority: Authority, request: bytes) -> RawAnswe
 
 
 @pytest.mark.parametrize("kind", ["ecdsa", "rsa"])
-def test_sslyze_finds_mozillas_intermediate_profile(make_server: MakeServer, authority: Authority, kind: str):
+def test_owasp_api8_sslyze_finds_mozillas_intermediate_profile(
+    make_server: MakeServer, authority: Authority, kind: str
+):
     assert SSLYZE.exists(), "make setup installs it"
     rsa_key = rsa.generate_private_key(public_exponent=65537, key_size=2048) if kind == "rsa" else None
     certificate, key = authority.issue(f"scanned-{kind}", key=rsa_key)

@@ -13,6 +13,7 @@ from lingpai.identity import restrictions
 from lingpai.identity.credential_rules import CredentialRules
 from lingpai.identity.finding import find_project, find_user
 from lingpai.identity.interfaces import OnChange, Use, User, ValidateLimit
+from lingpai.identity.minting import UNBOUNDED, Minting
 from lingpai.identity.oauth.client_store import SqlClientStore
 from lingpai.identity.oauth.interfaces import CLIENT_ID_PREFIX, GRANTS, Client, CreatedClient, Grant
 from lingpai.identity.oauth.schemas import (
@@ -60,6 +61,7 @@ class Clients:
         validate_limit: ValidateLimit,
         default_limits: Sequence[str],
         trail: Trail,
+        minting: Minting = UNBOUNDED,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """`default_limits` are those of a new client for which none are given and whose owner and project have none."""
@@ -68,6 +70,7 @@ class Clients:
         self._peppers = peppers
         self._rules = CredentialRules(NOUN, validate_limit, default_limits, clock)
         self._trail = trail
+        self._minting = minting
         self._clock = clock
         self._store = SqlClientStore()
         self._tokens = SqlTokenStore()
@@ -82,6 +85,7 @@ class Clients:
         grants = _checked_grants(body.grants if body.grants is not None else DEFAULT_GRANTS, body.public)
         _check_may_grant(caller, grants)
         check_need_not_sign(caller, "make clients, whose calls are not signed")
+        self._minting.begin(caller)
         minted = mint_credential("cs-lp-")
         began = time.monotonic()
         with self._database.write() as connection:
@@ -159,6 +163,7 @@ class Clients:
     def rotate(self, caller: Principal, reference: str, body: SecretRotation) -> CreatedClient:
         """Give a client another secret; the present one works until the overlap is over, one before it ends now."""
         asked_s = None if body.overlap is None else restrictions.checked_overlap(body.overlap)
+        self._minting.begin(caller)
         began = time.monotonic()
         with self._database.write() as connection:
             client = self._find(connection, reference, owner=visible_user(caller))

@@ -14,6 +14,7 @@ from lingpai.errors import LingpaiError
 from lingpai.identity import restrictions
 from lingpai.identity.finding import find_key, standing_to
 from lingpai.identity.interfaces import ApiKey, OnChange
+from lingpai.identity.minting import UNBOUNDED, Minting
 from lingpai.identity.rights import check_may_rotate, check_may_with_key
 from lingpai.identity.roles import KeyAction
 from lingpai.identity.signing.interfaces import CreatedSigningKey, Sealer, SigningKey
@@ -43,6 +44,7 @@ class SigningKeys:
         on_change: OnChange,
         sealer: Sealer,
         trail: Trail,
+        minting: Minting = UNBOUNDED,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """`on_change` is told of the API key whose signing keys have changed."""
@@ -50,12 +52,14 @@ class SigningKeys:
         self._on_change = on_change
         self._sealer = sealer
         self._trail = trail
+        self._minting = minting
         self._clock = clock
         self._store = SqlSigningKeyStore()
 
     def create(self, caller: Principal, reference: str, body: SigningKeyCreate) -> CreatedSigningKey:
         """Make a signing key for an API key. Of HMAC the secret is in the answer and nowhere else."""
         material, secret = self._material(body)
+        self._minting.begin(caller)
         began = time.monotonic()
         with self._database.write() as connection:
             key = find_key(connection, reference, caller=caller)

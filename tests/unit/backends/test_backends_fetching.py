@@ -81,7 +81,7 @@ def test_the_connection_goes_to_the_address_and_the_host_header_keeps_the_name()
     assert "\r\naccept-encoding: identity\r\n" in head
 
 
-def test_a_name_is_resolved_once_so_rebinding_gains_nothing():
+def test_owasp_api7_a_name_is_resolved_once_so_rebinding_gains_nothing():
     async def run():
         async with serving(answer()) as (port, _):
             first, asked = fetcher("127.0.0.1", "10.0.0.1")
@@ -102,7 +102,7 @@ def test_one_inner_address_among_public_ones_refuses_the_name():
 @pytest.mark.parametrize(
     "host", ["localhost", "127.0.0.1", "[::1]", "[::]", "0.0.0.0", "169.254.169.254", "[::ffff:127.0.0.1]"]
 )
-def test_this_host_is_refused_by_every_name(host):
+def test_owasp_api7_this_host_is_refused_by_every_name(host):
     with pytest.raises(FetchError):
         asyncio.run(Fetcher().fetch(f"http://{host}:8741/"))
 
@@ -154,7 +154,7 @@ def test_redirects_are_not_followed():
     [(b'{"secret": 1}', "application/json"), (b"<html>", "text/html"), (b"root:x", ""),
      (b"root:x", "application/octet-stream"), (PNG, "text/plain")],
 )  # fmt: skip
-def test_only_media_comes_back(body, content_type):
+def test_owasp_api7_only_media_comes_back(body, content_type):
     message = refusal(answer(body, content_type=content_type))
 
     assert "neither a picture nor a sound" in message
@@ -165,7 +165,7 @@ def test_an_untyped_picture_is_known_by_its_first_bytes():
     assert fetch(answer(content_type="binary/octet-stream"))[0].media_type == "image/png"
 
 
-def test_size_and_time_are_bounded():
+def test_owasp_api10_size_and_time_of_what_is_fetched_are_bounded():
     assert "fetches over 10 bytes" in refusal(answer(), max_bytes=10)
     assert "within 0.2 s" in refusal(None, timeout_s=0.2)
 

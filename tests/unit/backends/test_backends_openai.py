@@ -212,7 +212,7 @@ def test_origin_without_a_list_is_told_with_what_was_tried():
     assert "/api/v1/models answered 404" in message
 
 
-def test_redirect_is_not_followed():
+def test_owasp_api7_a_redirect_is_not_followed():
     """It would carry the key to a place that somebody else chose."""
     origin = Origin({"/v1/models": (302, {})})
 
@@ -234,7 +234,7 @@ def test_redirect_is_not_followed():
     ],
     ids=lambda body: repr(body[:12]) if isinstance(body, bytes) else str(body),
 )
-def test_answer_that_is_no_list_is_told_as_such(body):
+def test_owasp_api10_an_answer_that_is_no_list_is_told_as_such(body):
     assert "list of models" in problem(Origin({"/v1/models": (200, body)}))
 
 
@@ -261,7 +261,7 @@ def test_origin_may_have_no_models(body):
     assert discover(Origin({"/v1/models": (200, body)}))[0] == []
 
 
-def test_list_that_is_too_long_is_refused(monkeypatch):
+def test_owasp_api10_a_list_that_is_too_long_is_refused(monkeypatch):
     monkeypatch.setattr(module, "MAX_LIST_BYTES", 1000)
 
     assert "list of models" in problem(Origin({"/v1/models": listing(*("x" * 50 for _ in range(50)))}))
@@ -274,7 +274,7 @@ def test_what_is_no_web_server_is_told_as_such(raw):
     assert "Nothing answers" in problem(Origin({}, raw=raw))
 
 
-def test_origin_that_is_silent_is_told_in_time(monkeypatch):
+def test_owasp_api10_an_origin_that_is_silent_is_told_in_time(monkeypatch):
     monkeypatch.setattr(module, "DISCOVERY_TIMEOUT_S", 0.05)
 
     async def silent(connection):

@@ -156,6 +156,17 @@ def test_every_status_has_its_class(api, lp, status, kind, stream):
     assert (refusal.request_id, refusal.retry_after) == ("req_9", 7.0)
 
 
+@pytest.mark.parametrize("left", ['"key-day";r=0;t=1', '"key-day";r=0;t=900', '"key-day', ";;=,", "\xff", ""])
+def test_ratelimit_s6_retry_after_wins_and_malformed_fields_are_ignored(api, lp, left):
+    headers = {"retry-after": "7", "ratelimit": left, "ratelimit-policy": left}
+    api.faults[CHAT] = error(429, "rate_limit_exceeded", "Too fast.", **headers)
+
+    with pytest.raises(RateLimitError) as caught:
+        lp.chat("lingpai/eliza", "hi")
+
+    assert (caught.value.code, caught.value.retry_after) == ("rate_limit_exceeded", 7.0)
+
+
 def test_retry_after_in_milliseconds_is_more_exact(api, lp):
     headers = {"retry-after": "1", "retry-after-ms": "250"}
     api.faults[CHAT] = error(429, "rate_limit_exceeded", "Too fast.", **headers)

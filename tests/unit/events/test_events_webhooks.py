@@ -120,7 +120,7 @@ def test_failure_is_tried_again_later_with_the_same_id_and_a_new_timestamp(
     assert deliveries(post)[0].state == "delivered"
 
 
-def test_redirect_is_a_failure_and_not_followed(start, receiver):
+def test_owasp_api7_a_redirect_is_a_failure_and_not_followed(start, receiver):
     elsewhere = receiver()
     hook = receiver((307, {"location": elsewhere.url}))
     post = start(hook)
@@ -300,7 +300,7 @@ def test_receiver_that_hangs_holds_up_no_other_and_gets_a_few_at_a_time(start, r
     assert quick.most_at_once <= CONCURRENCY
 
 
-def test_answer_without_end_is_not_read(start, receiver):
+def test_owasp_api10_an_answer_without_end_is_not_read(start, receiver):
     hook = receiver(FLOOD)
     post = start(hook)
 

@@ -105,7 +105,7 @@ def test_answer_may_come_in_many_pieces(served, front):
     assert json.loads(front.body) == GOOD
 
 
-def test_answer_that_is_too_long_is_given_up(make_stage, front, error_of):
+def test_owasp_api10_an_answer_that_is_too_long_is_given_up(make_stage, front, error_of):
     stage = make_stage(max_answer_bytes=1000)
     stage.serve(model())
     call = stage.call(front=front)

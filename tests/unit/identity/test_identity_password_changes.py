@@ -68,7 +68,9 @@ def test_asvs_6_2_3_change_needs_the_old_password_and_sets_the_new_one(people: P
     assert (signs_in(people, OLD), signs_in(people, NEW)) == (False, True)
 
 
-def test_guessing_the_old_password_is_slowed_down_like_signing_in(people: People, alice: User) -> None:
+def test_owasp_api2_guessing_the_old_password_is_slowed_down_like_signing_in(
+    people: People, alice: User
+) -> None:
     _, me = session_of(people, alice)
 
     codes = [refusal(people, me, current=f"guess {number}")[0] for number in range(8)]

@@ -54,7 +54,7 @@ def test_rfc9421_s7_2_1_an_empty_list_of_components_is_refused():
 
 
 @pytest.mark.parametrize("name", ["authorization", "x-api-key", "api-key", "x-goog-api-key"])
-def test_a_credential_beside_the_signature_must_be_covered(name):
+def test_rfc9421_s3_2_1_a_credential_beside_the_signature_must_be_covered(name):
     signing = GOOD.but(headers=(*GOOD.headers, (name, "Bearer sk-lp-x")))
 
     assert refusal(signing.message())[0] == name
@@ -131,14 +131,14 @@ def test_rfc9421_s2_3_parameters_that_break_the_profile_are_refused_by_name(name
 
 
 @pytest.mark.parametrize("offset", [-300, 300])
-def test_created_may_be_300_s_away_from_our_clock(offset):
+def test_rfc9421_s3_2_1_created_may_be_300_s_away_from_our_clock(offset):
     signing = GOOD.with_parameters(created=int(NOW) + offset, expires=int(NOW) + offset + 300)
 
     assert signing.parameters["expires"] <= int(NOW) or read_head(signing.message(), now=NOW)
     assert read_head(signing.with_parameters(expires=None).message(), now=NOW)
 
 
-def test_an_expired_signature_is_refused_and_told_by_how_much():
+def test_rfc9421_s3_2_1_an_expired_signature_is_refused_and_told_by_how_much():
     param, message = refusal(GOOD.message(), now=NOW + 75)
 
     assert param == "expires"
@@ -178,7 +178,7 @@ def test_rfc9421_s7_2_5_the_label_means_nothing_but_must_be_the_same():
     assert refusal(with_field(GOOD.message(), "signature", "sig2=:AAAA:"))[0] == "signature"
 
 
-def test_two_signatures_are_refused():
+def test_rfc9421_s3_2_two_signatures_are_refused():
     message = GOOD.message()
     both = f"{message.value('signature')}, other=:AAAA:"
 

@@ -111,7 +111,7 @@ def test_rfc9421_s3_2_alg_must_be_that_of_the_key(signatures, keyring, make):
     signatures.verify(signed_by(created, alg=None), keyring.load(created.key.id))
 
 
-def test_a_public_key_is_never_taken_for_a_shared_secret(signatures, keyring, make):
+def test_rfc9421_s7_3_6_a_public_key_is_never_taken_for_a_shared_secret(signatures, keyring, make):
     """The confusion of algorithms that JWT is known for: HMAC with the public key as its key."""
     created = make("ed25519")
     public = PRIVATE.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)

@@ -57,7 +57,7 @@ def test_wait_has_a_ceiling_so_that_nobody_is_locked_out() -> None:
     assert wait is None or wait.seconds <= 60
 
 
-def test_about_a_hundred_guesses_a_day_are_left() -> None:
+def test_owasp_api2_about_a_hundred_guesses_a_day_are_left() -> None:
     """NIST SP 800-63B, section 3.2.2: no more than a hundred consecutive failures."""
     guard, now, guesses = throttle(), 0.0, 0
     day = 86_400.0

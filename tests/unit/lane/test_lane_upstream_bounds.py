@@ -38,7 +38,7 @@ def for_ever(begin, piece):
     ],
     ids=["headers", "header", "reason", "interim", "interim headers", "chunk extension", "trailers"],
 )
-def test_head_or_framing_without_an_end_is_cut_off(run, begin, piece):
+def test_owasp_api10_a_head_or_framing_without_an_end_is_cut_off(run, begin, piece):
     async def test():
         async with backend(for_ever(begin, piece)) as (_, pool):
             answer = await fetch(pool)

@@ -123,7 +123,7 @@ def test_money_is_counted_in_millionths_rounded_down_and_concurrent_calls_have_n
 
 
 @pytest.mark.parametrize("limit", [f"{MAX_AMOUNT}/day", f"{MAX_AMOUNT} tokens/1d", "999999999 USD/month"])
-def test_no_number_is_longer_than_structured_fields_allow(limit):
+def test_rfc9651_s3_3_1_no_number_is_longer_than_structured_fields_allow(limit):
     shown = fields(rate_limit_headers(fresh_meters(limit), NOON_ISH))
 
     assert all(
@@ -147,7 +147,7 @@ def test_no_number_is_longer_than_structured_fields_allow(limit):
         (2_678_400, b"744h0m0s"),
     ],
 )
-def test_resets_are_written_as_openai_writes_durations(seconds, text):
+def test_openai_errors_resets_are_written_as_openai_writes_durations(seconds, text):
     assert reset_text(seconds) == text
 
 

@@ -72,7 +72,7 @@ def test_a_rate_with_a_wait_longer_than_sdks_obey_tells_them_not_to_retry():
     assert b"x-should-retry: false" in refusal_by("10/1d").headers(NOON_ISH)
 
 
-def test_retry_after_is_never_earlier_than_the_reset():
+def test_ratelimit_s5_retry_after_is_never_earlier_than_the_reset():
     refusal = refusal_by("5/minute", now=NOON_ISH + 0.25)
 
     assert refusal.retry_after == 59.75

@@ -181,7 +181,7 @@ def test_wrong_method_is_a_405_with_all_methods_of_the_address(client: TestClien
     assert answer.headers["allow"] == "GET, POST"
 
 
-def test_unexpected_exception_is_a_500_that_leaks_nothing(
+def test_owasp_api8_unexpected_exception_is_a_500_that_leaks_nothing(
     client: TestClient, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.ERROR, logger="lingpai.web"):
