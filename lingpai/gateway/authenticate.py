@@ -253,7 +253,8 @@ def check_principal(principal: Principal, address: str, now: float) -> None:
             "key_disabled",
             "This key or its owner is disabled, or its owner has left its project. Ask an administrator."
             if principal.token_id is None
-            else "The client of this token, or its owner, is disabled. Ask an administrator to enable it.",
+            else "The client of this token or its owner is disabled, or its owner has no role in its project that allows "
+            "clients. Ask an administrator.",
             headers=INVALID_TOKEN,
         )
     if principal.expires_at is not None and now >= principal.expires_at:

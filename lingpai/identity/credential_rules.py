@@ -3,20 +3,29 @@
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
+from sqlalchemy import Connection
+
 from lingpai.errors import LingpaiError
 from lingpai.identity import restrictions
+from lingpai.identity.finding import find_project, standing_in
 from lingpai.identity.interfaces import ApiKey, Project, User, ValidateLimit
+from lingpai.identity.member_store import SqlMemberStore
 from lingpai.identity.oauth.interfaces import Client
+from lingpai.identity.projects import personal_project
 from lingpai.identity.rights import (
     check_is_admin,
     check_is_not_limited,
+    check_keeps_project,
+    check_may,
     check_may_grant_expiry,
     check_may_grant_models,
     check_may_grant_networks,
     check_may_grant_scopes,
 )
+from lingpai.identity.roles import ProjectAction, has_keys
 from lingpai.identity.scopes import DEFAULT_SCOPES
 from lingpai.principal import Principal
+from lingpai.storage.trail import Trail
 
 T = TypeVar("T", ApiKey, Client)
 
@@ -66,6 +75,33 @@ class CredentialRules:
     def set_default_limits(self, limits: Sequence[str]) -> None:
         """Change the limits that new ones get when none are given."""
         self._default_limits = restrictions.checked_limits(limits, self._validate_limit)
+
+    def project_of_new(
+        self, connection: Connection, caller: Principal, owner: User, reference: str | None, *, trail: Trail
+    ) -> Project:
+        """The project of a credential that `caller` makes for `owner`: the one named so, else the owner's personal one.
+
+        Raises LingpaiError: `not_found` for a project that the caller does not see, `insufficient_scope` where their role
+        makes no keys, `invalid_request` where the owner's does not.
+        """
+        if reference is None:
+            project = personal_project(connection, owner, trail=trail, caller=caller)
+        else:
+            project = find_project(connection, reference, caller=caller, param="project")
+            check_may(standing_in(connection, caller, project.id), ProjectAction.MAKE_KEYS, project)
+            self._check_has_role(connection, owner, project)
+        check_keeps_project(caller, project.id, f"make {self._noun}s of another one", param="project")
+        return project
+
+    def _check_has_role(self, connection: Connection, owner: User, project: Project) -> None:
+        role = SqlMemberStore().role(connection, project.id, owner.id)
+        if owner.role != "admin" and not has_keys(role):
+            raise LingpaiError(
+                "invalid_request",
+                f"`{owner.name}` may not have {self._noun}s in `{project.name}`. Make them a member first: "
+                f"`lingpai projects members add`.",
+                param="user",
+            )
 
     def of_new(
         self, caller: Principal, body: NewCredential, *, owner: User, project: Project

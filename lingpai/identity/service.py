@@ -12,29 +12,25 @@ from lingpai.errors import LingpaiError, did_you_mean
 from lingpai.identity import restrictions
 from lingpai.identity.credential_rules import CredentialRules
 from lingpai.identity.deeds import key_changed, key_created, key_deleted, user_changed, user_created
-from lingpai.identity.finding import find_key, find_person, find_project, find_user, standing_in, standing_to
+from lingpai.identity.finding import find_key, find_person, find_project, find_user, standing_to
 from lingpai.identity.interfaces import (
     ApiKey,
     CreatedKey,
     EndSessions,
     KeyState,
     OnChange,
-    Project,
     Use,
     User,
     UserState,
     ValidateLimit,
 )
 from lingpai.identity.key_states import KeyFilter
-from lingpai.identity.member_store import SqlMemberStore
 from lingpai.identity.peppers import Peppers
 from lingpai.identity.project_store import SqlProjectStore
 from lingpai.identity.projects import make_personal_project, personal_project
 from lingpai.identity.rights import (
     already_exists,
     check_is_admin,
-    check_keeps_project,
-    check_may,
     check_may_change,
     check_may_enable,
     check_may_grant_unsigned,
@@ -42,7 +38,7 @@ from lingpai.identity.rights import (
     check_may_with_key,
     visible_user,
 )
-from lingpai.identity.roles import KeyAction, ProjectAction, has_keys
+from lingpai.identity.roles import KeyAction
 from lingpai.identity.schemas import KeyCreate, KeyUpdate, UserCreate, UserUpdate
 from lingpai.identity.scopes import ALL_SCOPES
 from lingpai.identity.store import Position, SqlKeyStore, SqlUserStore
@@ -265,7 +261,7 @@ class Keys:
             owner = find_user(
                 connection, body.user or caller.user_id, only=visible_user(caller), param="user"
             )
-            project = self._project_of_new_key(connection, caller, owner, body.project)
+            project = self._rules.project_of_new(connection, caller, owner, body.project, trail=self._trail)
             restricted = self._rules.of_new(caller, body, owner=owner, project=project)
             belongs = {"user_id": owner.id, "project_id": project.id}
             row = {
@@ -356,18 +352,6 @@ class Keys:
             with self._database.write() as connection:
                 self._store.touch(connection, uses)
 
-    def _project_of_new_key(
-        self, connection: Connection, caller: Principal, owner: User, reference: str | None
-    ) -> Project:
-        if reference is None:
-            project = personal_project(connection, owner, trail=self._trail, caller=caller)
-        else:
-            project = find_project(connection, reference, caller=caller, param="project")
-            check_may(standing_in(connection, caller, project.id), ProjectAction.MAKE_KEYS, project)
-            _check_has_keys(connection, owner, project)
-        check_keeps_project(caller, project.id, "make keys of another one", param="project")
-        return project
-
     def _stored_credential(self, minted: MintedCredential) -> dict[str, Any]:
         version = self._peppers.newest_version
         return {
@@ -394,17 +378,6 @@ class Keys:
             values["disabled_because"] = None
         check_may_change(caller, standing, key, replace(key, **values))
         return values
-
-
-def _check_has_keys(connection: Connection, owner: User, project: Project) -> None:
-    role = SqlMemberStore().role(connection, project.id, owner.id)
-    if owner.role != "admin" and not has_keys(role):
-        raise LingpaiError(
-            "invalid_request",
-            f"`{owner.name}` may not have keys in `{project.name}`. Make them a member first: "
-            f"`lingpai projects members add`.",
-            param="user",
-        )
 
 
 def _signature_of_new_key(caller: Principal, body: KeyCreate) -> bool:

@@ -41,7 +41,7 @@ def visible_subjects(
     key_id = None if key is None else names.find_key(key, owner=user_id, seen_by=seen_by)
     if key is not None and key_id is None:
         raise LingpaiError("not_found", "There is no such key. Give the id or a unique name.", param="key")
-    client_id = None if client is None else names.find_client(client, user_id=seen_by or user_id)
+    client_id = None if client is None else names.find_client(client, owner=user_id, seen_by=seen_by)
     if client is not None and client_id is None:
         raise LingpaiError(
             "not_found", "There is no such client. Give the id or a unique name.", param="client"

@@ -54,7 +54,7 @@ def client_routes(clients: Clients) -> APIRouter:
         limit: LimitParameter = DEFAULT_LIMIT,
         cursor: CursorParameter = None,
     ) -> Page[ClientView]:
-        """List clients, oldest first: all for an administrator, their own for everybody else."""
+        """List clients, oldest first: all for an administrator, for everybody else their own and those of their projects."""
         after = None if cursor is None else decode_cursor(cursor)
         found = clients.list(caller, user=user, project=project, after=after, limit=limit + 1)
         last = found[limit - 1] if len(found) > limit else None

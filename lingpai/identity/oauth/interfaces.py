@@ -19,7 +19,7 @@ class Client:
 
     `scopes` are those that take effect for the owner's role; tokens never have more. Empty `models` and `allowed_ips`
     do not restrict. `token_lifetime_s` None: as the server's settings say. A public client has no secret, and `hint`
-    is None.
+    is None. `disabled_because` says why it does not work, whoever is the cause; `disabled_at` is for its own switch.
     """
 
     id: str
@@ -42,6 +42,7 @@ class Client:
     rotated_at: float | None = None
     expires_at: float | None = None
     disabled_at: float | None = None
+    disabled_because: str | None = None
     last_used_at: float | None = None
     last_used_ip: str | None = None
 

@@ -147,7 +147,10 @@ class ClientView(BaseModel):
     token_lifetime_s: int | None
     expires_at: str | None
     created_at: str
-    disabled: bool
+    disabled: bool = Field(description="Whether somebody has switched this client off.")
+    disabled_because: str | None = Field(
+        description="Why it does not work; also when its owner is disabled, or has no role in its project that allows clients."
+    )
     last_used_at: str | None = Field(description="Written about once a minute.")
     last_used_ip: str | None
     hint: str | None = Field(
@@ -194,6 +197,7 @@ def _fields_of(client: Client) -> dict[str, Any]:
         "expires_at": utc_text_or_none(client.expires_at),
         "created_at": utc_text(client.created_at),
         "disabled": client.disabled_at is not None,
+        "disabled_because": client.disabled_because,
         "last_used_at": utc_text_or_none(client.last_used_at),
         "last_used_ip": client.last_used_ip,
         "hint": client.hint,
