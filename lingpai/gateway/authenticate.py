@@ -298,11 +298,11 @@ def half_signed() -> LingpaiError:
 
 
 def signature_required() -> LingpaiError:
-    """What a caller hears without a signature, whose key is for signed requests only."""
+    """What a caller hears without a signature, whose key or client is for signed requests only."""
     return LingpaiError(
         "signature_required",
-        "This key is for signed requests only. Sign the request (RFC 9421): docs/guides/signing.md shows how, "
-        "and `lingpai keys signing-keys create` makes the key to sign with.",
+        "This key or client is for signed requests only. Sign the request (RFC 9421): docs/guides/signing.md shows how, "
+        "and `signing-keys create` of `lingpai keys` or `lingpai clients` makes the key to sign with.",
         headers={"www-authenticate": 'Bearer realm="lingpai"', "accept-signature": ACCEPT_SIGNATURE},
     )
 

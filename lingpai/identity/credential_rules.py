@@ -21,6 +21,8 @@ from lingpai.identity.rights import (
     check_may_grant_models,
     check_may_grant_networks,
     check_may_grant_scopes,
+    check_may_grant_unsigned,
+    check_may_lift_signature,
 )
 from lingpai.identity.roles import ProjectAction, has_keys
 from lingpai.identity.scopes import DEFAULT_SCOPES
@@ -39,6 +41,7 @@ class NewCredential(Protocol):
     allowed_ips: list[str] | None
     expires_at: str | None
     expires_in: str | None
+    signature_required: bool | None
 
 
 class CredentialChange(Protocol):
@@ -50,6 +53,7 @@ class CredentialChange(Protocol):
     limits: list[str] | None
     allowed_ips: list[str] | None
     expires_at: str | None
+    signature_required: bool | None
 
     @property
     def model_fields_set(self) -> set[str]:
@@ -120,6 +124,7 @@ class CredentialRules:
             "allowed_ips": _networks_of_new(caller, body.allowed_ips),
             "created_at": now,
             "expires_at": _expiry_of_new(caller, body, now),
+            "signature_required": _signature_of_new(caller, body.signature_required),
         }
 
     def _limits_of_new(
@@ -155,6 +160,9 @@ class CredentialRules:
         if "expires_at" in body.model_fields_set:
             values["expires_at"] = _expiry(body.expires_at, self._clock())
             check_may_grant_expiry(caller, values["expires_at"])
+        if body.signature_required is not None:
+            values["signature_required"] = body.signature_required
+            check_may_lift_signature(caller, present, required=body.signature_required)
         return values
 
     def _changed_scopes(
@@ -178,6 +186,13 @@ def _networks_of_new(caller: Principal, networks: Sequence[str] | None) -> tuple
     checked = restrictions.checked_networks(networks)
     check_may_grant_networks(caller, checked)
     return checked
+
+
+def _signature_of_new(caller: Principal, required: bool | None) -> bool:
+    if required is None:
+        return caller.signature_required and not caller.is_admin
+    check_may_grant_unsigned(caller, required=required)
+    return required
 
 
 def _expiry_of_new(caller: Principal, body: NewCredential, now: float) -> float | None:

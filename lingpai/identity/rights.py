@@ -150,7 +150,7 @@ def check_may_enable(caller: Principal, standing: Standing, key: Credential) -> 
 
 
 def check_may_grant_unsigned(caller: Principal, *, required: bool) -> None:
-    """Raise LingpaiError if `caller` must sign and wants a key that need not."""
+    """Raise LingpaiError if `caller` must sign and wants a key or client that need not."""
     if caller.signature_required and not required and not caller.is_admin:
         raise LingpaiError(
             "insufficient_scope",
@@ -159,17 +159,8 @@ def check_may_grant_unsigned(caller: Principal, *, required: bool) -> None:
         )
 
 
-def check_need_not_sign(caller: Principal, action: str) -> None:
-    """Raise LingpaiError if `caller` must sign; `action` completes “A key for signed requests only cannot …”."""
-    if caller.signature_required and not caller.is_admin:
-        raise LingpaiError(
-            "insufficient_scope",
-            f"A key for signed requests only cannot {action}. Ask an administrator for it.",
-        )
-
-
-def check_may_lift_signature(caller: Principal, key: ApiKey, *, required: bool) -> None:
-    """Raise LingpaiError if `key` is for signed requests only, is to be so no more, and `caller` is no administrator."""
+def check_may_lift_signature(caller: Principal, key: Credential, *, required: bool) -> None:
+    """Raise LingpaiError if a key or client is for signed requests only, is to be so no more, and `caller` is no administrator."""
     if key.signature_required and not required and not caller.is_admin:
         raise LingpaiError(
             "insufficient_scope",

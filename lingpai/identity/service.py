@@ -33,8 +33,6 @@ from lingpai.identity.rights import (
     check_is_admin,
     check_may_change,
     check_may_enable,
-    check_may_grant_unsigned,
-    check_may_lift_signature,
     check_may_with_key,
     visible_user,
 )
@@ -266,7 +264,6 @@ class Keys:
             belongs = {"user_id": owner.id, "project_id": project.id}
             row = {
                 "name": name,
-                "signature_required": _signature_of_new_key(caller, body),
                 **belongs,
                 **self._stored_credential(minted),
                 **restricted,
@@ -371,17 +368,7 @@ class Keys:
         values = self._rules.changes(caller, key, body, owner=owner)
         if body.name is not None:
             values["name"] = restrictions.checked_name(body.name)
-        if body.signature_required is not None:
-            values["signature_required"] = body.signature_required
-            check_may_lift_signature(caller, key, required=body.signature_required)
         if body.disabled is False:
             values["disabled_because"] = None
         check_may_change(caller, standing, key, replace(key, **values))
         return values
-
-
-def _signature_of_new_key(caller: Principal, body: KeyCreate) -> bool:
-    if body.signature_required is None:
-        return caller.signature_required and not caller.is_admin
-    check_may_grant_unsigned(caller, required=body.signature_required)
-    return body.signature_required

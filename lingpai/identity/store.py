@@ -183,7 +183,7 @@ class SqlKeyStore:
         """Delete keys for good: their secrets are wiped, their names stay for the sake of usage reports."""
         for key_id in key_ids:
             self.update(connection, key_id, {"deleted_at": now, "secret_hmac": None, "old_secret_hmac": None})
-        SqlSigningKeyStore().delete_of_deleted_keys(connection)
+        SqlSigningKeyStore().delete_of_deleted(connection)
 
     def touch(self, connection: Connection, uses: Sequence[Use]) -> None:
         """Note last uses, of the key and of its secrets; an earlier one never replaces a later one."""

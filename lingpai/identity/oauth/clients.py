@@ -29,10 +29,10 @@ from lingpai.identity.rights import (
     check_may_enable,
     check_may_rotate,
     check_may_with_key,
-    check_need_not_sign,
     visible_user,
 )
 from lingpai.identity.roles import KeyAction
+from lingpai.identity.signing.store import SqlSigningKeyStore
 from lingpai.identity.store import Position
 from lingpai.ids import MintedCredential, mint_credential
 from lingpai.principal import Principal
@@ -83,7 +83,6 @@ class Clients:
         name = restrictions.checked_name(body.name)
         grants = _checked_grants(body.grants if body.grants is not None else DEFAULT_GRANTS, body.public)
         _check_may_grant(caller, grants)
-        check_need_not_sign(caller, "make clients, whose calls are not signed")
         minted = mint_credential("cs-lp-")
         began = time.monotonic()
         with self._database.write() as connection:
@@ -97,7 +96,6 @@ class Clients:
                 "user_id": owner.id,
                 "project_id": project.id,
                 "grants": grants,
-                "signature_required": False,
                 "token_lifetime_s": body.token_lifetime_s,
                 **({} if body.public else self._stored(minted)),
                 **self._rules.of_new(caller, body, owner=owner, project=project),
@@ -180,6 +178,7 @@ class Clients:
             check_may_with_key(caller, standing_to(connection, caller, client), KeyAction.SWITCH_OFF, client)
             wiped = {"secret_hmac": None, "old_secret_hmac": None, "old_expires_at": None}
             self._store.update(connection, client.id, {"deleted_at": self._clock(), **wiped})
+            SqlSigningKeyStore().delete_of_deleted(connection)
             self._tokens.delete_of_client(connection, client.id, now=self._clock())
             self._note(connection, caller, "client.delete", client, None)
         self._on_change("client", client.client_id, began)
