@@ -10,7 +10,7 @@ from sqlalchemy.exc import IntegrityError
 
 from lingpai.errors import LingpaiError, did_you_mean
 from lingpai.identity import restrictions
-from lingpai.identity.credential_rules import CredentialRules
+from lingpai.identity.credential_service import CredentialService
 from lingpai.identity.deeds import key_changed, key_created, key_deleted, user_changed, user_created
 from lingpai.identity.finding import find_key, find_person, find_project, find_user, standing_to
 from lingpai.identity.interfaces import (
@@ -24,8 +24,8 @@ from lingpai.identity.interfaces import (
     UserState,
     ValidateLimit,
 )
+from lingpai.identity.key_secrets import secret_columns
 from lingpai.identity.key_states import KeyFilter
-from lingpai.identity.peppers import Peppers
 from lingpai.identity.project_store import SqlProjectStore
 from lingpai.identity.projects import make_personal_project, personal_project
 from lingpai.identity.rights import (
@@ -40,7 +40,7 @@ from lingpai.identity.roles import KeyAction
 from lingpai.identity.schemas import KeyCreate, KeyUpdate, UserCreate, UserUpdate
 from lingpai.identity.scopes import ALL_SCOPES
 from lingpai.identity.store import Position, SqlKeyStore, SqlUserStore
-from lingpai.ids import MintedCredential, mint_credential, new_id
+from lingpai.ids import mint_credential, new_id
 from lingpai.principal import Principal
 from lingpai.storage.database import Database
 from lingpai.storage.trail import Trail
@@ -213,37 +213,15 @@ class Users:
             )
 
 
-class Keys:
+class Keys(CredentialService):
     """API keys: everybody sees and changes what their roles allow (`roles`). All methods block.
 
     Errors are LingpaiError: ``not_found``, ``already_exists``, ``invalid_request``, ``insufficient_scope``,
     ``model_not_allowed``.
     """
 
-    def __init__(
-        self,
-        database: Database,
-        *,
-        on_change: OnChange,
-        peppers: Peppers,
-        validate_limit: ValidateLimit,
-        default_limits: Sequence[str],
-        trail: Trail,
-        clock: Callable[[], float] = time.time,
-    ) -> None:
-        """`default_limits` are those of a new key for which none are given and whose owner and project have none."""
-        self._database = database
-        self._on_change = on_change
-        self._peppers = peppers
-        self._rules = CredentialRules("key", validate_limit, default_limits, clock)
-        self._trail = trail
-        self.clock = clock
-        """Unix seconds: what the state of a key is asked at."""
-        self._store = SqlKeyStore()
-
-    def set_default_limits(self, limits: Sequence[str]) -> None:
-        """Change the limits that new ones get when none are given."""
-        self._rules.set_default_limits(limits)
+    noun = "key"
+    _store = SqlKeyStore()
 
     def create(self, caller: Principal, body: KeyCreate) -> CreatedKey:
         """Make a key for the caller or, by an administrator, for anybody. The token is in the answer and nowhere else.
@@ -263,9 +241,10 @@ class Keys:
             restricted = self._rules.of_new(caller, body, owner=owner, project=project)
             belongs = {"user_id": owner.id, "project_id": project.id}
             row = {
+                "id": minted.id,
                 "name": name,
                 **belongs,
-                **self._stored_credential(minted),
+                **secret_columns(minted, self._peppers),
                 **restricted,
             }
             try:
@@ -348,15 +327,6 @@ class Keys:
         if uses:
             with self._database.write() as connection:
                 self._store.touch(connection, uses)
-
-    def _stored_credential(self, minted: MintedCredential) -> dict[str, Any]:
-        version = self._peppers.newest_version
-        return {
-            "id": minted.id,
-            "hint": minted.hint,
-            "secret_hmac": self._peppers.hmac(minted.token.encode(), version),
-            "pepper_version": version,
-        }
 
     def _changes(
         self, connection: Connection, caller: Principal, key: ApiKey, body: KeyUpdate

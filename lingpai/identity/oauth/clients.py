@@ -1,7 +1,7 @@
 """The rules of OAuth clients. Who may see, make and change which one follows from roles in projects, as with keys (`roles`)."""
 
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -10,9 +10,10 @@ from sqlalchemy.exc import IntegrityError
 
 from lingpai.errors import LingpaiError
 from lingpai.identity import restrictions
-from lingpai.identity.credential_rules import CredentialRules
+from lingpai.identity.credential_service import CredentialService
 from lingpai.identity.finding import find_client, find_person, find_project, find_user, standing_to
-from lingpai.identity.interfaces import OnChange, Use, ValidateLimit
+from lingpai.identity.interfaces import Use
+from lingpai.identity.key_secrets import secret_columns
 from lingpai.identity.oauth.client_store import SqlClientStore
 from lingpai.identity.oauth.interfaces import CLIENT_ID_PREFIX, GRANTS, Client, CreatedClient, Grant
 from lingpai.identity.oauth.schemas import (
@@ -22,7 +23,6 @@ from lingpai.identity.oauth.schemas import (
     SecretRotation,
 )
 from lingpai.identity.oauth.token_store import SqlTokenStore
-from lingpai.identity.peppers import Peppers
 from lingpai.identity.rights import (
     already_exists,
     check_may_change,
@@ -34,46 +34,24 @@ from lingpai.identity.rights import (
 from lingpai.identity.roles import KeyAction
 from lingpai.identity.signing.store import SqlSigningKeyStore
 from lingpai.identity.store import Position
-from lingpai.ids import MintedCredential, mint_credential
+from lingpai.ids import mint_credential
 from lingpai.principal import Principal
-from lingpai.storage.database import Database
-from lingpai.storage.trail import Deed, Trail
+from lingpai.storage.trail import Deed
 
 DEFAULT_GRANTS: Final[tuple[Grant, ...]] = ("client_credentials",)
 NOUN: Final = "client"
 
 
-class Clients:
+class Clients(CredentialService):
     """Clients, made and changed by whoever may. All methods block.
 
     Errors are LingpaiError: ``not_found``, ``already_exists``, ``invalid_request``, ``insufficient_scope``,
     ``model_not_allowed``.
     """
 
-    def __init__(
-        self,
-        database: Database,
-        *,
-        on_change: OnChange,
-        peppers: Peppers,
-        validate_limit: ValidateLimit,
-        default_limits: Sequence[str],
-        trail: Trail,
-        clock: Callable[[], float] = time.time,
-    ) -> None:
-        """`default_limits` are those of a new client for which none are given and whose owner and project have none."""
-        self._database = database
-        self._on_change = on_change
-        self._peppers = peppers
-        self._rules = CredentialRules(NOUN, validate_limit, default_limits, clock)
-        self._trail = trail
-        self._clock = clock
-        self._store = SqlClientStore()
-        self._tokens = SqlTokenStore()
-
-    def set_default_limits(self, limits: Sequence[str]) -> None:
-        """Change the limits that new ones get when none are given."""
-        self._rules.set_default_limits(limits)
+    noun = NOUN
+    _store = SqlClientStore()
+    _tokens = SqlTokenStore()
 
     def create(self, caller: Principal, body: ClientCreate) -> CreatedClient:
         """Make a client for the caller or, by an administrator, for anybody. Its secret is in the answer and nowhere else.
@@ -97,7 +75,7 @@ class Clients:
                 "project_id": project.id,
                 "grants": grants,
                 "token_lifetime_s": body.token_lifetime_s,
-                **({} if body.public else self._stored(minted)),
+                **({} if body.public else secret_columns(minted, self._peppers)),
                 **self._rules.of_new(caller, body, owner=owner, project=project),
             }
             try:
@@ -162,9 +140,8 @@ class Clients:
                     "invalid_request", "A public client has no secret, so there is none to rotate."
                 )
             secret = mint_credential("cs-lp-", public_id=client.id)
-            self._store.rotate(
-                connection, client.id, self._stored(secret), now=self._clock(), overlap_s=overlap_s
-            )
+            columns = secret_columns(secret, self._peppers)
+            self._store.rotate(connection, client.id, columns, now=self.clock(), overlap_s=overlap_s)
             changed = find_client(connection, client.client_id)
             self._note(connection, caller, "client.rotate", client, changed)
         self._on_change("client", client.client_id, began)
@@ -177,9 +154,9 @@ class Clients:
             client = find_client(connection, reference, caller=caller)
             check_may_with_key(caller, standing_to(connection, caller, client), KeyAction.SWITCH_OFF, client)
             wiped = {"secret_hmac": None, "old_secret_hmac": None, "old_expires_at": None}
-            self._store.update(connection, client.id, {"deleted_at": self._clock(), **wiped})
+            self._store.update(connection, client.id, {"deleted_at": self.clock(), **wiped})
             SqlSigningKeyStore().delete_of_deleted(connection)
-            self._tokens.delete_of_client(connection, client.id, now=self._clock())
+            self._tokens.delete_of_client(connection, client.id, now=self.clock())
             self._note(connection, caller, "client.delete", client, None)
         self._on_change("client", client.client_id, began)
 
@@ -206,14 +183,6 @@ class Clients:
             values["token_lifetime_s"] = body.token_lifetime_s
         check_may_change(caller, standing, client, replace(client, **values))
         return values
-
-    def _stored(self, minted: MintedCredential) -> dict[str, Any]:
-        version = self._peppers.newest_version
-        return {
-            "hint": minted.hint,
-            "secret_hmac": self._peppers.hmac(minted.token.encode(), version),
-            "pepper_version": version,
-        }
 
     def _note(
         self,
