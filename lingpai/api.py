@@ -33,7 +33,7 @@ from lingpai.identity.oauth.routes import oauth_routes
 from lingpai.identity.passwords.routes import password_routes
 from lingpai.identity.sessions.authentication import signed_in
 from lingpai.identity.sessions.routes import session_routes
-from lingpai.identity.signing.routes import explain_routes, signing_key_routes
+from lingpai.identity.signing.routes import client_signing_key_routes, explain_routes, signing_key_routes
 from lingpai.jobs.runner import JobRunner
 from lingpai.lane.doorman import network_of
 from lingpai.metering import journal_routes, request_routes
@@ -138,6 +138,7 @@ def _routers(parts: Parts) -> list[Any]:
         key_secret_routes.rotation_routes(domains.rotation),
         identity_routes.key_routes(domains.keys),
         signing_key_routes(domains.signing_keys),
+        client_signing_key_routes(domains.client_signing_keys),
         explain_routes(domains.signing_keys, domains.signing_keyring),
         client_routes(domains.clients),
         live_token_routes(domains.live_tokens),

@@ -304,9 +304,14 @@ class Domains:
             most_per_key=settings.signing.max_nonces_per_key,
         )
         self.signing_keyring = SigningKeyring(self.database, sealer)
-        self.signing_keys = SigningKeys(
-            self.database, on_change=on_change, sealer=sealer, trail=self.trail, minting=self._minting
-        )
+        shared: dict[str, Any] = {
+            "on_change": on_change,
+            "sealer": sealer,
+            "trail": self.trail,
+            "minting": self._minting,
+        }
+        self.signing_keys = SigningKeys(self.database, **shared)
+        self.client_signing_keys = SigningKeys(self.database, of="client", **shared)
 
     def _open_limits(self, catalog: Catalog, on_change: Callable[[Subject], None]) -> None:
         self.models = ServedModels(catalog)

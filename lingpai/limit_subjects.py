@@ -120,18 +120,13 @@ class Subjects:
     def of_key(self, caller: Principal, key: str) -> CallSubjects:
         """Everybody whose limits a call with this key counts against. Raises LingpaiError `not_found`."""
         found = self._keys.get(caller, key)
-        if not caller.is_admin and found.user_id != caller.user_id:
-            # Its owner's own limits would show what they use in projects that are none of the caller's business.
-            raise LingpaiError(
-                "insufficient_scope",
-                f"`{found.name}` is a key of `{found.user_name}`: only they and administrators see all that holds it back.",
-                "key",
-            )
+        _check_sees_all_of(caller, found, "key")
         return self._of_credential(found, key=self._limited("key", found))
 
     def of_client(self, caller: Principal, client: str) -> CallSubjects:
         """Everybody whose limits a call of this client's own counts against. Raises LingpaiError `not_found`."""
         found = self._clients.get(caller, client)
+        _check_sees_all_of(caller, found, "client")
         return self._of_credential(found, client=self._limited("client", found))
 
     def replace_limits(self, caller: Principal, subject: Subject, limits: tuple[str, ...]) -> None:
@@ -251,14 +246,24 @@ _TABLES: dict[str, Any] = {"key": api_keys, "client": clients, "user": users, "p
 
 
 def _is_seen_by(user_id: str, kind: SubjectKind) -> ColumnElement[bool]:
-    """Themselves, their clients, the projects they have a role in, their own keys and those of these projects."""
+    """Themselves, the projects they have a role in, their own keys and clients and those of these projects."""
     if kind == "user":
         return users.c.id == user_id
-    if kind == "client":
-        return clients.c.user_id == user_id
     if kind == "project":
         return projects.c.id.in_(projects_of(user_id))
-    return (api_keys.c.user_id == user_id) | api_keys.c.project_id.in_(projects_of(user_id))
+    columns = _TABLES[kind].c
+    is_seen: ColumnElement[bool] = (columns.user_id == user_id) | columns.project_id.in_(projects_of(user_id))
+    return is_seen
+
+
+def _check_sees_all_of(caller: Principal, found: ApiKey | Client, noun: str) -> None:
+    """Its owner's own limits would show what they use in projects that are none of the caller's business."""
+    if not caller.is_admin and found.user_id != caller.user_id:
+        raise LingpaiError(
+            "insufficient_scope",
+            f"`{found.name}` is a {noun} of `{found.user_name}`: only they and administrators see all that holds it back.",
+            noun,
+        )
 
 
 def _rows_of(kind: SubjectKind, id_: str | None) -> Select[Any]:

@@ -51,15 +51,19 @@ class Names:
         order += [columns.deleted_at.is_not(None), columns.created_at.desc()]
         return self._one(query.order_by(*order).limit(1))
 
-    def find_client(self, text: str, *, user_id: str | None) -> str | None:
-        """The client with this id (`cl-lp-…`), or the one with this name: one in use before a deleted one, the newest first."""
+    def find_client(self, text: str, *, owner: str | None, seen_by: str | None) -> str | None:
+        """The client with this id (`cl-lp-…`), or the one with this name: one's own, one in use before a deleted one, the newest first."""
         id_ = text.removeprefix(CLIENT_ID_PREFIX) if text.startswith(CLIENT_ID_PREFIX) else ""
         columns = clients.c
         query = select(columns.id).where((columns.id == id_) | (columns.name == text))
-        if user_id is not None:
-            query = query.where(columns.user_id == user_id)
-        in_order = (columns.id != id_, columns.deleted_at.is_not(None), columns.created_at.desc())
-        found = self._one(query.order_by(*in_order).limit(1))
+        if owner is not None:
+            query = query.where(columns.user_id == owner)
+        order: list[Any] = [columns.id != id_]
+        if seen_by is not None:
+            query = query.where((columns.user_id == seen_by) | columns.project_id.in_(projects_of(seen_by)))
+            order.append(columns.user_id != seen_by)
+        order += [columns.deleted_at.is_not(None), columns.created_at.desc()]
+        found = self._one(query.order_by(*order).limit(1))
         return None if found is None else CLIENT_ID_PREFIX + found
 
     def find_user(self, text: str, *, seen_by: str | None) -> str | None:

@@ -42,7 +42,7 @@ class Principal:
     created_at: float = 0.0
     disabled: bool = False
     signature_required: bool = False
-    """Whether the key is for signed requests only."""
+    """Whether the key, or the token's client, is for signed requests only."""
     last_used_at: float = field(default=0.0, compare=False)
     last_used_ip: str | None = field(default=None, compare=False)
     account: Any = field(default=None, repr=False)

@@ -43,6 +43,7 @@ _SHOWN_BY = {
     ("keys", "rotate"): b"sk-lp-",
     ("keys", "signing-keys", "create"): b"sg-lp-",
     ("clients", "create"): b"cs-lp-",
+    ("clients", "signing-keys", "create"): b"sg-lp-",
     ("clients", "rotate"): b"cs-lp-",
     ("token",): b"at-lp-",
     ("users", "invite"): b"in-lp-",

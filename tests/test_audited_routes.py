@@ -36,6 +36,7 @@ Call = tuple[str, str, str, Any, str]
 
 LIMITS = "/api/v1/limits"
 SIGNING = "/api/v1/keys/{id}/signing-keys"
+CLIENT_SIGNING = "/api/v1/clients/{id}/signing-keys"
 MEMBERS = "/api/v1/projects/{id}/members"
 CALLS: list[Call] = [
     ("POST", "/api/v1/keys", "/api/v1/keys", {"name": "new"}, "key.create"),
@@ -52,6 +53,8 @@ CALLS: list[Call] = [
     ("POST", "/api/v1/keys/{id}/rotate", "/api/v1/keys/limited/rotate", {"overlap": "1h"}, "key.rotate"),
     ("POST", SIGNING, "/api/v1/keys/limited/signing-keys", {"name": "one", "algorithm": "hmac-sha256"}, "signing_key.create"),
     ("DELETE", f"{SIGNING}/{{signing_key}}", "/api/v1/keys/limited/signing-keys/{signing}", None, "signing_key.delete"),
+    ("POST", CLIENT_SIGNING, "/api/v1/clients/{client}/signing-keys", {"name": "one", "algorithm": "hmac-sha256"}, "signing_key.create"),
+    ("DELETE", f"{CLIENT_SIGNING}/{{signing_key}}", "/api/v1/clients/{client}/signing-keys/{client_signing}", None, "signing_key.delete"),
     ("POST", MEMBERS, "/api/v1/projects/crowd/members", {"user": "other"}, "member.add"),
     ("PATCH", f"{MEMBERS}/{{user}}", "/api/v1/projects/crowd/members/limited", {"role": "viewer"}, "member.update"),
     ("DELETE", f"{MEMBERS}/{{user}}", "/api/v1/projects/crowd/members/limited", None, "member.remove"),
@@ -143,6 +146,7 @@ class World:
         signs = SigningKeyCreate(name="present", algorithm="hmac-sha256")
         self.names = {
             "{signing}": domains.signing_keys.create(admin, "limited", signs).key.id,
+            "{client_signing}": domains.client_signing_keys.create(admin, "ready", signs).key.id,
             "{client}": client.client.client_id,
             "{session}": session.id,
             "{token}": token["access_token"][6:18],

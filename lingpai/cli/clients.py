@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final, Literal
 from cyclopts import App, Parameter
 
 from lingpai.cli import credentials
-from lingpai.cli.credentials import DEFAULTS, Kind, Wishes, print_secret
+from lingpai.cli.credentials import CLIENT, DEFAULTS, Wishes, print_secret
 from lingpai.cli.failures import UsageError
 from lingpai.cli.options import NO_OPTIONS, Options, examples
 from lingpai.cli.output import listing, print_json, print_line
@@ -25,7 +25,11 @@ app = App(
     ),
 )
 
-CLIENT: Final = Kind("client", "/api/v1/clients", "client_id")
+app.command(
+    "lingpai.cli.signing_keys:client_app",
+    name="signing-keys",
+    help="Make and manage the keys that requests are signed with (RFC 9421).",
+)
 
 # What `--json` promises (design.md §8), in this order.
 CREATED_FIELDS: Final = (
@@ -234,6 +238,24 @@ def enable(client: ClientName, /, *, options: Options = NO_OPTIONS) -> None:
     credentials.switch(CLIENT, client, disabled=False, options=options)
 
 
+@app.command(
+    help_epilogue=examples(
+        "lingpai clients require-signature nightly", "lingpai clients require-signature nightly --lift"
+    )
+)
+def require_signature(
+    client: ClientName,
+    /,
+    *,
+    lift: Annotated[
+        bool, Parameter(help="Accept unsigned requests again; for administrators.", negative="")
+    ] = False,
+    options: Options = NO_OPTIONS,
+) -> None:
+    """Accept a client's tokens with signed requests only, from the next call on."""
+    credentials.require_signature(CLIENT, client, lift=lift, options=options)
+
+
 @app.command(help_epilogue=examples("lingpai clients delete nightly", "lingpai clients delete nightly --yes"))
 def delete(
     client: ClientName,
@@ -269,7 +291,7 @@ def _details(client: dict[str, Any]) -> dict[str, str | None]:
         "secret before": old,
         "user": client["user"],
         "project": client["project"],
-        "state": credentials.state(client),
+        "state": credentials.why(client),
         "grants": listing(client["grants"]),
         **credentials.restrictions(client),
         "tokens live": f"{lifetime} s" if lifetime else "as oauth.access_token_lifetime says",

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final
 
 from cyclopts import Parameter
 
-from lingpai.cli.failures import UsageError
+from lingpai.cli.confirming import is_confirmed
 from lingpai.cli.options import Options
 from lingpai.cli.output import Cell, listing, print_json, print_line
 from lingpai.cli.server import connect, segment
@@ -42,6 +42,9 @@ class Wishes:
         tuple[str, ...], Parameter(help="An address or network it may be used from (else any). Repeatable.")
     ] = ()
     expires: Annotated[str | None, Parameter(help="When it ends: 90d, 12h or a date (else never).")] = None
+    signature_required: Annotated[
+        bool, Parameter(help="Accept it with signed requests only.", negative="")
+    ] = False
 
     def body(self) -> Fields:
         """The fields of the API that were asked for."""
@@ -52,6 +55,7 @@ class Wishes:
             "models": self.model,
             "limits": self.limit,
             "allowed_ips": self.allow_ip,
+            "signature_required": self.signature_required,
         }
         return {**{field: value for field, value in wishes.items() if value}, **expiry_fields(self.expires)}
 
@@ -76,6 +80,10 @@ class Kind:
         return f"{self.noun} {found['name']} ({found[self.id_field]})"
 
 
+KEY: Final = Kind("key", "/api/v1/keys", "id")
+CLIENT: Final = Kind("client", "/api/v1/clients", "client_id")
+
+
 def print_secret(words: str, secret: str) -> None:
     """`secret` alone on stdout, so that a variable can take it; `words` and advice on stderr."""
     say(words)
@@ -93,11 +101,24 @@ def switch(kind: Kind, reference: str, *, disabled: bool, options: Options) -> N
         print_json(changed)
 
 
+def require_signature(kind: Kind, reference: str, *, lift: bool, options: Options) -> None:
+    """Accept a credential with signed requests only, or with `lift` unsigned ones again."""
+    with connect(options) as server:
+        changed = server.request("PATCH", kind.address(reference), json={"signature_required": not lift})
+    label = kind.label(changed)
+    label = f"{label[0].upper()}{label[1:]}"
+    say(f"{label} {'needs no signatures' if lift else 'is for signed requests only'}.")
+    if options.as_json:
+        print_json(changed)
+
+
 def delete_for_good(kind: Kind, reference: str, *, yes: bool, options: Options) -> int:
     """Delete a credential, after asking unless `yes`; the exit code."""
     with connect(options) as server:
         found = server.request("GET", kind.address(reference))
-        if not yes and not _confirmed(kind, found):
+        used = shown_time(found.get("last_used_at")) or "never"
+        details = f"({found[kind.id_field]}) of {found['user']}, last used: {used}"
+        if not yes and not is_confirmed(f"{kind.noun} {found['name']}", details):
             say("Nothing was deleted.")
             return 1
         server.request("DELETE", kind.address(found[kind.id_field]))
@@ -107,33 +128,30 @@ def delete_for_good(kind: Kind, reference: str, *, yes: bool, options: Options) 
     return 0
 
 
-def _confirmed(kind: Kind, found: Fields) -> bool:
-    if not sys.stdin.isatty():
-        raise UsageError(
-            f"Deleting {kind.noun} {found['name']} needs --yes when there is no terminal to ask on."
-        )
-    used = shown_time(found.get("last_used_at")) or "never"
-    label = kind.label(found)
-    say(f"{label[0].upper()}{label[1:]} of user {found['user']}, last used: {used}.")
-    print("Delete it for good? [y/N] ", end="", file=sys.stderr, flush=True)
-    return sys.stdin.readline().strip().lower() in {"y", "yes"}
-
-
 def summary(found: Fields) -> str:
     """What it may do, in a line."""
     parts = [listing(found["scopes"]), listing(found["models"], empty="all models")]
     parts.append(listing(found["limits"], empty="no limits of its own"))
+    if found.get("signature_required"):
+        parts.append("for signed requests only")
     if found["expires_at"]:
         parts.append(f"expires {shown_time(found['expires_at'])}")
     return "; ".join(parts)
 
 
 def state(found: Fields) -> str:
-    """Whether it is accepted, and if not, why."""
-    if found.get("disabled"):
-        because = found.get("disabled_because")
-        return f"disabled: {because}" if because not in {None, "disabled"} else "disabled"
+    """Whether it is accepted: of a key as the server says."""
+    if "state" in found:
+        return str(found["state"])
+    if found.get("disabled") or found.get("disabled_because"):
+        return "disabled"
     return "expired" if is_past(found.get("expires_at")) else "active"
+
+
+def why(found: Fields) -> str:
+    """The state, and its cause where that is not its own switch."""
+    because = found.get("disabled_because")
+    return f"{state(found)}: {because}" if because not in {None, "disabled"} else state(found)
 
 
 def times(found: Fields) -> tuple[Cell, Cell]:
@@ -161,6 +179,7 @@ def restrictions(found: Fields) -> Fields:
         "models": listing(found["models"], empty="all"),
         "limits": listing(found["limits"], empty="none of its own"),
         "allowed addresses": listing(found["allowed_ips"], empty="any"),
+        "signatures": "required" if found.get("signature_required") else "not required",
         "expires": shown_time(found["expires_at"]) or "never",
         "created": shown_time(found["created_at"]),
     }

@@ -1,4 +1,4 @@
-"""`lingpai keys signing-keys`: the keys that requests are signed with."""
+"""`lingpai keys signing-keys` and `lingpai clients signing-keys`: the keys that requests are signed with."""
 
 import sys
 from pathlib import Path
@@ -6,6 +6,7 @@ from typing import Annotated, Any, Final, Literal
 
 from cyclopts import App, Parameter
 
+from lingpai.cli.credentials import CLIENT, KEY, Kind
 from lingpai.cli.failures import UsageError
 from lingpai.cli.options import NO_OPTIONS, Options, examples
 from lingpai.cli.output import print_json, print_line
@@ -14,100 +15,170 @@ from lingpai.cli.tables import print_table
 from lingpai.cli.times import expiry_fields, is_past, shown_time
 from lingpai.terminal import say
 
+MOST_BYTES: Final = 2000
+
+KeyName = Annotated[str, Parameter(help="The API key's name or id.")]
+ClientName = Annotated[str, Parameter(help="The client's name or id.")]
+Name = Annotated[str, Parameter(help="What the signing key is for.")]
+SigningKeyId = Annotated[str, Parameter(help="The signing key's id.")]
+Algorithm = Annotated[
+    Literal["ed25519", "hmac-sha256"], Parameter(help="How it signs; hmac-sha256 gets you a secret.")
+]
+PublicKey = Annotated[
+    str | None,
+    Parameter(
+        help="File with the public key of ed25519: PEM, JWK or base64; - reads standard input.",
+        allow_leading_hyphen=True,
+    ),
+]
+Expires = Annotated[str | None, Parameter(help="When it ends: 90d, 12h or a date (else never).")]
+
+HELP: Final = "Make and manage the keys that requests are signed with (RFC 9421)."
+CREATE: Final = """Make a signing key. A second one beside the first is how to rotate: delete the first when nobody uses it any more.
+
+On stdout stands, alone, what the signer needs next: of hmac-sha256 the secret, this once; of ed25519 the id.
+"""
+DELETE: Final = "Delete a signing key: its signatures are refused from the next call on."
+
 app = App(
     name="signing-keys",
-    help="Make and manage the keys that requests are signed with (RFC 9421).",
+    help=HELP,
     help_epilogue=examples(
         "lingpai keys signing-keys create my-app ci --algorithm hmac-sha256",
         "lingpai keys signing-keys list my-app",
     ),
 )
-
-MOST_BYTES: Final = 2000
-
-KeyName = Annotated[str, Parameter(help="The API key's name or id.")]
+client_app = App(
+    name="signing-keys",
+    help=HELP,
+    help_epilogue=examples(
+        "lingpai clients signing-keys create nightly ci --algorithm hmac-sha256",
+        "lingpai clients signing-keys list nightly",
+    ),
+)
 
 
 @app.command(
+    help=CREATE,
     help_epilogue=examples(
         "lingpai keys signing-keys create my-app ci --public-key public.pem",
         "lingpai keys signing-keys create my-app ci --algorithm hmac-sha256",
-    )
+    ),
 )
 def create(
     key: KeyName,
-    name: Annotated[str, Parameter(help="What the signing key is for.")],
+    name: Name,
     /,
     *,
-    algorithm: Annotated[
-        Literal["ed25519", "hmac-sha256"], Parameter(help="How it signs; hmac-sha256 gets you a secret.")
-    ] = "ed25519",
-    public_key: Annotated[
-        str | None,
-        Parameter(
-            help="File with the public key of ed25519: PEM, JWK or base64; - reads standard input.",
-            allow_leading_hyphen=True,
-        ),
-    ] = None,
-    expires: Annotated[str | None, Parameter(help="When it ends: 90d, 12h or a date (else never).")] = None,
+    algorithm: Algorithm = "ed25519",
+    public_key: PublicKey = None,
+    expires: Expires = None,
     options: Options = NO_OPTIONS,
 ) -> None:
-    """Make a signing key. A second one beside the first is how to rotate: delete the first when nobody uses it any more.
+    """Make one for an API key."""
+    _create(KEY, key, _body(name, algorithm, public_key, expires), options)
 
-    On stdout stands, alone, what the signer needs next: of hmac-sha256 the secret, this once; of ed25519 the id.
-    """
+
+@client_app.command(
+    name="create",
+    help=CREATE,
+    help_epilogue=examples(
+        "lingpai clients signing-keys create nightly ci --public-key public.pem",
+        "lingpai clients signing-keys create nightly ci --algorithm hmac-sha256",
+    ),
+)
+def create_for_client(
+    client: ClientName,
+    name: Name,
+    /,
+    *,
+    algorithm: Algorithm = "ed25519",
+    public_key: PublicKey = None,
+    expires: Expires = None,
+    options: Options = NO_OPTIONS,
+) -> None:
+    """Make one for a client."""
+    _create(CLIENT, client, _body(name, algorithm, public_key, expires), options)
+
+
+@app.command(name="list", help_epilogue=examples("lingpai keys signing-keys list my-app"))
+def list_(key: KeyName, /, *, options: Options = NO_OPTIONS) -> None:
+    """List the signing keys of an API key."""
+    _list(KEY, key, options)
+
+
+@client_app.command(name="list", help_epilogue=examples("lingpai clients signing-keys list nightly"))
+def list_of_client(client: ClientName, /, *, options: Options = NO_OPTIONS) -> None:
+    """List the signing keys of a client."""
+    _list(CLIENT, client, options)
+
+
+@app.command(help=DELETE, help_epilogue=examples("lingpai keys signing-keys delete my-app sgn_4fKQ0aZ81xYb"))
+def delete(key: KeyName, signing_key: SigningKeyId, /, *, options: Options = NO_OPTIONS) -> None:
+    """Delete one of an API key."""
+    _delete(KEY, key, signing_key, options)
+
+
+@client_app.command(
+    name="delete",
+    help=DELETE,
+    help_epilogue=examples("lingpai clients signing-keys delete nightly sgn_4fKQ0aZ81xYb"),
+)
+def delete_of_client(
+    client: ClientName, signing_key: SigningKeyId, /, *, options: Options = NO_OPTIONS
+) -> None:
+    """Delete one of a client."""
+    _delete(CLIENT, client, signing_key, options)
+
+
+def _body(name: str, algorithm: str, public_key: str | None, expires: str | None) -> dict[str, Any]:
     if algorithm == "ed25519" and public_key is None:
         raise UsageError(
             "ed25519 needs --public-key FILE. Make a pair with `openssl genpkey -algorithm ed25519 -out key.pem`"
             " and `openssl pkey -in key.pem -pubout -out public.pem`."
         )
     body = {"name": name, "algorithm": algorithm, **expiry_fields(expires)}
-    if public_key is not None:
-        body["public_key"] = _read(public_key)
-    with connect(options) as client:
-        made = client.request("POST", _path(key), json=body)
+    return body if public_key is None else {**body, "public_key": _read(public_key)}
+
+
+def _create(kind: Kind, owner: str, body: dict[str, Any], options: Options) -> None:
+    with connect(options) as server:
+        made = server.request("POST", _path(kind, owner), json=body)
     if options.as_json:
         print_json(made)
         return
-    say(f"Signing key {made['name']} ({made['id']}) of key {key}: {made['algorithm']}.")
+    say(f"Signing key {made['name']} ({made['id']}) of {kind.noun} {owner}: {made['algorithm']}.")
     print_line(made["secret"] or made["id"])
     sys.stdout.flush()
     if made["secret"]:
         say("It is shown once and cannot be shown again: store it now.")
 
 
-@app.command(name="list", help_epilogue=examples("lingpai keys signing-keys list my-app"))
-def list_(key: KeyName, /, *, options: Options = NO_OPTIONS) -> None:
-    """List the signing keys of an API key."""
-    with connect(options) as client:
-        found = client.request("GET", _path(key))["data"]
+def _list(kind: Kind, owner: str, options: Options) -> None:
+    with connect(options) as server:
+        found = server.request("GET", _path(kind, owner))["data"]
     if options.as_json:
         print_json(found)
     elif found:
         headers = ("name", "id", "algorithm", "state", "expires", "last used")
         print_table(headers, [_row(each) for each in found])
     else:
-        say(f"Key {key} has no signing keys. Make one with `lingpai keys signing-keys create {key} NAME`.")
+        say(
+            f"{kind.noun.capitalize()} {owner} has no signing keys. "
+            f"Make one with `lingpai {kind.noun}s signing-keys create {owner} NAME`."
+        )
 
 
-@app.command(help_epilogue=examples("lingpai keys signing-keys delete my-app sgn_4fKQ0aZ81xYb"))
-def delete(
-    key: KeyName,
-    signing_key: Annotated[str, Parameter(help="The signing key's id.")],
-    /,
-    *,
-    options: Options = NO_OPTIONS,
-) -> None:
-    """Delete a signing key: its signatures are refused from the next call on."""
-    with connect(options) as client:
-        client.request("DELETE", f"{_path(key)}/{segment(signing_key)}")
-    say(f"Deleted signing key {signing_key} of key {key}.")
+def _delete(kind: Kind, owner: str, signing_key: str, options: Options) -> None:
+    with connect(options) as server:
+        server.request("DELETE", f"{_path(kind, owner)}/{segment(signing_key)}")
+    say(f"Deleted signing key {signing_key} of {kind.noun} {owner}.")
     if options.as_json:
         print_json({"id": signing_key, "deleted": True})
 
 
-def _path(key: str) -> str:
-    return f"/api/v1/keys/{segment(key)}/signing-keys"
+def _path(kind: Kind, owner: str) -> str:
+    return f"{kind.address(owner)}/signing-keys"
 
 
 def _read(place: str) -> str:

@@ -24,8 +24,8 @@ from lingpai.web.paging import (
     CursorParameter,
     LimitParameter,
     Page,
-    decode_cursor,
-    encode_cursor,
+    page_of,
+    place_of,
 )
 
 TypeFilter = Annotated[
@@ -69,15 +69,15 @@ def event_routes(
             caller,
             type_=_checked_type(type),
             since=None if since is None else _moment(since, clock()),
-            before=None if cursor is None else decode_cursor(cursor),
+            before=place_of(cursor),
             limit=limit + 1,
         )
-        next_cursor = None
-        if len(found) > limit:
-            found = found[:limit]
-            next_cursor = encode_cursor(found[-1].occurred_at, found[-1].id)
-        data = [EventView.of(event, is_admin=caller.is_admin) for event in found]
-        return Page(data=data, next_cursor=next_cursor)
+        return page_of(
+            found,
+            limit,
+            view=lambda event: EventView.of(event, is_admin=caller.is_admin),
+            place=lambda last: (last.occurred_at, last.id),
+        )
 
     @router.post("/test-webhook")
     async def test_webhook(caller: Annotated[Principal, require("events:write")]) -> TrialsAnswer:

@@ -254,7 +254,8 @@ def check_principal(principal: Principal, address: str, now: float) -> None:
             "key_disabled",
             "This key or its owner is disabled, or its owner has left its project. Ask an administrator."
             if principal.token_id is None
-            else "The client of this token, or its owner, is disabled. Ask an administrator to enable it.",
+            else "The client of this token or its owner is disabled, or its owner has no role in its project that allows "
+            "clients. Ask an administrator.",
             headers=INVALID_TOKEN,
         )
     if principal.expires_at is not None and now >= principal.expires_at:
@@ -302,11 +303,11 @@ def half_signed() -> LingpaiError:
 
 
 def signature_required() -> LingpaiError:
-    """What a caller hears without a signature, whose key is for signed requests only."""
+    """What a caller hears without a signature, whose key or client is for signed requests only."""
     return LingpaiError(
         "signature_required",
-        "This key is for signed requests only. Sign the request (RFC 9421): docs/guides/signing.md shows how, "
-        "and `lingpai keys signing-keys create` makes the key to sign with.",
+        "This key or client is for signed requests only. Sign the request (RFC 9421): docs/guides/signing.md shows how, "
+        "and `signing-keys create` of `lingpai keys` or `lingpai clients` makes the key to sign with.",
         headers={"www-authenticate": 'Bearer realm="lingpai"', "accept-signature": ACCEPT_SIGNATURE},
     )
 

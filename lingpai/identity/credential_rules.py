@@ -3,20 +3,31 @@
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
+from sqlalchemy import Connection
+
 from lingpai.errors import LingpaiError
 from lingpai.identity import restrictions
+from lingpai.identity.finding import find_project, standing_in
 from lingpai.identity.interfaces import ApiKey, Project, User, ValidateLimit
+from lingpai.identity.member_store import SqlMemberStore
 from lingpai.identity.oauth.interfaces import Client
+from lingpai.identity.projects import personal_project
 from lingpai.identity.rights import (
     check_is_admin,
     check_is_not_limited,
+    check_keeps_project,
+    check_may,
     check_may_grant_expiry,
     check_may_grant_models,
     check_may_grant_networks,
     check_may_grant_scopes,
+    check_may_grant_unsigned,
+    check_may_lift_signature,
 )
+from lingpai.identity.roles import ProjectAction, has_keys
 from lingpai.identity.scopes import DEFAULT_SCOPES
 from lingpai.principal import Principal
+from lingpai.storage.trail import Trail
 
 T = TypeVar("T", ApiKey, Client)
 
@@ -30,6 +41,7 @@ class NewCredential(Protocol):
     allowed_ips: list[str] | None
     expires_at: str | None
     expires_in: str | None
+    signature_required: bool | None
 
 
 class CredentialChange(Protocol):
@@ -41,6 +53,7 @@ class CredentialChange(Protocol):
     limits: list[str] | None
     allowed_ips: list[str] | None
     expires_at: str | None
+    signature_required: bool | None
 
     @property
     def model_fields_set(self) -> set[str]:
@@ -67,6 +80,33 @@ class CredentialRules:
         """Change the limits that new ones get when none are given."""
         self._default_limits = restrictions.checked_limits(limits, self._validate_limit)
 
+    def project_of_new(
+        self, connection: Connection, caller: Principal, owner: User, reference: str | None, *, trail: Trail
+    ) -> Project:
+        """The project of a credential that `caller` makes for `owner`: the one named so, else the owner's personal one.
+
+        Raises LingpaiError: `not_found` for a project that the caller does not see, `insufficient_scope` where their role
+        makes no keys, `invalid_request` where the owner's does not.
+        """
+        if reference is None:
+            project = personal_project(connection, owner, trail=trail, caller=caller)
+        else:
+            project = find_project(connection, reference, caller=caller, param="project")
+            check_may(standing_in(connection, caller, project.id), ProjectAction.MAKE_KEYS, project)
+            self._check_has_role(connection, owner, project)
+        check_keeps_project(caller, project.id, f"make {self._noun}s of another one", param="project")
+        return project
+
+    def _check_has_role(self, connection: Connection, owner: User, project: Project) -> None:
+        role = SqlMemberStore().role(connection, project.id, owner.id)
+        if owner.role != "admin" and not has_keys(role):
+            raise LingpaiError(
+                "invalid_request",
+                f"`{owner.name}` may not have {self._noun}s in `{project.name}`. Make them a member first: "
+                f"`lingpai projects members add`.",
+                param="user",
+            )
+
     def of_new(
         self, caller: Principal, body: NewCredential, *, owner: User, project: Project
     ) -> dict[str, Any]:
@@ -84,6 +124,7 @@ class CredentialRules:
             "allowed_ips": _networks_of_new(caller, body.allowed_ips),
             "created_at": now,
             "expires_at": _expiry_of_new(caller, body, now),
+            "signature_required": _signature_of_new(caller, body.signature_required),
         }
 
     def _limits_of_new(
@@ -119,6 +160,9 @@ class CredentialRules:
         if "expires_at" in body.model_fields_set:
             values["expires_at"] = _expiry(body.expires_at, self._clock())
             check_may_grant_expiry(caller, values["expires_at"])
+        if body.signature_required is not None:
+            values["signature_required"] = body.signature_required
+            check_may_lift_signature(caller, present, required=body.signature_required)
         return values
 
     def _changed_scopes(
@@ -142,6 +186,13 @@ def _networks_of_new(caller: Principal, networks: Sequence[str] | None) -> tuple
     checked = restrictions.checked_networks(networks)
     check_may_grant_networks(caller, checked)
     return checked
+
+
+def _signature_of_new(caller: Principal, required: bool | None) -> bool:
+    if required is None:
+        return caller.signature_required and not caller.is_admin
+    check_may_grant_unsigned(caller, required=required)
+    return required
 
 
 def _expiry_of_new(caller: Principal, body: NewCredential, now: float) -> float | None:

@@ -1,12 +1,14 @@
-"""One key, user or project by id or name, for whoever may see it, and how a caller stands to it."""
+"""One key, client, user or project by id or name, for whoever may see it, and how a caller stands to it."""
 
 from sqlalchemy import Connection
 
 from lingpai.errors import LingpaiError
 from lingpai.identity.interfaces import ApiKey, Project, User
 from lingpai.identity.member_store import SqlMemberStore
+from lingpai.identity.oauth.client_store import SqlClientStore
+from lingpai.identity.oauth.interfaces import Client
 from lingpai.identity.project_store import SqlProjectStore
-from lingpai.identity.rights import no_such_key, no_such_project, no_such_user
+from lingpai.identity.rights import Credential, no_such_client, no_such_key, no_such_project, no_such_user
 from lingpai.identity.roles import ProjectRole, Standing
 from lingpai.identity.store import SqlKeyStore, SqlUserStore
 from lingpai.principal import Principal
@@ -21,6 +23,19 @@ def find_key(connection: Connection, reference: str, *, caller: Principal | None
         ids = ", ".join(f"`{key.id}` of {key.user_name}" for key in found[:10])
         raise LingpaiError(
             "invalid_request", f"{len(found)} keys are called `{reference}`. Use the id: {ids}."
+        )
+    return found[0]
+
+
+def find_client(connection: Connection, reference: str, *, caller: Principal | None = None) -> Client:
+    """The client with this id, or the only one of this name that `caller` sees. Raises LingpaiError."""
+    found = SqlClientStore().find(connection, reference, caller=caller)
+    if not found:
+        raise no_such_client(reference)
+    if len(found) > 1:
+        ids = ", ".join(f"`{client.client_id}` of {client.user_name}" for client in found[:10])
+        raise LingpaiError(
+            "invalid_request", f"{len(found)} clients are called `{reference}`. Use the id: {ids}."
         )
     return found[0]
 
@@ -63,8 +78,8 @@ def standing_in(connection: Connection, caller: Principal, project_id: str) -> S
     return Standing(is_administrator=caller.is_admin, role=role)
 
 
-def standing_to(connection: Connection, caller: Principal, key: ApiKey) -> Standing:
-    """How `caller` stands to the project of a key. One without a project counts as one of its owner's personal one."""
+def standing_to(connection: Connection, caller: Principal, key: Credential) -> Standing:
+    """How `caller` stands to the project of a key or client. One without a project counts as one of its owner's personal one."""
     if key.project_id:
         return standing_in(connection, caller, key.project_id)
     role: ProjectRole | None = "admin" if key.user_id == caller.user_id else None

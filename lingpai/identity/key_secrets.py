@@ -11,12 +11,23 @@ from typing import Any, Final, Literal
 from sqlalchemy import Row
 
 from lingpai.identity.peppers import Peppers
+from lingpai.ids import MintedCredential
 
 logger = logging.getLogger("lingpai.identity")
 
 _NO_HMAC: Final = bytes(32)  # what no credential has
 
 Match = Literal["present", "old"]
+
+
+def secret_columns(minted: MintedCredential, peppers: Peppers) -> dict[str, Any]:
+    """What is stored of a new secret of a key or client: its HMAC under the newest pepper, and what it is recognised by."""
+    version = peppers.newest_version  # asked once: another one may become the newest at any time
+    return {
+        "secret_hmac": peppers.hmac(minted.token.encode(), version),
+        "pepper_version": version,
+        "hint": minted.hint,
+    }
 
 
 @dataclass(frozen=True, slots=True)

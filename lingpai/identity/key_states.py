@@ -34,14 +34,19 @@ _IS_ROLE_MISSING: Final = and_(
 _IS_OFF: Final = or_(api_keys.c.disabled_at.is_not(None), users.c.disabled_at.is_not(None), _IS_ROLE_MISSING)
 
 
-def disabled_because(row: Row[Any]) -> str | None:
-    """Why the key of a row of `SqlCredentialStore` does not work; None when it does, or has merely expired."""
+def disabled_because(row: Row[Any], nouns: str = "keys") -> str | None:
+    """Why the key or client of a row does not work; None when it does, or has merely expired. `nouns`: keys, clients."""
     if row.disabled_at is not None:
         return row.disabled_because or "disabled"
+    return _owner_disables(row, nouns)
+
+
+def _owner_disables(row: Row[Any], nouns: str) -> str | None:
+    """Why the owner of a key or client is the cause that it does not work; None when they are not."""
     if row.user_disabled_at is not None:
         return "its owner is disabled"
     if row.project_id is not None and row.role != "admin" and row.project_role not in ROLES_WITH_KEYS:
-        return "its owner may not have keys in its project"
+        return f"its owner may not have {nouns} in its project"
     return None
 
 

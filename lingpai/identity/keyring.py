@@ -262,7 +262,7 @@ class Keyring:
         self._forget(token_id)
 
     def forget_user(self, user_id: str) -> None:
-        """Drop the principals of all keys and tokens of a user, because the user changed."""
+        """Drop the principals of all keys and tokens of a user, and of the user's clients, because the user changed."""
         self.generation += 1
         for holder in tuple(self._credentials_of_user.get(user_id, ())):
             self._forget(holder)
@@ -325,7 +325,8 @@ class Keyring:
         self._known[index] = principal
         holder = _holder(principal)
         self._entries[holder] = _Entry(index, principal.last_used_at)
-        self._credentials_of_user.setdefault(principal.user_id, set()).add(holder)
+        for user_id in _users_of(principal):
+            self._credentials_of_user.setdefault(user_id, set()).add(holder)
 
     def _forget(self, holder: str) -> None:
         entry = self._entries.get(holder)
@@ -352,10 +353,11 @@ class Keyring:
             _note_use(self._uses_of_gone, principal)
         holder = _holder(principal)
         del self._entries[holder]
-        of_user = self._credentials_of_user[principal.user_id]
-        of_user.discard(holder)
-        if not of_user:
-            del self._credentials_of_user[principal.user_id]
+        for user_id in _users_of(principal):
+            of_user = self._credentials_of_user[user_id]
+            of_user.discard(holder)
+            if not of_user:
+                del self._credentials_of_user[user_id]
 
     def _remember_garbage(self, token: bytes) -> None:
         if len(self._garbage) >= self._garbage_capacity:
@@ -397,6 +399,12 @@ def _holder(principal: Principal) -> str:
     """What entries are kept by: the credential's id, and another name for who comes with the old secret of a key."""
     id_ = str(principal.credential_id)
     return id_ + _OLD if _has_old_secret(principal) else id_
+
+
+def _users_of(principal: Principal) -> set[str]:
+    """Whose changes concern it: for whom it acts, and the owner of its client."""
+    owner_id = principal.client_owner_id if isinstance(principal, LoadedPrincipal) else None
+    return {principal.user_id} if owner_id is None else {principal.user_id, owner_id}
 
 
 def _has_old_secret(principal: Principal) -> bool:

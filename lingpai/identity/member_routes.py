@@ -15,8 +15,8 @@ from lingpai.web.paging import (
     CursorParameter,
     LimitParameter,
     Page,
-    decode_cursor,
-    encode_cursor,
+    page_of,
+    place_of,
 )
 
 ProjectReference = Annotated[str, Path(description="The project's id or name.", examples=["search"])]
@@ -35,13 +35,8 @@ def member_routes(members: Members) -> APIRouter:
         cursor: CursorParameter = None,
     ) -> Page[MemberView]:
         """List who has a role in a project, those of longest standing first."""
-        after = None if cursor is None else decode_cursor(cursor)
-        found = members.list(caller, id, after=after, limit=limit + 1)
-        next_cursor = None
-        if len(found) > limit:
-            found = found[:limit]
-            next_cursor = encode_cursor(found[-1].created_at, found[-1].user_id)
-        return Page(data=[MemberView.of(member) for member in found], next_cursor=next_cursor)
+        found = members.list(caller, id, after=place_of(cursor), limit=limit + 1)
+        return page_of(found, limit, view=MemberView.of, place=lambda last: (last.created_at, last.user_id))
 
     @router.post("", status_code=201)
     def add_member(

@@ -5,6 +5,7 @@ from typing import Any
 from sqlalchemy import CompoundSelect, Connection, Row, Select, and_, delete, or_, select, tuple_, update
 
 from lingpai.identity.interfaces import Member
+from lingpai.identity.oauth.tables import clients
 from lingpai.identity.roles import ProjectRole
 from lingpai.identity.tables import api_keys, project_members, users
 
@@ -18,11 +19,12 @@ def projects_of(user_id: str) -> Select[Any]:
 
 
 def people_around(user_id: str) -> CompoundSelect[Any]:
-    """For `IN`: the ids of everybody with a role or a key in one of a user's projects; the user included."""
+    """For `IN`: the ids of everybody with a role, a key or a client in one of a user's projects; the user included."""
     around = projects_of(user_id)
     members = select(project_members.c.user_id).where(project_members.c.project_id.in_(around))
     key_owners = select(api_keys.c.user_id).where(api_keys.c.project_id.in_(around))
-    return members.union(key_owners)
+    client_owners = select(clients.c.user_id).where(clients.c.project_id.in_(around))
+    return members.union(key_owners, client_owners)
 
 
 class SqlMemberStore:

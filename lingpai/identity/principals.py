@@ -24,6 +24,8 @@ class LoadedPrincipal(Principal):
     """It came with the secret of a key before the last rotation, which ends by itself."""
     is_jwt: bool = False
     """It came with a token that a signature has proven, by a key that may be ended."""
+    client_owner_id: str | None = None
+    """Of a client's token, whose the client is: without them it stops, for whomever it acts."""
     pepper_version: int = HIGHEST_VERSION
     """Of a key, the newest one then: one made under an older one is on its way to it. What does not move, stays."""
 
@@ -62,7 +64,8 @@ def principal_of_key(row: Row[Any], as_of: int, *, is_old_secret: bool = False) 
 def principal_of_token(row: Row[Any], as_of: int) -> LoadedPrincipal:
     """Who calls with an access token; `row` is what `SqlCredentialStore.access_token` reads.
 
-    A token can do what it was given for, as far as its client and its owner's role can do that now.
+    A token can do what it was given for, as far as its client and its owner's role can do that now. With a client that is
+    off, or whose owner may not have clients in its project any more, it can do nothing.
     """
     scopes, expires_at = frozenset(row.scopes), row.expires_at
     if row.client_id is not None:
@@ -86,7 +89,8 @@ def principal_of_token(row: Row[Any], as_of: int) -> LoadedPrincipal:
         expires_at=expires_at,
         created_at=row.created_at,
         signature_required=bool(row.client_signature_required),
-        disabled=any((row.user_disabled_at, row.client_disabled_at, row.client_deleted_at)),
+        disabled=row.user_disabled_at is not None or bool(row.client_is_off),
+        client_owner_id=row.client_owner_id,
         as_of=as_of,
         is_jwt=row.secret_hmac is None,
     )

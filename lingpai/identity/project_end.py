@@ -11,6 +11,7 @@ from lingpai.identity.member_store import SqlMemberStore
 from lingpai.identity.oauth.tables import access_tokens, clients, token_families
 from lingpai.identity.project_store import SqlProjectStore
 from lingpai.identity.restrictions import MAX_NAME_LENGTH
+from lingpai.identity.signing.store import SqlSigningKeyStore
 from lingpai.identity.store import SqlKeyStore
 
 _WHY: Final = "its project was deleted"
@@ -47,8 +48,9 @@ class ProjectEnd:
     def carry_out(self) -> list[str]:
         """Delete the project with everything in it. Returns the ids of the keys that were deleted."""
         key_ids = SqlKeyStore().of_project(self._connection, self._project.id)
-        SqlKeyStore().delete(self._connection, key_ids, now=self._now)
         self._delete_clients()
+        SqlKeyStore().delete(self._connection, key_ids, now=self._now)
+        SqlSigningKeyStore().delete_of_deleted(self._connection)
         SqlMemberStore().remove_all(self._connection, self._project.id)
         values = {"name": self._last_name(), "deleted_at": self._now}
         self._projects.update(self._connection, self._project.id, values)

@@ -87,9 +87,9 @@ class UserRemoval:
         live_keys = (api_keys.c.user_id == user.id, api_keys.c.deleted_at.is_(None))
         gone = {"deleted_at": now, "secret_hmac": None, "old_secret_hmac": None}
         connection.execute(update(api_keys).where(*live_keys).values(gone))
-        SqlSigningKeyStore().delete_of_deleted_keys(connection)
         live_clients = (clients.c.user_id == user.id, clients.c.deleted_at.is_(None))
         connection.execute(update(clients).where(*live_clients).values(gone))
+        SqlSigningKeyStore().delete_of_deleted(connection)
         own_clients = select(clients.c.id).where(clients.c.user_id == user.id)
         theirs = or_(token_families.c.user_id == user.id, token_families.c.client_id.in_(own_clients))
         families = select(token_families.c.id).where(theirs)

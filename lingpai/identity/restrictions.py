@@ -127,10 +127,13 @@ def checked_lifetime(text: str, *, now: float) -> float:
 
 def checked_overlap(text: str) -> float:
     """The seconds that a rotated secret goes on working: ``0s``, ``30m``, ``24h``, ``7d``; 30 days at most."""
-    match = re.fullmatch(r"\s*([0-9]{1,9})\s*([smhdw])\s*", text)
+    match = re.fullmatch(r"([0-9]{1,7})([smhd])", text.strip())
     seconds = int(match[1]) * ({"s": 1} | _SECONDS)[match[2]] if match else -1
     if not 0 <= seconds <= _MAX_OVERLAP_S:
-        _refuse("overlap", "Write a whole number and a unit: `0s`, `30m`, `24h` or `7d`; 30 days at most.")
+        _refuse(
+            "overlap",
+            "Write a whole number and a unit, such as `24h`, `30m`, `7d` or `0s` for no overlap; 30 days at most.",
+        )
     return float(seconds)
 
 

@@ -7,6 +7,7 @@ a key nor by making another one, nor by getting another secret of one.
 import ipaddress
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 from lingpai.errors import LingpaiError
 from lingpai.identity.interfaces import ApiKey, Project, User
@@ -17,6 +18,7 @@ from lingpai.identity.scopes import SCOPES_OF_ROLE
 from lingpai.principal import Network, Principal
 
 Credential = ApiKey | Client
+T = TypeVar("T", ApiKey, Client)
 
 
 def visible_user(caller: Principal) -> str | None:
@@ -112,9 +114,9 @@ def check_may(standing: Standing, action: ProjectAction, project: Project) -> No
 
 
 def check_may_with_key(
-    caller: Principal, standing: Standing, action: KeyAction, key: ApiKey, *, param: str | None = None
+    caller: Principal, standing: Standing, action: KeyAction, key: Credential, *, param: str | None = None
 ) -> None:
-    """Raise LingpaiError unless `caller`, who stands so to the project of `key`, may do this with it."""
+    """Raise LingpaiError unless `caller`, who stands so to the project of a key or client, may do this with it."""
     is_own = key.user_id == caller.user_id
     if standing.may_with_key(action, is_own=is_own):
         return
@@ -124,36 +126,28 @@ def check_may_with_key(
     elif is_own:
         message = f"Your role in `{key.project_name}` does not let you {action}. Ask one of its admins."
     else:
-        message = f"`{key.name}` is a key of `{key.user_name}`, and your role in `{key.project_name}` does not let you {action}."
+        noun = _noun_of(key)
+        message = f"`{key.name}` is a {noun} of `{key.user_name}`, and your role in `{key.project_name}` does not let you {action}."
     raise LingpaiError("insufficient_scope", message, param)
 
 
-def check_may_enable(caller: Principal, standing: Standing, key: ApiKey) -> None:
-    """Raise LingpaiError if `key` is disabled and `caller` may not enable it, or if others know its secret."""
+def check_may_enable(caller: Principal, standing: Standing, key: Credential) -> None:
+    """Raise LingpaiError if a key or client is disabled and `caller` may not enable it, or if others know its secret."""
     if key.disabled_at is None:
         return
     check_may_with_key(caller, standing, KeyAction.ENABLE, key, param="disabled")
-    check_has_another_secret(key)
-
-
-def check_has_another_secret(credential: Credential) -> None:
-    """Raise LingpaiError if others know the present secret of `credential`, so that it may not be enabled."""
-    if credential.needs_another_secret:
-        command = (
-            f"keys rotate {credential.id}"
-            if isinstance(credential, ApiKey)
-            else f"clients rotate {credential.client_id}"
-        )
+    if key.needs_another_secret:
+        command = f"keys rotate {key.id}" if isinstance(key, ApiKey) else f"clients rotate {key.client_id}"
         raise LingpaiError(
             "invalid_request",
-            f"`{credential.name}` was reported as leaked: others know its secret. Give it a new one first: "
+            f"`{key.name}` was reported as leaked: others know its secret. Give it a new one first: "
             f"`lingpai {command}`.",
             param="disabled",
         )
 
 
 def check_may_grant_unsigned(caller: Principal, *, required: bool) -> None:
-    """Raise LingpaiError if `caller` must sign and wants a key that need not."""
+    """Raise LingpaiError if `caller` must sign and wants a key or client that need not."""
     if caller.signature_required and not required and not caller.is_admin:
         raise LingpaiError(
             "insufficient_scope",
@@ -162,17 +156,8 @@ def check_may_grant_unsigned(caller: Principal, *, required: bool) -> None:
         )
 
 
-def check_need_not_sign(caller: Principal, action: str) -> None:
-    """Raise LingpaiError if `caller` must sign; `action` completes “A key for signed requests only cannot …”."""
-    if caller.signature_required and not caller.is_admin:
-        raise LingpaiError(
-            "insufficient_scope",
-            f"A key for signed requests only cannot {action}. Ask an administrator for it.",
-        )
-
-
-def check_may_lift_signature(caller: Principal, key: ApiKey, *, required: bool) -> None:
-    """Raise LingpaiError if `key` is for signed requests only, is to be so no more, and `caller` is no administrator."""
+def check_may_lift_signature(caller: Principal, key: Credential, *, required: bool) -> None:
+    """Raise LingpaiError if a key or client is for signed requests only, is to be so no more, and `caller` is no administrator."""
     if key.signature_required and not required and not caller.is_admin:
         raise LingpaiError(
             "insufficient_scope",
@@ -181,51 +166,35 @@ def check_may_lift_signature(caller: Principal, key: ApiKey, *, required: bool) 
         )
 
 
-def check_may_change(caller: Principal, standing: Standing, before: ApiKey, after: ApiKey) -> None:
+def check_may_change(caller: Principal, standing: Standing, before: T, after: T) -> None:
     """Raise LingpaiError if `caller` may not make `after` of `before`.
 
     If `after` can do more, it must not do anything that `caller` cannot do. The fields together matter, those that stay
     included: a scope handed to a key that works from anywhere would work from anywhere, too. Whatever only narrows a
-    key is allowed to whoever may change it.
+    key or client is allowed to whoever may change it.
     """
     action = _action_of(before, after)
     check_may_with_key(caller, standing, action, before)
     if caller.is_admin or action is not KeyAction.WIDEN:
         return
-    check_is_not_limited(caller, "give a key more rights")
+    check_is_not_limited(caller, f"give a {_noun_of(before)} more rights")
     check_keeps_project(caller, before.project_id, "give more rights to one of another project")
     check_holds_all(caller, after)
 
 
-def check_may_widen(caller: Principal, before: Client, after: Client) -> None:
-    """Raise LingpaiError if `after` can do more than `before`, and anything that `caller` cannot do."""
-    if not caller.is_admin and _widens(before, after):
-        check_may_hold(caller, after, "give a client more rights")
+def check_may_rotate(caller: Principal, standing: Standing, key: Credential) -> None:
+    """Raise LingpaiError unless `caller` may have a new secret of a key or client: with it they can do what that can do.
 
-
-def check_may_hold(caller: Principal, client: Client, action: str) -> None:
-    """Raise LingpaiError unless `caller` could have made `client`: whoever has its secret can do all that it can.
-
-    `action` completes “A key with limits of its own cannot …”.
-    """
-    if caller.is_admin:
-        return
-    check_is_not_limited(caller, action)
-    check_keeps_project(caller, client.project_id, f"{action} of another project")
-    check_holds_all(caller, client)
-
-
-def check_may_rotate(caller: Principal, standing: Standing, key: ApiKey) -> None:
-    """Raise LingpaiError unless `caller` may have a new secret of `key`: with it they can do what the key can do.
-
-    A key may renew itself, with its present secret: an old one would outlive its time that way.
+    A key may renew itself, with its present secret: an old one would outlive its time that way. A client may not, because
+    its token ends before it does.
     """
     check_may_with_key(caller, standing, KeyAction.ROTATE, key)
     if caller.is_admin:
         return
-    if caller.key_id != key.id:
-        check_is_not_limited(caller, "get a new secret of another key")
-        check_keeps_project(caller, key.project_id, "get a new secret of a key of another one")
+    if isinstance(key, Client) or caller.key_id != key.id:
+        noun = _noun_of(key)
+        check_is_not_limited(caller, f"get a new secret of another {noun}")
+        check_keeps_project(caller, key.project_id, f"get a new secret of a {noun} of another one")
     check_holds_all(caller, key, param="id")
 
 
@@ -238,7 +207,11 @@ def check_holds_all(caller: Principal, credential: Credential, *, param: str | N
     check_may_grant_unsigned(caller, required=credential.signature_required)
 
 
-def _action_of(before: ApiKey, after: ApiKey) -> KeyAction:
+def _noun_of(credential: Credential) -> str:
+    return "client" if isinstance(credential, Client) else "key"
+
+
+def _action_of(before: T, after: T) -> KeyAction:
     if _widens(before, after):
         return KeyAction.WIDEN
     kept = replace(after, disabled_at=before.disabled_at, disabled_because=before.disabled_because)
@@ -248,6 +221,11 @@ def _action_of(before: ApiKey, after: ApiKey) -> KeyAction:
 def no_such_key(reference: str) -> LingpaiError:
     """What callers hear about a key that does not exist, or that they may not see."""
     return LingpaiError("not_found", f"There is no key `{reference}`. `GET /api/v1/keys` lists yours.")
+
+
+def no_such_client(reference: str) -> LingpaiError:
+    """What callers hear about a client that does not exist, or that they may not see."""
+    return LingpaiError("not_found", f"There is no client `{reference}`. `GET /api/v1/clients` lists yours.")
 
 
 def no_such_user(reference: str, *, param: str | None = None) -> LingpaiError:
@@ -294,7 +272,14 @@ def _widens(before: Credential, after: Credential) -> bool:
         and _networks_within(_parsed(after.allowed_ips), _parsed(before.allowed_ips))
         and not _is_later(after.expires_at, before.expires_at)
         and after.signature_required >= before.signature_required
-    )
+    ) or (isinstance(before, Client) and isinstance(after, Client) and _widens_tokens(before, after))
+
+
+def _widens_tokens(before: Client, after: Client) -> bool:
+    """Whether there are more ways to tokens, or they may live longer. None is what the settings say, which may be either."""
+    was, is_ = before.token_lifetime_s, after.token_lifetime_s
+    may_live_longer = was != is_ and (was is None or is_ is None or is_ > was)
+    return may_live_longer or not set(after.grants) <= set(before.grants)
 
 
 def _is_later(expires_at: float | None, own: float | None) -> bool:

@@ -2,7 +2,7 @@
 
 There are two kinds of roles. A user's role holds for the whole server: administrators see and do everything, everybody
 else only what a role in a project gives them. A project's roles contain each other: a *viewer* sees, a *member* also
-makes keys of their own, an *admin* also looks after everybody's keys, the members and the project itself.
+makes keys of their own, an *admin* also looks after everybody's keys, the members and the project itself. What holds for keys holds for OAuth clients.
 
 A key acts for its owner, so nobody but its owner gets a secret of it or gives it rights: an admin of a project who could
 do either would reach what its owner can see elsewhere. What an admin does to others' keys only ever takes away.
@@ -34,7 +34,7 @@ class ProjectAction(StrEnum):
 
 
 class KeyAction(StrEnum):
-    """What can be done with a key. Values complete “Only … may …”."""
+    """What can be done with a key or a client. Values complete “Only … may …”."""
 
     SEE = "see it"
     SWITCH_OFF = "disable or delete it"
@@ -77,7 +77,7 @@ OWN_KEY_RIGHTS: Final[Mapping[ProjectRole | None, frozenset[KeyAction]]] = {
     "member": _OWNED,
     "admin": _OWNED,
 }
-"""What the owner of a key may do with it, by their role in its project."""
+"""What the owner of a key or client may do with it, by their role in its project."""
 
 _SEEN: Final = frozenset({KeyAction.SEE})
 OTHERS_KEY_RIGHTS: Final[Mapping[ProjectRole | None, frozenset[KeyAction]]] = {
@@ -86,7 +86,7 @@ OTHERS_KEY_RIGHTS: Final[Mapping[ProjectRole | None, frozenset[KeyAction]]] = {
     "member": _SEEN,
     "admin": frozenset({KeyAction.SEE, KeyAction.SWITCH_OFF, KeyAction.NARROW}),
 }
-"""What somebody with this role in a key's project may do with the key of somebody else."""
+"""What somebody with this role in the project of a key or client may do with it, when it is somebody else's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,13 +101,13 @@ class Standing:
         return self.is_administrator or action in PROJECT_RIGHTS[self.role]
 
     def may_with_key(self, action: KeyAction, *, is_own: bool) -> bool:
-        """Whether the caller may do this with a key of the project, which is theirs or somebody else's."""
+        """Whether the caller may do this with a key or client of the project, which is theirs or somebody else's."""
         rights = OWN_KEY_RIGHTS if is_own else OTHERS_KEY_RIGHTS
         return self.is_administrator or action in rights[self.role]
 
 
 def has_keys(role: ProjectRole | None) -> bool:
-    """Whether the keys of somebody with this role in a project work; those of the server's administrators always do."""
+    """Whether the keys and clients of somebody with this role in a project work; those of the server's administrators do."""
     return ProjectAction.MAKE_KEYS in PROJECT_RIGHTS[role]
 
 

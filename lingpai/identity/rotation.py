@@ -1,6 +1,5 @@
 """A new secret for a key, while the one before it goes on working for a time: programs change over one by one."""
 
-import re
 import time
 from collections.abc import Callable
 from typing import Any, Final
@@ -8,11 +7,13 @@ from typing import Any, Final
 from sqlalchemy import Connection
 
 from lingpai.errors import LingpaiError
+from lingpai.identity import restrictions
 from lingpai.identity.finding import find_key, standing_to
 from lingpai.identity.interfaces import ApiKey, CreatedKey, OnChange
+from lingpai.identity.key_secrets import secret_columns
 from lingpai.identity.minting import UNBOUNDED, Minting
 from lingpai.identity.peppers import Peppers
-from lingpai.identity.rights import check_may_rotate
+from lingpai.identity.rights import Credential, check_may_rotate
 from lingpai.identity.schemas import KeyRotate, KeyView
 from lingpai.identity.store import SqlKeyStore
 from lingpai.ids import MintedCredential, mint_credential
@@ -20,9 +21,7 @@ from lingpai.principal import Principal
 from lingpai.storage.database import Database
 from lingpai.storage.trail import Deed, Trail
 
-_SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _DEFAULT_OVERLAP_S: Final = 86_400
-MOST_OVERLAP_S: Final = 30 * 86_400
 
 
 class KeyRotation:
@@ -60,7 +59,8 @@ class KeyRotation:
             key = find_key(connection, reference, caller=caller)
             check_may_rotate(caller, standing_to(connection, caller, key), key)
             now = self.clock()
-            old_expires_at = now + _overlap(key, body.overlap, now)
+            _check_is_not_over(key, now)
+            old_expires_at = now + overlap_s(key, body.overlap)
             minted = mint_credential("sk-lp-", public_id=key.id)
             self._store.update(connection, key.id, self._rotated(connection, key, minted, old_expires_at))
             rotated = find_key(connection, key.id)
@@ -71,12 +71,10 @@ class KeyRotation:
     def _rotated(
         self, connection: Connection, key: ApiKey, minted: MintedCredential, old_expires_at: float
     ) -> dict[str, Any]:
-        now, version = self.clock(), self._peppers.newest_version
+        now = self.clock()
         row = self._store.secrets(connection, key.id)
         return {
-            "secret_hmac": self._peppers.hmac(minted.token.encode(), version),
-            "pepper_version": version,
-            "hint": minted.hint,
+            **secret_columns(minted, self._peppers),
             "rotated_at": now,
             "secret_last_used_at": None,
             "old_secret_hmac": row.secret_hmac if old_expires_at > now else None,
@@ -100,32 +98,25 @@ def _deed(before: ApiKey, after: ApiKey, now: float) -> Deed:
     )
 
 
-def _overlap(key: ApiKey, text: str | None, now: float) -> float:
-    """How many seconds the present secret goes on working. Raises LingpaiError (invalid_request)."""
+def _check_is_not_over(key: ApiKey, now: float) -> None:
     if key.expires_at is not None and key.expires_at <= now:
         raise LingpaiError(
             "invalid_request", f"`{key.name}` has expired, so it needs no new secret. Make a new key instead."
         )
-    if key.is_leaked and text is None:
+
+
+def overlap_s(credential: Credential, text: str | None) -> float:
+    """How many seconds the present secret of a key or client goes on working, if `text` is what was asked for.
+
+    Raises LingpaiError (invalid_request).
+    """
+    if credential.is_leaked and text is None:
         return 0
-    overlap = _DEFAULT_OVERLAP_S if text is None else checked_overlap(text)
-    if key.is_leaked and overlap:
+    overlap = _DEFAULT_OVERLAP_S if text is None else restrictions.checked_overlap(text)
+    if credential.is_leaked and overlap:
         raise LingpaiError(
             "invalid_request",
-            f"`{key.name}` was reported as leaked: its present secret must end at once. Send `0s`.",
+            f"`{credential.name}` was reported as leaked: its present secret must end at once. Send `0s`.",
             param="overlap",
         )
     return overlap
-
-
-def checked_overlap(text: str) -> int:
-    """The seconds in ``24h``, ``0s``, ``30m`` or ``7d``; 30 days at most. Raises LingpaiError (invalid_request)."""
-    match = re.fullmatch(r"([0-9]{1,7})([smhd])", text.strip())
-    seconds = int(match[1]) * _SECONDS[match[2]] if match else -1
-    if not 0 <= seconds <= MOST_OVERLAP_S:
-        raise LingpaiError(
-            "invalid_request",
-            "Write a whole number and a unit, such as `24h`, `30m`, `7d` or `0s` for no overlap; 30 days at most.",
-            param="overlap",
-        )
-    return seconds

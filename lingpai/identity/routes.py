@@ -1,11 +1,11 @@
 """``/api/v1/keys``, ``/api/v1/projects`` and ``/api/v1/users``."""
 
-from collections.abc import Sequence
-from typing import Annotated, TypeVar
+from functools import partial
+from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
-from lingpai.identity.interfaces import ApiKey, KeyState, Project, User, UserState
+from lingpai.identity.interfaces import KeyState, UserState
 from lingpai.identity.people import People
 from lingpai.identity.projects import Projects
 from lingpai.identity.references import KeyReference, ProjectReference, UserReference
@@ -32,11 +32,10 @@ from lingpai.web.paging import (
     CursorParameter,
     LimitParameter,
     Page,
-    decode_cursor,
-    encode_cursor,
+    page_of,
+    place_of,
+    when_made,
 )
-
-T = TypeVar("T", ApiKey, Project, User)
 
 UserFilter = Annotated[
     str | None, Query(max_length=64, description="Only the keys of this user (name or id).")
@@ -93,7 +92,7 @@ def key_routes(keys: Keys) -> APIRouter:
         cursor: CursorParameter = None,
     ) -> Page[KeyView]:
         """List keys, oldest first: all for an administrator, for everybody else their own and those of their projects."""
-        wanted = keys.list(
+        found = keys.list(
             caller,
             user=user,
             name=name,
@@ -101,11 +100,10 @@ def key_routes(keys: Keys) -> APIRouter:
             project=project,
             scope=scope,
             state=state,
-            after=None if cursor is None else decode_cursor(cursor),
+            after=place_of(cursor),
             limit=limit + 1,
         )
-        found, next_cursor = _cut(wanted, limit)
-        return Page(data=[KeyView.of(key, now=keys.clock()) for key in found], next_cursor=next_cursor)
+        return page_of(found, limit, view=partial(KeyView.of, now=keys.clock()), place=when_made)
 
     @router.get("/{id}")
     def get_key(id: KeyReference, caller: Annotated[Principal, require(Scope.KEYS_READ)]) -> KeyView:  # noqa: A002  wire name
@@ -150,10 +148,8 @@ def project_routes(projects: Projects) -> APIRouter:
         cursor: CursorParameter = None,
     ) -> Page[ProjectView]:
         """List projects, oldest first: all for an administrator, for everybody else those they have a role in."""
-        after = None if cursor is None else decode_cursor(cursor)
-        wanted = projects.list(caller, search=search, user=user, after=after, limit=limit + 1)
-        found, next_cursor = _cut(wanted, limit)
-        return Page(data=[ProjectView.of(project) for project in found], next_cursor=next_cursor)
+        found = projects.list(caller, search=search, user=user, after=place_of(cursor), limit=limit + 1)
+        return page_of(found, limit, view=ProjectView.of, place=when_made)
 
     @router.get("/{id}")
     def get_project(
@@ -205,10 +201,8 @@ def user_routes(users: Users, people: People) -> APIRouter:
         cursor: CursorParameter = None,
     ) -> Page[UserView]:
         """List users, oldest first: all for an administrator, themselves for everybody else."""
-        after = None if cursor is None else decode_cursor(cursor)
-        wanted = users.list(caller, search=search, state=state, after=after, limit=limit + 1)
-        found, next_cursor = _cut(wanted, limit)
-        return Page(data=[UserView.of(user) for user in found], next_cursor=next_cursor)
+        found = users.list(caller, search=search, state=state, after=place_of(cursor), limit=limit + 1)
+        return page_of(found, limit, view=UserView.of, place=when_made)
 
     @router.get("/{id}")
     def get_user(id: UserReference, caller: Annotated[Principal, require(Scope.USERS_READ)]) -> UserView:  # noqa: A002  wire name
@@ -233,11 +227,3 @@ def user_routes(users: Users, people: People) -> APIRouter:
         people.removal.remove(caller, id)
 
     return router
-
-
-def _cut(items: Sequence[T], limit: int) -> tuple[Sequence[T], str | None]:
-    """The page of `limit` items, and the cursor of the next one if `items`, asked for one more, shows there is one."""
-    if len(items) <= limit:
-        return items, None
-    last = items[limit - 1]
-    return items[:limit], encode_cursor(last.created_at, last.id)

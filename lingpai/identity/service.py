@@ -10,44 +10,37 @@ from sqlalchemy.exc import IntegrityError
 
 from lingpai.errors import LingpaiError, did_you_mean
 from lingpai.identity import restrictions
-from lingpai.identity.credential_rules import CredentialRules
+from lingpai.identity.credential_service import CredentialService
 from lingpai.identity.deeds import key_changed, key_created, key_deleted, user_changed, user_created
-from lingpai.identity.finding import find_key, find_person, find_project, find_user, standing_in, standing_to
+from lingpai.identity.finding import find_key, find_person, find_project, find_user, standing_to
 from lingpai.identity.interfaces import (
     ApiKey,
     CreatedKey,
     EndSessions,
     KeyState,
     OnChange,
-    Project,
     Use,
     User,
     UserState,
     ValidateLimit,
 )
+from lingpai.identity.key_secrets import secret_columns
 from lingpai.identity.key_states import KeyFilter
-from lingpai.identity.member_store import SqlMemberStore
-from lingpai.identity.minting import UNBOUNDED, Minting
-from lingpai.identity.peppers import Peppers
 from lingpai.identity.project_store import SqlProjectStore
 from lingpai.identity.projects import make_personal_project, personal_project
 from lingpai.identity.rights import (
     already_exists,
     check_is_admin,
-    check_keeps_project,
-    check_may,
     check_may_change,
     check_may_enable,
-    check_may_grant_unsigned,
-    check_may_lift_signature,
     check_may_with_key,
     visible_user,
 )
-from lingpai.identity.roles import KeyAction, ProjectAction, has_keys
+from lingpai.identity.roles import KeyAction
 from lingpai.identity.schemas import KeyCreate, KeyUpdate, UserCreate, UserUpdate
 from lingpai.identity.scopes import ALL_SCOPES
 from lingpai.identity.store import Position, SqlKeyStore, SqlUserStore
-from lingpai.ids import MintedCredential, mint_credential, new_id
+from lingpai.ids import mint_credential, new_id
 from lingpai.principal import Principal
 from lingpai.storage.database import Database
 from lingpai.storage.trail import Trail
@@ -220,39 +213,15 @@ class Users:
             )
 
 
-class Keys:
+class Keys(CredentialService):
     """API keys: everybody sees and changes what their roles allow (`roles`). All methods block.
 
     Errors are LingpaiError: ``not_found``, ``already_exists``, ``invalid_request``, ``insufficient_scope``,
     ``model_not_allowed``.
     """
 
-    def __init__(
-        self,
-        database: Database,
-        *,
-        on_change: OnChange,
-        peppers: Peppers,
-        validate_limit: ValidateLimit,
-        default_limits: Sequence[str],
-        trail: Trail,
-        minting: Minting = UNBOUNDED,
-        clock: Callable[[], float] = time.time,
-    ) -> None:
-        """`default_limits` are those of a new key for which none are given and whose owner and project have none."""
-        self._database = database
-        self._on_change = on_change
-        self._peppers = peppers
-        self._rules = CredentialRules("key", validate_limit, default_limits, clock)
-        self._trail = trail
-        self._minting = minting
-        self.clock = clock
-        """Unix seconds: what the state of a key is asked at."""
-        self._store = SqlKeyStore()
-
-    def set_default_limits(self, limits: Sequence[str]) -> None:
-        """Change the limits that new ones get when none are given."""
-        self._rules.set_default_limits(limits)
+    noun = "key"
+    _store = SqlKeyStore()
 
     def create(self, caller: Principal, body: KeyCreate) -> CreatedKey:
         """Make a key for the caller or, by an administrator, for anybody. The token is in the answer and nowhere else.
@@ -269,14 +238,14 @@ class Keys:
             owner = find_user(
                 connection, body.user or caller.user_id, only=visible_user(caller), param="user"
             )
-            project = self._project_of_new_key(connection, caller, owner, body.project)
+            project = self._rules.project_of_new(connection, caller, owner, body.project, trail=self._trail)
             restricted = self._rules.of_new(caller, body, owner=owner, project=project)
             belongs = {"user_id": owner.id, "project_id": project.id}
             row = {
+                "id": minted.id,
                 "name": name,
-                "signature_required": _signature_of_new_key(caller, body),
                 **belongs,
-                **self._stored_credential(minted),
+                **secret_columns(minted, self._peppers),
                 **restricted,
             }
             try:
@@ -360,27 +329,6 @@ class Keys:
             with self._database.write() as connection:
                 self._store.touch(connection, uses)
 
-    def _project_of_new_key(
-        self, connection: Connection, caller: Principal, owner: User, reference: str | None
-    ) -> Project:
-        if reference is None:
-            project = personal_project(connection, owner, trail=self._trail, caller=caller)
-        else:
-            project = find_project(connection, reference, caller=caller, param="project")
-            check_may(standing_in(connection, caller, project.id), ProjectAction.MAKE_KEYS, project)
-            _check_has_keys(connection, owner, project)
-        check_keeps_project(caller, project.id, "make keys of another one", param="project")
-        return project
-
-    def _stored_credential(self, minted: MintedCredential) -> dict[str, Any]:
-        version = self._peppers.newest_version
-        return {
-            "id": minted.id,
-            "hint": minted.hint,
-            "secret_hmac": self._peppers.hmac(minted.token.encode(), version),
-            "pepper_version": version,
-        }
-
     def _changes(
         self, connection: Connection, caller: Principal, key: ApiKey, body: KeyUpdate
     ) -> dict[str, Any]:
@@ -391,28 +339,7 @@ class Keys:
         values = self._rules.changes(caller, key, body, owner=owner)
         if body.name is not None:
             values["name"] = restrictions.checked_name(body.name)
-        if body.signature_required is not None:
-            values["signature_required"] = body.signature_required
-            check_may_lift_signature(caller, key, required=body.signature_required)
         if body.disabled is False:
             values["disabled_because"] = None
         check_may_change(caller, standing, key, replace(key, **values))
         return values
-
-
-def _check_has_keys(connection: Connection, owner: User, project: Project) -> None:
-    role = SqlMemberStore().role(connection, project.id, owner.id)
-    if owner.role != "admin" and not has_keys(role):
-        raise LingpaiError(
-            "invalid_request",
-            f"`{owner.name}` may not have keys in `{project.name}`. Make them a member first: "
-            f"`lingpai projects members add`.",
-            param="user",
-        )
-
-
-def _signature_of_new_key(caller: Principal, body: KeyCreate) -> bool:
-    if body.signature_required is None:
-        return caller.signature_required and not caller.is_admin
-    check_may_grant_unsigned(caller, required=body.signature_required)
-    return body.signature_required

@@ -25,6 +25,7 @@ from sqlalchemy import (
 from lingpai.identity.interfaces import ApiKey, Secret, Use, User, UserState
 from lingpai.identity.key_states import KeyFilter, conditions_of, disabled_because
 from lingpai.identity.member_store import projects_of
+from lingpai.identity.oauth.client_states import CLIENT_IS_OFF, with_client_owner
 from lingpai.identity.oauth.tables import access_tokens, clients
 from lingpai.identity.scopes import effective_scopes
 from lingpai.identity.signing.store import SqlSigningKeyStore
@@ -64,27 +65,29 @@ _CREDENTIAL: Final = _KEY_COLUMNS.where(api_keys.c.id == bindparam("key_id"), ap
 _personal = projects.alias("personal_project")
 # A token without a registered client belongs to its user's personal project.
 _ACCESS_TOKEN: Final = (
-    select(
-        access_tokens,
-        users.c.name.label("user_name"),
-        users.c.role,
-        users.c.limits.label("user_limits"),
-        users.c.disabled_at.label("user_disabled_at"),
-        clients.c.name.label("client_name"),
-        clients.c.scopes.label("client_scopes"),
-        clients.c.signature_required.label("client_signature_required"),
-        clients.c.models.label("client_models"),
-        clients.c.limits.label("client_limits"),
-        clients.c.allowed_ips.label("client_allowed_ips"),
-        clients.c.expires_at.label("client_expires_at"),
-        clients.c.disabled_at.label("client_disabled_at"),
-        clients.c.deleted_at.label("client_deleted_at"),
-        projects.c.id.label("project_id"),
-        projects.c.name.label("project_name"),
-        projects.c.limits.label("project_limits"),
+    with_client_owner(
+        select(
+            access_tokens,
+            users.c.name.label("user_name"),
+            users.c.role,
+            users.c.limits.label("user_limits"),
+            users.c.disabled_at.label("user_disabled_at"),
+            clients.c.name.label("client_name"),
+            clients.c.scopes.label("client_scopes"),
+            clients.c.signature_required.label("client_signature_required"),
+            clients.c.models.label("client_models"),
+            clients.c.limits.label("client_limits"),
+            clients.c.allowed_ips.label("client_allowed_ips"),
+            clients.c.expires_at.label("client_expires_at"),
+            clients.c.user_id.label("client_owner_id"),
+            CLIENT_IS_OFF,
+            projects.c.id.label("project_id"),
+            projects.c.name.label("project_name"),
+            projects.c.limits.label("project_limits"),
+        )
+        .join_from(access_tokens, users, users.c.id == access_tokens.c.user_id)
+        .outerjoin(clients, clients.c.id == access_tokens.c.client_id)
     )
-    .join_from(access_tokens, users, users.c.id == access_tokens.c.user_id)
-    .outerjoin(clients, clients.c.id == access_tokens.c.client_id)
     .outerjoin(_personal, (_personal.c.owner_id == access_tokens.c.user_id) & _personal.c.is_personal)
     .outerjoin(projects, projects.c.id == func.coalesce(clients.c.project_id, _personal.c.id))
     .where(access_tokens.c.id == bindparam("token_id"))
@@ -113,7 +116,7 @@ class SqlCredentialStore:
     def access_token(self, token_id: str) -> Row[Any] | None:
         """The access token's row joined with its owner, its client, if it has one, and the project, or None.
 
-        That adds to the columns of the token and those of `key` the client's, each named `client_…`.
+        That adds to the columns of the token and those of `key` the client's, each named `client_…`, and `client_is_off`.
         """
         with self._database.read() as connection:
             return connection.execute(_ACCESS_TOKEN, {"token_id": token_id}).one_or_none()
@@ -142,7 +145,7 @@ class SqlKeyStore:
         """
         query = _live_keys(caller).where(or_(api_keys.c.id == reference, api_keys.c.name == reference))
         found = [key_of(row) for row in connection.execute(query.order_by(api_keys.c.created_at))]
-        own = [key for key in found if _is_restricted(caller) and caller and key.user_id == caller.user_id]
+        own = [key for key in found if is_restricted(caller) and caller and key.user_id == caller.user_id]
         return [key for key in found if key.id == reference] or own or found
 
     def page(
@@ -180,7 +183,7 @@ class SqlKeyStore:
         """Delete keys for good: their secrets are wiped, their names stay for the sake of usage reports."""
         for key_id in key_ids:
             self.update(connection, key_id, {"deleted_at": now, "secret_hmac": None, "old_secret_hmac": None})
-        SqlSigningKeyStore().delete_of_deleted_keys(connection)
+        SqlSigningKeyStore().delete_of_deleted(connection)
 
     def touch(self, connection: Connection, uses: Sequence[Use]) -> None:
         """Note last uses, of the key and of its secrets; an earlier one never replaces a later one."""
@@ -266,7 +269,8 @@ class SqlUserStore:
         return connection.execute(others.limit(1)).first() is not None
 
 
-def _is_restricted(caller: Principal | None) -> bool:
+def is_restricted(caller: Principal | None) -> bool:
+    """Whether `caller` does not see everything."""
     return caller is not None and not caller.is_admin
 
 

@@ -39,8 +39,8 @@ class UsageNames(Protocol):
         """The id of the key with this id or unique name, or None. With `owner` only that user's; `seen_by` as below."""
         ...
 
-    def find_client(self, text: str, *, user_id: str | None) -> str | None:
-        """The id of the client with this id or unique name, or None. With `user_id`, only that user's clients are seen."""
+    def find_client(self, text: str, *, owner: str | None, seen_by: str | None) -> str | None:
+        """The id of the client with this id or unique name, or None. With `owner` only that user's; `seen_by` as below."""
         ...
 
     def find_user(self, text: str, *, seen_by: str | None) -> str | None:

@@ -43,7 +43,7 @@ def visible_subjects(
         raise LingpaiError(
             "not_found", f"There is no key `{key}`. Give the id or a unique name.", param="key"
         )
-    client_id = None if client is None else names.find_client(client, user_id=seen_by or user_id)
+    client_id = None if client is None else names.find_client(client, owner=user_id, seen_by=seen_by)
     if client is not None and client_id is None:
         raise LingpaiError(
             "not_found", f"There is no client `{client}`. Give the id or a unique name.", param="client"

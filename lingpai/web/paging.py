@@ -6,7 +6,8 @@ Clients must treat it as opaque.
 
 import base64
 import json
-from typing import Annotated, Final, Generic, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Annotated, Final, Generic, Protocol, TypeVar
 
 from fastapi import Query
 from pydantic import BaseModel, Field
@@ -15,6 +16,9 @@ from lingpai.errors import LingpaiError
 from lingpai.web.formats import formatted
 
 T = TypeVar("T")
+Item = TypeVar("Item")
+Place = tuple[float, str]
+"""Where something stands in a list: a time, and its id."""
 
 MAX_LIMIT: Final = 200
 DEFAULT_LIMIT: Final = 50
@@ -37,6 +41,38 @@ class Page(BaseModel, Generic[T]):
     next_cursor: str | None = Field(
         description="Send it as `cursor` to get the next page; null on the last page."
     )
+
+
+class Made(Protocol):
+    """Something that was made at some time (Unix seconds)."""
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def created_at(self) -> float: ...
+
+
+def when_made(item: Made) -> Place:
+    """The place of an item in a list that is in the order of making."""
+    return item.created_at, item.id
+
+
+def page_of(
+    found: Sequence[Item], limit: int, *, view: Callable[[Item], T], place: Callable[[Item], Place]
+) -> Page[T]:
+    """The first `limit` items of `found`, as `view` shows them.
+
+    Ask the store for one more: it says that there is another page, which goes on behind the `place` of the last item here.
+    """
+    shown = found[:limit]
+    next_cursor = encode_cursor(*place(shown[-1])) if len(found) > limit else None
+    return Page(data=[view(item) for item in shown], next_cursor=next_cursor)
+
+
+def place_of(cursor: str | None) -> Place | None:
+    """Behind which place a page begins; None from the start. Raises as `decode_cursor`."""
+    return None if cursor is None else decode_cursor(cursor)
 
 
 def encode_cursor(created_at: float, id_: str) -> str:

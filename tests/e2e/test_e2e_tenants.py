@@ -103,6 +103,7 @@ def tenants(server: LingpaiServer) -> Tenants:
     answer = post(server.port, "/v1/chat/completions", chat(model="lingpai/eliza"), key=keys["ada"]["key"])
     assert answer.status == 200
     client = server.admin("POST", "/api/v1/clients", {"name": "ada-client", "user": "ada", "project": "adas"})
+    server.admin("POST", "/api/v1/clients", {"name": "bob-client", "user": "bob", "project": "bobs"})
     form = {
         "grant_type": "client_credentials",
         "client_id": client["client_id"],
@@ -157,7 +158,7 @@ def _asks(document: dict[str, Any], method: str, path: str, operation: dict[str,
     # The things of others stand in one place; in all others stands what is bob's own.
     own = path.replace("/projects/{id}/members", "/projects/bobs/members")
     if "{signing_key}" in path:
-        own = own.replace("{id}", "bob-key")
+        own = own.replace("{id}", "bob-client" if "/clients/" in path else "bob-key")
     own_user = own.replace("{user}", "bob")
     for parameter in operation.get("parameters", []):
         name, where = parameter["name"], parameter["in"]

@@ -144,10 +144,10 @@ def test_clients_are_named_and_found_by_the_id_on_the_wire(world):
     ada, nightly = world.user("ada"), world.client("nightly", user="ada")
 
     assert world.names.client_names([nightly, "cl-lp-none"]) == {nightly: "nightly"}
-    assert world.names.find_client(nightly, user_id=ada) == nightly
-    assert world.names.find_client("nightly", user_id=None) == nightly
-    assert world.names.find_client(nightly, user_id=world.user("bob")) is None
-    assert world.names.find_client(nightly.removeprefix("cl-lp-"), user_id=None) is None
+    assert world.names.find_client(nightly, owner=ada, seen_by=ada) == nightly
+    assert world.names.find_client("nightly", owner=None, seen_by=None) == nightly
+    assert world.names.find_client(nightly, owner=None, seen_by=world.user("bob")) is None
+    assert world.names.find_client(nightly.removeprefix("cl-lp-"), owner=None, seen_by=None) is None
 
 
 def test_deleted_client_keeps_its_name(world):
@@ -156,7 +156,7 @@ def test_deleted_client_keeps_its_name(world):
     world.clients.delete(world.admin, nightly)
 
     assert world.names.client_names([nightly]) == {nightly: "nightly"}
-    assert world.names.find_client("nightly", user_id=None) == nightly
+    assert world.names.find_client("nightly", owner=None, seen_by=None) == nightly
 
 
 def test_more_ids_than_one_statement_takes(world):
@@ -238,7 +238,12 @@ def test_what_belongs_to_a_project_is_found_by_all_with_a_role_in_it(world):
     search = world.project("search", owner="ada")
     world.join("search", "bob", "viewer")
     key, private = world.key("laptop", user="ada", project="search"), world.key("private", user="ada")
+    nightly = world.client("nightly", user="ada", project="search")
+    world.client("hourly", user="ada")
 
+    assert world.names.find_client("nightly", owner=None, seen_by=bob) == nightly
+    assert world.names.find_client("nightly", owner=bob, seen_by=bob) is None
+    assert [world.names.find_client("hourly", owner=None, seen_by=who) for who in (bob, eve)] == [None, None]
     assert world.names.find_key("laptop", owner=None, seen_by=bob) == key
     assert world.names.find_key("private", owner=None, seen_by=bob) is None
     assert world.names.find_user("ada", seen_by=bob) == ada
@@ -556,6 +561,7 @@ def test_a_call_counts_against_key_user_and_project(world):
 def test_a_clients_own_calls_count_against_client_owner_and_project(world):
     ada = world.user("ada", limits=["5/day"])
     search = world.project("search", limits=["7/day"])
+    world.join("search", "ada")
     nightly = world.client("nightly", user="ada", project="search", limits=["10/1s"], models=["acme/*"])
 
     call = world.subjects.of_client(world.member("ada", ada), "nightly")

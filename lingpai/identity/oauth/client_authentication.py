@@ -137,8 +137,10 @@ class ClientAuthenticator:
 
     def _check(self, known: KnownClient, address: str) -> None:
         client, now = known.client, self._clock()
-        if client.disabled_at is not None or known.is_owner_disabled:
-            raise invalid_client("The client or its owner is disabled. Ask an administrator.")
+        if client.disabled_because is not None:
+            raise invalid_client(
+                f"The client cannot be used ({client.disabled_because}). Ask an administrator."
+            )
         if client.expires_at is not None and now >= client.expires_at:
             raise invalid_client("The client has expired. Make a new one.")
         if known.networks and not is_within(address, known.networks):

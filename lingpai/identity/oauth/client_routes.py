@@ -21,8 +21,9 @@ from lingpai.web.paging import (
     CursorParameter,
     LimitParameter,
     Page,
-    decode_cursor,
-    encode_cursor,
+    page_of,
+    place_of,
+    when_made,
 )
 
 UserFilter = Annotated[
@@ -54,14 +55,9 @@ def client_routes(clients: Clients) -> APIRouter:
         limit: LimitParameter = DEFAULT_LIMIT,
         cursor: CursorParameter = None,
     ) -> Page[ClientView]:
-        """List clients, oldest first: all for an administrator, their own for everybody else."""
-        after = None if cursor is None else decode_cursor(cursor)
-        found = clients.list(caller, user=user, project=project, after=after, limit=limit + 1)
-        last = found[limit - 1] if len(found) > limit else None
-        return Page(
-            data=[ClientView.of(client) for client in found[:limit]],
-            next_cursor=None if last is None else encode_cursor(last.created_at, last.id),
-        )
+        """List clients, oldest first: all for an administrator, for everybody else their own and those of their projects."""
+        found = clients.list(caller, user=user, project=project, after=place_of(cursor), limit=limit + 1)
+        return page_of(found, limit, view=ClientView.of, place=when_made)
 
     @router.get("/{id}")
     def get_client(id: str, caller: Annotated[Principal, require(Scope.CLIENTS_READ)]) -> ClientView:  # noqa: A002  wire name

@@ -3,14 +3,17 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, Select, bindparam, func, or_, select, tuple_, update
+from sqlalchemy import Connection, Row, Select, and_, bindparam, func, or_, select, update
 
 from lingpai.identity.interfaces import Use
+from lingpai.identity.key_states import disabled_because
+from lingpai.identity.member_store import projects_of
 from lingpai.identity.oauth.interfaces import CLIENT_ID_PREFIX, Client
 from lingpai.identity.oauth.tables import clients
 from lingpai.identity.scopes import effective_scopes
-from lingpai.identity.store import Position
-from lingpai.identity.tables import projects, users
+from lingpai.identity.store import Position, is_after, is_restricted
+from lingpai.identity.tables import project_members, projects, users
+from lingpai.principal import Principal
 from lingpai.storage.database import Database
 
 _COLUMNS: Final = (
@@ -20,9 +23,17 @@ _COLUMNS: Final = (
         users.c.role,
         users.c.disabled_at.label("user_disabled_at"),
         projects.c.name.label("project_name"),
+        project_members.c.role.label("project_role"),
     )
     .join_from(clients, users)
     .join(projects, projects.c.id == clients.c.project_id)
+    .outerjoin(
+        project_members,
+        and_(
+            project_members.c.project_id == clients.c.project_id,
+            project_members.c.user_id == clients.c.user_id,
+        ),
+    )
 )
 NO_OLD_SECRET: Final[Mapping[str, None]] = dict.fromkeys(
     ("old_secret_hmac", "old_pepper_version", "old_hint", "old_expires_at")
@@ -34,18 +45,27 @@ _BY_ID: Final = _LIVE.where(clients.c.id == bindparam("client_id"))
 
 
 class SqlClientStore:
-    """Clients. `owner` restricts what is seen to one user's clients; None sees all. Deleted ones are never seen."""
+    """Clients. `caller` restricts what is seen to theirs and those of their projects; None and administrators see all.
+
+    Deleted ones are never seen.
+    """
 
     def insert(self, connection: Connection, row: Mapping[str, Any]) -> None:
         """Add a client. Raises sqlalchemy.exc.IntegrityError when its owner has a client of that name."""
         connection.execute(clients.insert(), dict(row))
 
-    def find(self, connection: Connection, reference: str, *, owner: str | None) -> list[Client]:
-        """The client whose id (`cl-lp-…`) is `reference`; else all of that name."""
+    def find(
+        self, connection: Connection, reference: str, *, caller: Principal | None = None
+    ) -> list[Client]:
+        """The client whose id (`cl-lp-…`) is `reference`; else all of that name, or only the caller's own if they have one.
+
+        Administrators get all of that name, as they are asked for the id.
+        """
         id_ = reference.removeprefix(CLIENT_ID_PREFIX) if reference.startswith(CLIENT_ID_PREFIX) else None
-        query = _visible(owner).where(or_(clients.c.id == id_, clients.c.name == reference))
+        query = _visible(caller).where(or_(clients.c.id == id_, clients.c.name == reference))
         found = [client_of(row) for row in connection.execute(query.order_by(clients.c.created_at))]
-        return [client for client in found if client.id == id_] or found
+        own = [each for each in found if is_restricted(caller) and caller and each.user_id == caller.user_id]
+        return [client for client in found if client.id == id_] or own or found
 
     def row(self, connection: Connection, id_: str) -> Row[Any] | None:
         """The row of a client, as `SqlClientReader` reads it, by what follows `cl-lp-`."""
@@ -55,17 +75,18 @@ class SqlClientStore:
         self,
         connection: Connection,
         *,
-        owner: str | None,
-        project: str | None,
+        caller: Principal | None,
+        user_id: str | None = None,
+        project_id: str | None = None,
         after: Position | None,
         limit: int,
     ) -> list[Client]:
-        """Up to `limit` clients, oldest first, beginning after a position."""
-        query = _visible(owner)
-        if after is not None:
-            query = query.where(tuple_(clients.c.created_at, clients.c.id) > after)
-        if project is not None:
-            query = query.where(clients.c.project_id == project)
+        """Up to `limit` clients, of one user or project if given, oldest first, beginning after a position."""
+        query = _visible(caller).where(is_after(clients.c, after))
+        if user_id is not None:
+            query = query.where(clients.c.user_id == user_id)
+        if project_id is not None:
+            query = query.where(clients.c.project_id == project_id)
         query = query.order_by(clients.c.created_at, clients.c.id).limit(limit)
         return [client_of(row) for row in connection.execute(query)]
 
@@ -118,7 +139,7 @@ class SqlClientReader:
     def client(self, id_: str) -> Row[Any] | None:
         """The row of a client that is not deleted, joined with its owner and project. Blocks.
 
-        That adds `user_name`, `role`, `user_disabled_at` and `project_name`.
+        That adds `user_name`, `role`, `user_disabled_at`, `project_name` and `project_role`, the owner's in the project.
         """
         with self._database.read() as connection:
             return connection.execute(_BY_ID, {"client_id": id_}).one_or_none()
@@ -165,11 +186,15 @@ def client_of(row: Row[Any]) -> Client:
         rotated_at=row.rotated_at,
         expires_at=row.expires_at,
         disabled_at=row.disabled_at,
-        disabled_because=None if row.disabled_at is None else row.disabled_because or "disabled",
+        disabled_because=disabled_because(row, "clients"),
         last_used_at=row.last_used_at,
         last_used_ip=row.last_used_ip,
     )
 
 
-def _visible(owner: str | None) -> Select[Any]:
-    return _LIVE if owner is None else _LIVE.where(clients.c.user_id == owner)
+def _visible(caller: Principal | None) -> Select[Any]:
+    if caller is None or caller.is_admin:
+        return _LIVE
+    return _LIVE.where(
+        or_(clients.c.user_id == caller.user_id, clients.c.project_id.in_(projects_of(caller.user_id)))
+    )

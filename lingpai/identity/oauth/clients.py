@@ -1,7 +1,7 @@
-"""The rules of OAuth clients: administrators see and change all of them, members their own."""
+"""The rules of OAuth clients. Who may see, make and change which one follows from roles in projects, as with keys (`roles`)."""
 
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -10,10 +10,10 @@ from sqlalchemy.exc import IntegrityError
 
 from lingpai.errors import LingpaiError
 from lingpai.identity import restrictions
-from lingpai.identity.credential_rules import CredentialRules
-from lingpai.identity.finding import find_project, find_user
-from lingpai.identity.interfaces import OnChange, Use, User, ValidateLimit
-from lingpai.identity.minting import UNBOUNDED, Minting
+from lingpai.identity.credential_service import CredentialService
+from lingpai.identity.finding import find_client, find_person, find_project, find_user, standing_to
+from lingpai.identity.interfaces import Use
+from lingpai.identity.key_secrets import secret_columns
 from lingpai.identity.oauth.client_store import SqlClientStore
 from lingpai.identity.oauth.interfaces import CLIENT_ID_PREFIX, GRANTS, Client, CreatedClient, Grant
 from lingpai.identity.oauth.schemas import (
@@ -23,68 +23,45 @@ from lingpai.identity.oauth.schemas import (
     SecretRotation,
 )
 from lingpai.identity.oauth.token_store import SqlTokenStore
-from lingpai.identity.peppers import Peppers
-from lingpai.identity.projects import personal_project
 from lingpai.identity.rights import (
     already_exists,
-    check_has_another_secret,
-    check_keeps_project,
-    check_may_hold,
-    check_may_widen,
-    check_need_not_sign,
+    check_may_change,
+    check_may_enable,
+    check_may_rotate,
+    check_may_with_key,
     visible_user,
 )
+from lingpai.identity.roles import KeyAction
+from lingpai.identity.rotation import overlap_s
+from lingpai.identity.signing.store import SqlSigningKeyStore
 from lingpai.identity.store import Position
-from lingpai.ids import MintedCredential, mint_credential
+from lingpai.ids import mint_credential
 from lingpai.principal import Principal
-from lingpai.storage.database import Database
-from lingpai.storage.trail import Deed, Trail
+from lingpai.storage.trail import Deed
 
 DEFAULT_GRANTS: Final[tuple[Grant, ...]] = ("client_credentials",)
 NOUN: Final = "client"
-_DEFAULT_OVERLAP_S: Final = 86_400
 
 
-class Clients:
+class Clients(CredentialService):
     """Clients, made and changed by whoever may. All methods block.
 
     Errors are LingpaiError: ``not_found``, ``already_exists``, ``invalid_request``, ``insufficient_scope``,
     ``model_not_allowed``.
     """
 
-    def __init__(
-        self,
-        database: Database,
-        *,
-        on_change: OnChange,
-        peppers: Peppers,
-        validate_limit: ValidateLimit,
-        default_limits: Sequence[str],
-        trail: Trail,
-        minting: Minting = UNBOUNDED,
-        clock: Callable[[], float] = time.time,
-    ) -> None:
-        """`default_limits` are those of a new client for which none are given and whose owner and project have none."""
-        self._database = database
-        self._on_change = on_change
-        self._peppers = peppers
-        self._rules = CredentialRules(NOUN, validate_limit, default_limits, clock)
-        self._trail = trail
-        self._minting = minting
-        self._clock = clock
-        self._store = SqlClientStore()
-        self._tokens = SqlTokenStore()
-
-    def set_default_limits(self, limits: Sequence[str]) -> None:
-        """Change the limits that new ones get when none are given."""
-        self._rules.set_default_limits(limits)
+    noun = NOUN
+    _store = SqlClientStore()
+    _tokens = SqlTokenStore()
 
     def create(self, caller: Principal, body: ClientCreate) -> CreatedClient:
-        """Make a client for the caller or, by an administrator, for anybody. Its secret is in the answer and nowhere else."""
+        """Make a client for the caller or, by an administrator, for anybody. Its secret is in the answer and nowhere else.
+
+        It belongs to a project in which its owner has a role that makes keys; those of administrators to any.
+        """
         name = restrictions.checked_name(body.name)
         grants = _checked_grants(body.grants if body.grants is not None else DEFAULT_GRANTS, body.public)
         _check_may_grant(caller, grants)
-        check_need_not_sign(caller, "make clients, whose calls are not signed")
         self._minting.begin(caller)
         minted = mint_credential("cs-lp-")
         began = time.monotonic()
@@ -92,28 +69,22 @@ class Clients:
             owner = find_user(
                 connection, body.user or caller.user_id, only=visible_user(caller), param="user"
             )
-            project = (
-                personal_project(connection, owner, trail=self._trail, caller=caller)
-                if body.project is None
-                else find_project(connection, body.project, caller=caller, param="project")
-            )
-            check_keeps_project(caller, project.id, "make clients of another one", param="project")
+            project = self._rules.project_of_new(connection, caller, owner, body.project, trail=self._trail)
             row = {
                 "id": minted.id,
                 "name": name,
                 "user_id": owner.id,
                 "project_id": project.id,
                 "grants": grants,
-                "signature_required": False,
                 "token_lifetime_s": body.token_lifetime_s,
-                **({} if body.public else self._stored(minted)),
+                **({} if body.public else secret_columns(minted, self._peppers)),
                 **self._rules.of_new(caller, body, owner=owner, project=project),
             }
             try:
                 self._store.insert(connection, row)
             except IntegrityError as exc:
                 raise already_exists(NOUN, name) from exc
-            client = self._find(connection, CLIENT_ID_PREFIX + minted.id, owner=None)
+            client = find_client(connection, CLIENT_ID_PREFIX + minted.id)
             self._note(connection, caller, "client.create", None, client)
         self._on_change("client", client.client_id, began)
         return CreatedClient(client, None if body.public else minted.token)
@@ -128,56 +99,52 @@ class Clients:
         limit: int = 50,
     ) -> list[Client]:
         """Up to `limit` of the clients that `caller` sees, oldest first; of one user or project if given."""
-        only = visible_user(caller)
         with self._database.read() as connection:
-            owner = only if user is None else find_user(connection, user, only=only, param="user").id
-            project_id = (
-                None
-                if project is None
-                else find_project(connection, project, caller=caller, param="project").id
+            return self._store.page(
+                connection,
+                caller=caller,
+                user_id=user and find_person(connection, user, caller=caller, param="user").id,
+                project_id=project and find_project(connection, project, caller=caller, param="project").id,
+                after=after,
+                limit=limit,
             )
-            return self._store.page(connection, owner=owner, project=project_id, after=after, limit=limit)
 
     def get(self, caller: Principal, reference: str) -> Client:
-        """The client with this id, or with this name when only one that `caller` sees has it."""
+        """The client with this id, or with this name: the caller's own, or the only one that they see."""
         with self._database.read() as connection:
-            return self._find(connection, reference, owner=visible_user(caller))
+            return find_client(connection, reference, caller=caller)
 
     def update(self, caller: Principal, reference: str, body: ClientUpdate) -> Client:
         """Change a client, and with it all of its tokens, from the next call on."""
         began = time.monotonic()
         with self._database.write() as connection:
-            client = self._find(connection, reference, owner=visible_user(caller))
-            owner = find_user(connection, client.user_id, only=None)
-            values = self._changes(caller, client, body, owner)
+            client = find_client(connection, reference, caller=caller)
+            values = self._changes(connection, caller, client, body)
             try:
                 if values:
                     self._store.update(connection, client.id, values)
             except IntegrityError as exc:
                 raise already_exists(NOUN, body.name or "") from exc
-            changed = self._find(connection, client.client_id, owner=None)
+            changed = find_client(connection, client.client_id)
             self._note(connection, caller, "client.update", client, changed)
         self._on_change("client", client.client_id, began)
         return changed
 
     def rotate(self, caller: Principal, reference: str, body: SecretRotation) -> CreatedClient:
         """Give a client another secret; the present one works until the overlap is over, one before it ends now."""
-        asked_s = None if body.overlap is None else restrictions.checked_overlap(body.overlap)
         self._minting.begin(caller)
         began = time.monotonic()
         with self._database.write() as connection:
-            client = self._find(connection, reference, owner=visible_user(caller))
+            client = find_client(connection, reference, caller=caller)
+            check_may_rotate(caller, standing_to(connection, caller, client), client)
             if client.is_public:
                 raise LingpaiError(
                     "invalid_request", "A public client has no secret, so there is none to rotate."
                 )
-            check_may_hold(caller, client, "replace a secret")
-            overlap_s = _overlap_s(client, asked_s)
             secret = mint_credential("cs-lp-", public_id=client.id)
-            self._store.rotate(
-                connection, client.id, self._stored(secret), now=self._clock(), overlap_s=overlap_s
-            )
-            changed = self._find(connection, client.client_id, owner=None)
+            columns, seconds = secret_columns(secret, self._peppers), overlap_s(client, body.overlap)
+            self._store.rotate(connection, client.id, columns, now=self.clock(), overlap_s=seconds)
+            changed = find_client(connection, client.client_id)
             self._note(connection, caller, "client.rotate", client, changed)
         self._on_change("client", client.client_id, began)
         return CreatedClient(changed, secret.token)
@@ -186,10 +153,12 @@ class Clients:
         """Delete a client and all of its tokens for good; its name stays for the sake of usage reports."""
         began = time.monotonic()
         with self._database.write() as connection:
-            client = self._find(connection, reference, owner=visible_user(caller))
+            client = find_client(connection, reference, caller=caller)
+            check_may_with_key(caller, standing_to(connection, caller, client), KeyAction.SWITCH_OFF, client)
             wiped = {"secret_hmac": None, "old_secret_hmac": None, "old_expires_at": None}
-            self._store.update(connection, client.id, {"deleted_at": self._clock(), **wiped})
-            self._tokens.delete_of_client(connection, client.id, now=self._clock())
+            self._store.update(connection, client.id, {"deleted_at": self.clock(), **wiped})
+            SqlSigningKeyStore().delete_of_deleted(connection)
+            self._tokens.delete_of_client(connection, client.id, now=self.clock())
             self._note(connection, caller, "client.delete", client, None)
         self._on_change("client", client.client_id, began)
 
@@ -199,28 +168,13 @@ class Clients:
             with self._database.write() as connection:
                 self._store.touch(connection, uses)
 
-    def _find(self, connection: Connection, reference: str, *, owner: str | None) -> Client:
-        found = self._store.find(connection, reference, owner=owner)
-        if not found:
-            raise LingpaiError(
-                "not_found", f"There is no client `{reference}`. `GET /api/v1/clients` lists yours."
-            )
-        if len(found) > 1:
-            ids = ", ".join(f"`{client.client_id}` of {client.user_name}" for client in found[:10])
-            raise LingpaiError(
-                "invalid_request", f"{len(found)} clients are called `{reference}`. Use the id: {ids}."
-            )
-        return found[0]
-
-    def _changes(self, caller: Principal, client: Client, body: ClientUpdate, owner: User) -> dict[str, Any]:
-        if body.disabled is False and client.disabled_at is not None and not caller.is_admin:
-            raise LingpaiError(
-                "insufficient_scope",
-                f"`{client.name}` is disabled. Ask an administrator to enable it.",
-                param="disabled",
-            )
+    def _changes(
+        self, connection: Connection, caller: Principal, client: Client, body: ClientUpdate
+    ) -> dict[str, Any]:
+        standing = standing_to(connection, caller, client)
         if body.disabled is False:
-            check_has_another_secret(client)
+            check_may_enable(caller, standing, client)
+        owner = find_user(connection, client.user_id, only=None)
         values = self._rules.changes(caller, client, body, owner=owner)
         if body.name is not None:
             values["name"] = restrictions.checked_name(body.name)
@@ -231,16 +185,8 @@ class Clients:
             values["token_lifetime_s"] = body.token_lifetime_s
         if body.disabled is False:
             values["disabled_because"] = None
-        check_may_widen(caller, client, replace(client, **values))
+        check_may_change(caller, standing, client, replace(client, **values))
         return values
-
-    def _stored(self, minted: MintedCredential) -> dict[str, Any]:
-        version = self._peppers.newest_version
-        return {
-            "hint": minted.hint,
-            "secret_hmac": self._peppers.hmac(minted.token.encode(), version),
-            "pepper_version": version,
-        }
 
     def _note(
         self,
@@ -275,19 +221,6 @@ def _check_may_grant(caller: Principal, grants: Collection[Grant]) -> None:
             "Only administrators may let a client use `password`. Choose `client_credentials`, or ask one.",
             "grants",
         )
-
-
-def _overlap_s(client: Client, asked_s: float | None) -> float:
-    """How many seconds the present secret goes on working. Raises LingpaiError (invalid_request)."""
-    if not client.is_leaked:
-        return _DEFAULT_OVERLAP_S if asked_s is None else asked_s
-    if asked_s:
-        raise LingpaiError(
-            "invalid_request",
-            f"`{client.name}` was reported as leaked: its present secret must end at once. Send `0s`.",
-            "overlap",
-        )
-    return 0
 
 
 def _checked_grants(grants: Sequence[Grant], is_public: bool) -> tuple[Grant, ...]:

@@ -21,7 +21,7 @@ class Client:
 
     `scopes` are those that take effect for the owner's role; tokens never have more. Empty `models` and `allowed_ips`
     do not restrict. `token_lifetime_s` None: as the server's settings say. A public client has no secret, and `hint`
-    is None.
+    is None. `disabled_because` says why it does not work, whoever is the cause; `disabled_at` is for its own switch.
     """
 
     id: str

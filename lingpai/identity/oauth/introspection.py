@@ -101,7 +101,7 @@ def _active_refresh_token(row: Row[Any], now: float, issuer: str) -> dict[str, A
 
 
 def _is_disabled(row: Row[Any]) -> bool:
-    return any((row.user_disabled_at, row.client_disabled_at, row.client_deleted_at))
+    return row.user_disabled_at is not None or bool(row.client_is_off)
 
 
 def _scopes(row: Row[Any]) -> frozenset[str]:

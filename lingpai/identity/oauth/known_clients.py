@@ -33,7 +33,6 @@ class KnownClient:
 
     client: Client
     role: Role
-    is_owner_disabled: bool
     networks: tuple[Network, ...]
     secrets: tuple[tuple[int, bytes, float | None], ...] = field(repr=False)
     """Pepper version, HMAC and end of each secret, the newest first; none for a public client."""
@@ -116,7 +115,6 @@ def _known(row: Row[Any]) -> KnownClient:
     return KnownClient(
         client=client_of(row),
         role=row.role,
-        is_owner_disabled=row.user_disabled_at is not None,
         networks=tuple(ipaddress.ip_network(network) for network in row.allowed_ips),
         secrets=tuple(secrets),
     )

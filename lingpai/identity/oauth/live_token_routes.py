@@ -20,7 +20,7 @@ from lingpai.web.paging import (
     LimitParameter,
     Page,
     decode_cursor,
-    encode_cursor,
+    page_of,
 )
 
 UserFilter = Annotated[
@@ -88,10 +88,8 @@ def live_token_routes(tokens: LiveTokens) -> APIRouter:
         """
         after = None if cursor is None else _place(cursor)
         found = tokens.list(caller, user=user, client=client, kind=kind, after=after, limit=limit + 1)
-        last = found[limit - 1] if len(found) > limit else None
-        return Page(
-            data=[LiveTokenView.of(token) for token in found[:limit]],
-            next_cursor=None if last is None else encode_cursor(last.ends_at, f"{last.kind} {last.id}"),
+        return page_of(
+            found, limit, view=LiveTokenView.of, place=lambda last: (last.ends_at, f"{last.kind} {last.id}")
         )
 
     @router.delete("/{id}", status_code=204)

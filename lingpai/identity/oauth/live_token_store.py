@@ -6,6 +6,7 @@ from typing import Any, Final, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, and_, func, literal_column, or_, select, tuple_
 
+from lingpai.identity.member_store import projects_of
 from lingpai.identity.oauth.interfaces import CLIENT_ID_PREFIX, LiveToken, LiveTokenKind
 from lingpai.identity.oauth.tables import access_tokens, clients, refresh_tokens, token_families
 from lingpai.identity.scopes import effective_scopes
@@ -104,7 +105,7 @@ class SqlLiveTokenStore:
     ) -> tuple[str, ...]:
         """The ids, without prefix, of the client with this id or of all of that name.
 
-        With `user_id` only those that belong to the user or have signed the user in.
+        With `user_id` only those that belong to the user or to the user's projects, or have signed the user in.
         """
         columns = clients.c
         id_ = reference.removeprefix(CLIENT_ID_PREFIX) if reference.startswith(CLIENT_ID_PREFIX) else None
@@ -113,7 +114,8 @@ class SqlLiveTokenStore:
         )
         if user_id is not None:
             used = select(token_families.c.client_id).where(token_families.c.user_id == user_id)
-            query = query.where(or_(columns.user_id == user_id, columns.id.in_(used)))
+            in_projects = columns.project_id.in_(projects_of(user_id))
+            query = query.where(or_(columns.user_id == user_id, in_projects, columns.id.in_(used)))
         return tuple(connection.scalars(query))
 
 

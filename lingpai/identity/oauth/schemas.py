@@ -91,6 +91,12 @@ class ClientCreate(RequestBody):
     token_lifetime_s: TokenLifetime | None = None
     expires_at: Expiry | None = None
     expires_in: Annotated[Lifetime | None, Field(description="Instead of `expires_at`.")] = None
+    signature_required: Annotated[
+        bool | None,
+        Field(
+            description="Whether its tokens are for signed requests only; as the key or token that makes it when left out."
+        ),
+    ] = None
 
 
 class ClientUpdate(RequestBody):
@@ -113,6 +119,9 @@ class ClientUpdate(RequestBody):
         TokenLifetime | None, Field(description="null: `oauth.access_token_lifetime`.")
     ] = None
     expires_at: Annotated[Expiry | None, Field(description="null: never.")] = None
+    signature_required: Annotated[
+        bool | None, Field(description="Only an administrator can set it to false again.")
+    ] = None
 
 
 class SecretRotation(RequestBody):
@@ -148,10 +157,11 @@ class ClientView(BaseModel):
     token_lifetime_s: int | None
     expires_at: str | None
     created_at: str
-    disabled: bool
+    disabled: bool = Field(description="Whether somebody has switched this client off.")
     disabled_because: str | None = Field(
-        description="Why it is disabled: `reported as leaked`, or `disabled` where somebody wanted it so."
+        description="Why it does not work; also when its owner is disabled, or has no role in its project that allows clients."
     )
+    signature_required: bool = Field(description="Whether its tokens are for signed requests only.")
     last_used_at: str | None = Field(description="Written about once a minute.")
     last_used_ip: str | None
     hint: str | None = Field(
@@ -199,6 +209,7 @@ def _fields_of(client: Client) -> dict[str, Any]:
         "created_at": utc_text(client.created_at),
         "disabled": client.disabled_at is not None,
         "disabled_because": client.disabled_because,
+        "signature_required": client.signature_required,
         "last_used_at": utc_text_or_none(client.last_used_at),
         "last_used_ip": client.last_used_ip,
         "hint": client.hint,

@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Row, and_, bindparam, delete, exists, func, insert, select, update
 
+from lingpai.identity.oauth.client_states import CLIENT_IS_OFF, with_client_owner
 from lingpai.identity.oauth.tables import access_tokens, clients, refresh_tokens, token_families
 from lingpai.identity.tables import users
 from lingpai.storage.database import Database
@@ -17,9 +18,10 @@ _OF_CLIENT: Final = (
     clients.c.disabled_at.label("client_disabled_at"),
     clients.c.deleted_at.label("client_deleted_at"),
     clients.c.expires_at.label("client_expires_at"),
+    CLIENT_IS_OFF,
 )
 _INSERT_ACCESS_TOKEN: Final = insert(access_tokens)
-_REFRESH_TOKEN: Final = (
+_REFRESH_TOKEN: Final = with_client_owner(
     select(
         refresh_tokens,
         token_families.c.client_id,
@@ -35,9 +37,8 @@ _REFRESH_TOKEN: Final = (
     .join_from(refresh_tokens, token_families)
     .join(users, users.c.id == token_families.c.user_id)
     .outerjoin(clients, clients.c.id == token_families.c.client_id)
-    .where(refresh_tokens.c.id == bindparam("token_id"))
-)
-_ACCESS_TOKEN: Final = (
+).where(refresh_tokens.c.id == bindparam("token_id"))
+_ACCESS_TOKEN: Final = with_client_owner(
     select(
         access_tokens,
         users.c.name.label("user_name"),
@@ -47,8 +48,7 @@ _ACCESS_TOKEN: Final = (
     )
     .join_from(access_tokens, users, users.c.id == access_tokens.c.user_id)
     .outerjoin(clients, clients.c.id == access_tokens.c.client_id)
-    .where(access_tokens.c.id == bindparam("token_id"))
-)
+).where(access_tokens.c.id == bindparam("token_id"))
 
 
 class SqlTokenStore:

@@ -28,8 +28,9 @@ from lingpai.web.paging import (
     CursorParameter,
     LimitParameter,
     Page,
-    decode_cursor,
-    encode_cursor,
+    page_of,
+    place_of,
+    when_made,
 )
 
 UserFilter = Annotated[str | None, Query(max_length=64, description="Those of this user (name or id).")]
@@ -67,11 +68,8 @@ def session_routes(people: People) -> APIRouter:
         cursor: CursorParameter = None,
     ) -> Page[SessionView]:
         """List sessions, oldest first: all for an administrator, their own for everybody else."""
-        after = None if cursor is None else decode_cursor(cursor)
-        found = sessions.list(caller, user=user, after=after, limit=limit + 1)
-        shown = found[:limit]
-        last = encode_cursor(shown[-1].created_at, shown[-1].id) if len(found) > limit else None
-        return Page(data=[SessionView.of(each, caller) for each in shown], next_cursor=last)
+        found = sessions.list(caller, user=user, after=place_of(cursor), limit=limit + 1)
+        return page_of(found, limit, view=lambda each: SessionView.of(each, caller), place=when_made)
 
     @router.get("/current")
     def show_current(caller: Annotated[Principal, require(ANY)], request: Request) -> CurrentSessionView:

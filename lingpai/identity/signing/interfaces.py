@@ -11,7 +11,7 @@ from lingpai.wire.request_signing import SignatureAlgorithm
 class SigningKey:
     """A key that requests are signed with, as everybody may know it. Times are Unix seconds.
 
-    It signs for an API key (`key_id`) or for a client (`client_id`). `public_key` is that of Ed25519, 32 bytes.
+    It signs for an API key (`key_id`) or for a client (`client_id`, `cl-lp-…`). `public_key` is that of Ed25519, 32 bytes.
     """
 
     id: str
@@ -23,6 +23,11 @@ class SigningKey:
     created_at: float
     expires_at: float | None = None
     last_used_at: float | None = None
+
+    @property
+    def owner_id(self) -> str | None:
+        """For what it signs."""
+        return self.key_id or self.client_id
 
 
 @dataclass(frozen=True, slots=True)

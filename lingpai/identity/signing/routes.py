@@ -1,4 +1,4 @@
-"""``/api/v1/keys/{id}/signing-keys`` and ``/api/v1/signatures/explain``."""
+"""``/api/v1/keys/{id}/signing-keys``, the same of clients, and ``/api/v1/signatures/explain``."""
 
 import base64
 import binascii
@@ -9,7 +9,6 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Response
 
 from lingpai.errors import LingpaiError
-from lingpai.identity.references import KeyReference
 from lingpai.identity.scopes import Scope
 from lingpai.identity.signing.explain import Explanation, explain
 from lingpai.identity.signing.schemas import (
@@ -27,19 +26,32 @@ from lingpai.web.errors import ERROR_RESPONSES
 from lingpai.web.paging import Page
 from lingpai.wire.request_text import RequestTextError, WrittenRequest, read_request
 
+OwnerReference = Annotated[
+    str, Path(description="For which key or client: its id, or a name that only one visible one has.")
+]
+
 
 def signing_key_routes(signing_keys: SigningKeys) -> APIRouter:
-    """The routes of the signing keys of an API key, which is named by its id or name."""
+    """The routes of the signing keys of API keys."""
+    return _routes(signing_keys, "/api/v1/keys", read=Scope.KEYS_READ, write=Scope.KEYS_WRITE)
+
+
+def client_signing_key_routes(signing_keys: SigningKeys) -> APIRouter:
+    """The routes of the signing keys of clients."""
+    return _routes(signing_keys, "/api/v1/clients", read=Scope.CLIENTS_READ, write=Scope.CLIENTS_WRITE)
+
+
+def _routes(signing_keys: SigningKeys, owners: str, *, read: Scope, write: Scope) -> APIRouter:
     router = APIRouter(
-        prefix="/api/v1/keys/{id}/signing-keys", tags=["signed requests"], responses=ERROR_RESPONSES
+        prefix=f"{owners}/{{id}}/signing-keys", tags=["signed requests"], responses=ERROR_RESPONSES
     )
 
     @router.post("", status_code=201)
     def create_signing_key(
-        id: KeyReference,  # noqa: A002  the name on the wire
+        id: OwnerReference,  # noqa: A002  the name on the wire
         body: SigningKeyCreate,
         response: Response,
-        caller: Annotated[Principal, require(Scope.KEYS_WRITE)],
+        caller: Annotated[Principal, require(write)],
     ) -> CreatedSigningKeyView:
         """Make a key to sign requests with. Of hmac-sha256 this answer is the only place where the secret appears."""
         response.headers["cache-control"] = "no-store"
@@ -47,18 +59,18 @@ def signing_key_routes(signing_keys: SigningKeys) -> APIRouter:
 
     @router.get("")
     def list_signing_keys(
-        id: KeyReference,  # noqa: A002  the name on the wire
-        caller: Annotated[Principal, require(Scope.KEYS_READ)],
+        id: OwnerReference,  # noqa: A002  the name on the wire
+        caller: Annotated[Principal, require(read)],
     ) -> Page[SigningKeyView]:
-        """List the signing keys of an API key, oldest first: there are so few that all are on one page."""
+        """List the signing keys of a key or client, oldest first: there are so few that all are on one page."""
         found = signing_keys.list(caller, id)
         return Page(data=[SigningKeyView.of(key) for key in found], next_cursor=None)
 
     @router.delete("/{signing_key}", status_code=204)
     def delete_signing_key(
-        id: KeyReference,  # noqa: A002  the name on the wire
+        id: OwnerReference,  # noqa: A002  the name on the wire
         signing_key: Annotated[str, Path(description="The id of the signing key, `sgn_…`.", max_length=64)],
-        caller: Annotated[Principal, require(Scope.KEYS_WRITE)],
+        caller: Annotated[Principal, require(write)],
     ) -> None:
         """Delete a signing key. Its signatures are refused from the next call on."""
         signing_keys.delete(caller, id, signing_key)

@@ -1,4 +1,4 @@
-"""The bodies of ``/api/v1/keys/{id}/signing-keys``: every field that goes in or out is listed here."""
+"""The bodies of ``/api/v1/keys/{id}/signing-keys`` and those of clients: every field that goes in or out is listed here."""
 
 from typing import Annotated, Any, Final, Literal, Self
 

@@ -1,21 +1,24 @@
 """The rules of signing keys: who may make, see and delete them. Several may be there at a time, which is how one rotates.
 
-Whoever holds a signing key of an API key can do what the key can, so making one needs all the rights of the key.
+Whoever holds a signing key of an API key can do what the key can, so making one needs all the rights of the key; for a
+client, whose calls carry an access token as well, it needs as much.
 """
 
 import json
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from sqlalchemy import Connection
 
 from lingpai.errors import LingpaiError
 from lingpai.identity import restrictions
-from lingpai.identity.finding import find_key, standing_to
-from lingpai.identity.interfaces import ApiKey, OnChange
+from lingpai.identity.finding import find_client, find_key, standing_to
+from lingpai.identity.interfaces import OnChange
 from lingpai.identity.minting import UNBOUNDED, Minting
-from lingpai.identity.rights import check_may_rotate, check_may_with_key
+from lingpai.identity.oauth.client_store import SqlClientStore
+from lingpai.identity.oauth.interfaces import Client
+from lingpai.identity.rights import Credential, check_may_rotate, check_may_with_key
 from lingpai.identity.roles import KeyAction
 from lingpai.identity.signing.interfaces import CreatedSigningKey, Sealer, SigningKey
 from lingpai.identity.signing.public_keys import PublicKeyError, parse_public_key
@@ -31,8 +34,11 @@ from lingpai.storage.trail import Deed, Trail
 MOST_PER_KEY: Final = 10
 
 
+Owner = Literal["client", "key"]
+
+
 class SigningKeys:
-    """Signing keys of API keys. All methods block.
+    """Signing keys of API keys, or those of clients. All methods block.
 
     Errors are LingpaiError: ``not_found``, ``invalid_request``, ``insufficient_scope``, ``model_not_allowed``.
     """
@@ -41,13 +47,15 @@ class SigningKeys:
         self,
         database: Database,
         *,
+        of: Owner = "key",
         on_change: OnChange,
         sealer: Sealer,
         trail: Trail,
         minting: Minting = UNBOUNDED,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`on_change` is told of the API key whose signing keys have changed."""
+        """Those `of` keys or of clients; `on_change` is told of the one whose signing keys have changed."""
+        self._of: Owner = of
         self._database = database
         self._on_change = on_change
         self._sealer = sealer
@@ -57,57 +65,63 @@ class SigningKeys:
         self._store = SqlSigningKeyStore()
 
     def create(self, caller: Principal, reference: str, body: SigningKeyCreate) -> CreatedSigningKey:
-        """Make a signing key for an API key. Of HMAC the secret is in the answer and nowhere else."""
+        """Make a signing key for a key or client. Of HMAC the secret is in the answer and nowhere else."""
         material, secret = self._material(body)
         self._minting.begin(caller)
         began = time.monotonic()
         with self._database.write() as connection:
-            key = find_key(connection, reference, caller=caller)
-            check_may_rotate(caller, standing_to(connection, caller, key), key)
-            self._check_count(connection, key)
+            owner = self._owner(connection, caller, reference)
+            check_may_rotate(caller, standing_to(connection, caller, owner), owner)
+            self._check_count(connection, owner)
             row = {
                 **material,
                 "name": restrictions.checked_name(body.name),
-                "key_id": key.id,
+                f"{self._of}_id": owner.id,
                 "created_at": self._clock(),
                 "expires_at": self._expiry(body),
             }
             self._store.insert(connection, row)
-            made = self._find(connection, key, material["id"])
-            self._record(connection, caller, key, made, "create")
-        self._on_change("key", key.id, began)
+            made = self._find(connection, owner, material["id"])
+            self._record(connection, caller, owner, made, "create")
+        self._on_change(self._of, _id_of(owner), began)
         return CreatedSigningKey(made, secret)
 
     def list(self, caller: Principal, reference: str) -> list[SigningKey]:
-        """The signing keys of an API key, oldest first."""
+        """The signing keys of a key or client, oldest first."""
         with self._database.read() as connection:
-            key = find_key(connection, reference, caller=caller)
-            return self._store.of_key(connection, key.id)
+            owner = self._owner(connection, caller, reference)
+            return self._store.of_owner(connection, _id_of(owner))
 
     def delete(self, caller: Principal, reference: str, id_: str) -> None:
         """Delete a signing key: its signatures are refused from the next call on."""
         began = time.monotonic()
         with self._database.write() as connection:
-            key = find_key(connection, reference, caller=caller)
-            check_may_with_key(caller, standing_to(connection, caller, key), KeyAction.SWITCH_OFF, key)
-            found = self._find(connection, key, id_)
+            owner = self._owner(connection, caller, reference)
+            check_may_with_key(caller, standing_to(connection, caller, owner), KeyAction.SWITCH_OFF, owner)
+            found = self._find(connection, owner, id_)
             self._store.delete(connection, found.id)
-            self._record(connection, caller, key, found, "delete")
-        self._on_change("key", key.id, began)
+            self._record(connection, caller, owner, found, "delete")
+        self._on_change(self._of, _id_of(owner), began)
 
     def is_visible(self, caller: Principal, id_: str) -> bool:
-        """Whether a signing key exists and belongs to an API key that `caller` sees."""
+        """Whether a signing key exists and belongs to a key or client that `caller` sees."""
         with self._database.read() as connection:
             found = self._store.find(connection, id_)
-            if found is None or found.key.key_id is None:
+            if found is None:
                 return False
-            return bool(SqlKeyStore().find(connection, found.key.key_id, caller=caller))
+            if found.key.client_id is not None:
+                return bool(SqlClientStore().find(connection, found.key.client_id, caller=caller))
+            return bool(SqlKeyStore().find(connection, found.key.key_id or "", caller=caller))
 
     def touch(self, uses: Sequence[tuple[str, float]]) -> None:
         """Note when signing keys (by id) were last used."""
         if uses:
             with self._database.write() as connection:
                 self._store.touch(connection, uses)
+
+    def _owner(self, connection: Connection, caller: Principal, reference: str) -> Credential:
+        find = find_key if self._of == "key" else find_client
+        return find(connection, reference, caller=caller)
 
     def _material(self, body: SigningKeyCreate) -> tuple[dict[str, Any], str | None]:
         """The columns that hold the key itself, and the secret to show."""
@@ -135,36 +149,42 @@ class SigningKeys:
             return restrictions.checked_lifetime(body.expires_in, now=now)
         return None if body.expires_at is None else restrictions.checked_expiry(body.expires_at, now=now)
 
-    def _check_count(self, connection: Connection, key: ApiKey) -> None:
-        if len(self._store.of_key(connection, key.id)) >= MOST_PER_KEY:
+    def _check_count(self, connection: Connection, owner: Credential) -> None:
+        if len(self._store.of_owner(connection, _id_of(owner))) >= MOST_PER_KEY:
             raise LingpaiError(
                 "invalid_request",
-                f"`{key.name}` has {MOST_PER_KEY} signing keys, which is the most. Delete those that are not used any more.",
+                f"`{owner.name}` has {MOST_PER_KEY} signing keys, which is the most. Delete those that are not used any more.",
             )
 
-    def _find(self, connection: Connection, key: ApiKey, id_: str) -> SigningKey:
+    def _find(self, connection: Connection, owner: Credential, id_: str) -> SigningKey:
         found = self._store.find(connection, id_)
-        if found is None or found.key.key_id != key.id:
+        if found is None or found.key.owner_id != _id_of(owner):
             raise LingpaiError(
                 "not_found",
-                f"`{key.name}` has no signing key `{id_}`. `GET /api/v1/keys/{key.id}/signing-keys` lists those it has.",
+                f"`{owner.name}` has no signing key `{id_}`. "
+                f"`GET /api/v1/{self._of}s/{_id_of(owner)}/signing-keys` lists those it has.",
             )
         return found.key
 
     def _record(
-        self, connection: Connection, caller: Principal, key: ApiKey, made: SigningKey, verb: str
+        self, connection: Connection, caller: Principal, owner: Credential, made: SigningKey, verb: str
     ) -> None:
-        shown = {"key": key.id, **SigningKeyView.of(made).model_dump()}
+        shown = {self._of: _id_of(owner), **SigningKeyView.of(made).model_dump()}
         deed = Deed(
             action=f"signing_key.{verb}",
             target_kind="signing_key",
             target_id=made.id,
             target_name=made.name,
-            project_id=key.project_id or None,
+            project_id=owner.project_id or None,
             before=shown if verb == "delete" else None,
             after=shown if verb == "create" else None,
         )
         self._trail.record(connection, caller, deed)
+
+
+def _id_of(owner: Credential) -> str:
+    """What it is called on the wire."""
+    return owner.client_id if isinstance(owner, Client) else owner.id
 
 
 def _public_key(body: SigningKeyCreate) -> bytes:

@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Row, bindparam, func, select, update
 
+from lingpai.identity.oauth.interfaces import CLIENT_ID_PREFIX
+from lingpai.identity.oauth.tables import clients
 from lingpai.identity.signing.interfaces import SigningKey
 from lingpai.identity.signing.tables import signing_keys
 from lingpai.identity.tables import api_keys
@@ -24,13 +26,13 @@ class SqlSigningKeyStore:
         """Add a signing key."""
         connection.execute(signing_keys.insert(), dict(row))
 
-    def of_key(self, connection: Connection, key_id: str) -> list[SigningKey]:
-        """Those of an API key, oldest first."""
-        query = (
-            select(signing_keys)
-            .where(signing_keys.c.key_id == key_id)
-            .order_by(signing_keys.c.created_at, signing_keys.c.id)
-        )
+    def of_owner(self, connection: Connection, owner_id: str) -> list[SigningKey]:
+        """Those of an API key, or of a client (`cl-lp-…`), oldest first."""
+        columns = signing_keys.c
+        column, id_ = columns.key_id, owner_id
+        if owner_id.startswith(CLIENT_ID_PREFIX):
+            column, id_ = columns.client_id, owner_id.removeprefix(CLIENT_ID_PREFIX)
+        query = select(signing_keys).where(column == id_).order_by(columns.created_at, columns.id)
         return [_signing_key(row) for row in connection.execute(query)]
 
     def find(self, connection: Connection, id_: str) -> StoredKey | None:
@@ -42,10 +44,11 @@ class SqlSigningKeyStore:
         """Remove a signing key, and its secret with it."""
         connection.execute(signing_keys.delete().where(signing_keys.c.id == id_))
 
-    def delete_of_deleted_keys(self, connection: Connection) -> None:
-        """Remove those of API keys that are gone, and their secrets with them."""
-        gone = select(api_keys.c.id).where(api_keys.c.deleted_at.is_not(None))
-        connection.execute(signing_keys.delete().where(signing_keys.c.key_id.in_(gone)))
+    def delete_of_deleted(self, connection: Connection) -> None:
+        """Remove those of API keys and clients that are gone, and their secrets with them."""
+        for column, owners in ((signing_keys.c.key_id, api_keys), (signing_keys.c.client_id, clients)):
+            gone = select(owners.c.id).where(owners.c.deleted_at.is_not(None))
+            connection.execute(signing_keys.delete().where(column.in_(gone)))
 
     def touch(self, connection: Connection, uses: Sequence[tuple[str, float]]) -> None:
         """Note last uses (id and time); an earlier one never replaces a later one."""
@@ -66,7 +69,7 @@ def _signing_key(row: Row[Any]) -> SigningKey:
         name=row.name,
         algorithm=row.algorithm,
         key_id=row.key_id,
-        client_id=row.client_id,
+        client_id=None if row.client_id is None else CLIENT_ID_PREFIX + row.client_id,
         public_key=row.public_key,
         created_at=row.created_at,
         expires_at=row.expires_at,

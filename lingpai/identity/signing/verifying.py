@@ -86,7 +86,7 @@ class SigningKeyring:
     def forget_owner(self, id_: str) -> None:
         """Drop the signing keys of an API key or client, because it or they changed."""
         self.generation += 1
-        for known in [each for each in self._known.values() if id_ in (each.key.key_id, each.key.client_id)]:
+        for known in [each for each in self._known.values() if each.key.owner_id == id_]:
             self._note_use(self._known.pop(known.key.id))
 
     def take_uses(self) -> list[tuple[str, float]]:
@@ -136,7 +136,8 @@ class Signatures:
             )
         if key.expires_at is not None and self._clock() >= key.expires_at:
             _refuse(
-                "keyid", "The signing key has expired. Make another one: `lingpai keys signing-keys create`."
+                "keyid",
+                "The signing key has expired. Make another one: `signing-keys create` of `lingpai keys` or `lingpai clients`.",
             )
         if not found.verifies(head.base, head.signature):
             _refuse(

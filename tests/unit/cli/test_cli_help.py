@@ -7,7 +7,7 @@ import pytest
 
 PAGES = [
     (), ("serve",), ("keys",), ("keys", "create"), ("keys", "list"), ("keys", "delete"), ("clients",),
-    ("clients", "create"), ("clients", "list"), ("clients", "update"), ("clients", "rotate"), ("clients", "delete"), ("tokens",), ("tokens", "list"), ("tokens", "revoke"), ("keys", "require-signature"),
+    ("clients", "create"), ("clients", "list"), ("clients", "update"), ("clients", "rotate"), ("clients", "delete"), ("clients", "require-signature"), ("clients", "signing-keys"), ("clients", "signing-keys", "create"), ("tokens",), ("tokens", "list"), ("tokens", "revoke"), ("keys", "require-signature"),
     ("keys", "signing-keys"), ("keys", "signing-keys", "create"), ("keys", "signing-keys", "list"), ("users",),
     ("users", "create"), ("models",), ("models", "add"), ("models", "check"), ("limits",), ("limits", "set"),
     ("limits", "list"), ("limits", "explain"), ("usage",), ("usage", "rebuild"), ("requests",), ("requests", "list"),

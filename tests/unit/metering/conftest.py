@@ -132,8 +132,8 @@ class Names:
     def find_key(self, text, *, owner, seen_by):
         return self._find(self.keys, text, owner or self._unless_around(seen_by))
 
-    def find_client(self, text, *, user_id):
-        return self._find(self.clients, text, user_id)
+    def find_client(self, text, *, owner, seen_by):
+        return self._find(self.clients, text, owner or self._unless_around(seen_by))
 
     def find_user(self, text, *, seen_by):
         users = {id_: (name, id_) for id_, name in self.users.items()}

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lingpai.errors import LingpaiError
-from lingpai.web.paging import decode_cursor, encode_cursor
+from lingpai.web.paging import decode_cursor, encode_cursor, page_of, place_of
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False), st.text(st.characters(codec="utf-8"), max_size=40))
@@ -48,3 +48,16 @@ def test_cursor_of_another_making_is_refused(content: bytes) -> None:
 def test_text_that_is_no_base64_is_refused(text: str) -> None:
     with pytest.raises(LingpaiError):
         decode_cursor(text)
+
+
+@pytest.mark.parametrize(
+    ("found", "shown", "is_followed"),
+    [([], [], False), ([1], ["1"], False), ([1, 2], ["1", "2"], False), ([1, 2, 3], ["1", "2"], True)],
+)
+def test_page_goes_on_behind_its_last_item_when_there_is_one_more(
+    found: list[int], shown: list[str], is_followed: bool
+) -> None:
+    page = page_of(found, 2, view=str, place=lambda item: (float(item), f"id {item}"))
+
+    assert page.data == shown
+    assert place_of(page.next_cursor) == ((2.0, "id 2") if is_followed else None)
