@@ -280,6 +280,8 @@ class Domains:
             parts=Parts(
                 mint=TokenMint(peppers, settings.oauth),
                 jwts=jwts,
+                is_known_token=self.known_tokens.is_known,
+                database=self.database,
                 commit=self._commit.run,
                 trail=self.trail,
                 passwords=CheckedPasswords(self.people.passwords),
@@ -301,7 +303,7 @@ class Domains:
         self.nonces = FileNonceStore(
             data / "nonces",
             most=settings.signing.max_nonces,
-            most_per_key=settings.signing.max_nonces_per_key,
+            most_per_user=settings.signing.max_nonces_per_user,
         )
         self.signing_keyring = SigningKeyring(self.database, sealer)
         shared: dict[str, Any] = {

@@ -78,7 +78,7 @@ class SignedCalls:
         found, principal = await self.prove(head, token, address)
         authenticate.check_principal(principal, address, time.time())
         if not isinstance(request, HeadOnly):
-            await self.signatures.accept(head, found, await request.body())
+            await self.signatures.accept(head, found, await request.body(), user_id=principal.user_id)
             request.state.signed_by = principal
         return principal
 
@@ -172,9 +172,11 @@ class SignedCall:
 
     def body_complete(self, exchange: "Exchange") -> None:
         """Accept the call when it is known who signed; called again then."""
-        if self._key is not None and not self._is_accepting:
+        if self._key is not None and exchange.principal is not None and not self._is_accepting:
             self._is_accepting = True
-            self._calls.jobs.start("accept a signed call", self._accept(exchange, self._key))
+            self._calls.jobs.start(
+                "accept a signed call", self._accept(exchange, self._key, exchange.principal)
+            )
 
     async def _ask_database(self, exchange: "Exchange") -> None:
         try:
@@ -199,9 +201,9 @@ class SignedCall:
         elif exchange.is_body_complete:
             self.body_complete(exchange)
 
-    async def _accept(self, exchange: "Exchange", found: VerificationKey) -> None:
+    async def _accept(self, exchange: "Exchange", found: VerificationKey, principal: Principal) -> None:
         try:
-            await self._calls.signatures.accept(self._head, found, exchange.upload)
+            await self._calls.signatures.accept(self._head, found, exchange.upload, user_id=principal.user_id)
         except LingpaiError as error:
             if not exchange.is_over:
                 self._refuse(exchange, error)

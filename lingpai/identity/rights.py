@@ -175,7 +175,7 @@ def check_may_change(caller: Principal, standing: Standing, before: T, after: T)
     """
     action = _action_of(before, after)
     check_may_with_key(caller, standing, action, before)
-    if caller.is_admin or action is not KeyAction.WIDEN:
+    if action is not KeyAction.WIDEN:
         return
     check_is_not_limited(caller, f"give a {_noun_of(before)} more rights")
     check_keeps_project(caller, before.project_id, "give more rights to one of another project")
@@ -185,12 +185,10 @@ def check_may_change(caller: Principal, standing: Standing, before: T, after: T)
 def check_may_rotate(caller: Principal, standing: Standing, key: Credential) -> None:
     """Raise LingpaiError unless `caller` may have a new secret of a key or client: with it they can do what that can do.
 
-    A key may renew itself, with its present secret: an old one would outlive its time that way. A client may not, because
-    its token ends before it does.
+    That goes for administrators, too: a key of theirs with few scopes is not all that they are. A key may renew itself, with
+    its present secret: an old one would outlive its time that way. A client may not, because its token ends before it does.
     """
     check_may_with_key(caller, standing, KeyAction.ROTATE, key)
-    if caller.is_admin:
-        return
     if isinstance(key, Client) or caller.key_id != key.id:
         noun = _noun_of(key)
         check_is_not_limited(caller, f"get a new secret of another {noun}")

@@ -20,6 +20,7 @@ _CONTROL: Final = re.compile(f"[{_UNSAFE}]")
 _NEEDS_QUOTES: Final = re.compile(f'[{_UNSAFE}\\s"=]|^$')
 # Looser than the exact form: half a credential in a log is half a credential too many.
 _CREDENTIAL: Final = re.compile(r"(?:sk|at|rt|cs|ss|in|sg)-lp-[0-9A-Za-z]{8,}")
+_JWT: Final = re.compile(r"\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*")
 _BEARER: Final = re.compile(r"(?i)(bearer\s+)[^\s\"']{8,}")
 _MOST_CHARACTERS: Final = 64_000
 
@@ -28,8 +29,9 @@ current_request: Final[ContextVar[str]] = ContextVar("lingpai_request", default=
 
 
 def mask(text: str) -> str:
-    """`text` without credentials: ours by their exact form, others by the word Bearer before them."""
-    return _BEARER.sub(r"\1[hidden]", _CREDENTIAL.sub(lambda match: f"{match[0][:6]}[hidden]", text))
+    """`text` without credentials: ours by their exact form, JWTs by theirs, others by the word Bearer before them."""
+    masked = _CREDENTIAL.sub(lambda match: f"{match[0][:6]}[hidden]", text)
+    return _BEARER.sub(r"\1[hidden]", _JWT.sub("eyJ[hidden]", masked))
 
 
 def _request_id(record: logging.LogRecord) -> str:

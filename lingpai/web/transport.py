@@ -10,7 +10,17 @@ from starlette.requests import Request
 
 Transport = Literal["tls", "loopback", "clear"]
 
-_FORWARDED = ("forwarded", "x-forwarded-for", "via")
+_FORWARDED = (
+    "cf-connecting-ip",
+    "forwarded",
+    "true-client-ip",
+    "via",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-proto",
+    "x-real-ip",
+)
+"""What proxies add. One that adds none of these and writes Host anew cannot be told from a program on this machine."""
 
 
 def transport_of(request: Request) -> Transport:

@@ -7,6 +7,7 @@ from typing import Final
 from lingpai.wire.message_signatures import Message
 
 MOST_FIELDS: Final = 100
+_MOST_DIGITS: Final = 15
 _REQUEST_LINE: Final = re.compile(r"([A-Za-z]+) (\S+)(?: HTTP/[0-9.]+)?")
 _CURL_LINE: Final = re.compile(rb"^> ?", re.MULTILINE)
 _CURL_TLS: Final = re.compile(rb"^\* .*(?:SSL connection|ALPN|TLS)", re.MULTILINE)
@@ -41,6 +42,8 @@ def read_request(text: bytes) -> WrittenRequest:
         return WrittenRequest(message, None, head)  # what is there is its framing, too
     length = message.value("content-length")
     if length is not None and length.isdecimal():
+        if len(length) > _MOST_DIGITS:  # Python refuses to read thousands of them
+            raise RequestTextError("its Content-Length is more than any body can have")
         body = body[: int(length)]
     return WrittenRequest(message, body, head)
 

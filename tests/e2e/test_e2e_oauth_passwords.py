@@ -150,6 +150,12 @@ def test_rfc9700_s2_4_password_from_elsewhere_needs_a_registered_client(
     form = {"grant_type": "password", "username": name, "password": PASSWORD}
     elsewhere = ("x-forwarded-for: 203.0.113.7",)
 
+    proxied = (
+        *elsewhere, "x-real-ip: 203.0.113.7", "x-forwarded-host: models.example", "x-forwarded-proto: https",
+        "forwarded: for=203.0.113.7", "via: 1.1 proxy", "cf-connecting-ip: 203.0.113.7", "true-client-ip: 203.0.113.7",
+    )  # fmt: skip
+    for header in proxied:
+        assert is_oauth_error(server.form(TOKEN, form, headers=(header,)), 400, "unauthorized_client"), header
     alone = server.form(TOKEN, form, headers=elsewhere)
     other = server.form(TOKEN, form | server.make_client("other").form, headers=elsewhere)
     allowed = server.form(TOKEN, form | agent.form, headers=elsewhere)

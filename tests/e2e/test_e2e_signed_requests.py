@@ -414,13 +414,14 @@ def test_garbage_is_refused_and_never_a_fault_of_ours(demo, path, fields):
 
 
 def test_full_nonces_are_told_and_let_unsigned_calls_alone(make_server):
-    server = make_server(config="[signing]\nmax_nonces = 3\nmax_nonces_per_key = 2\n").start()
-    first, second = SignedCaller(server, "one"), SignedCaller(server, "other")
+    server = make_server(config="[signing]\nmax_nonces = 3\nmax_nonces_per_user = 2\n").start()
+    server.admin("POST", "/api/v1/users", {"name": "bob"})
+    first, second = SignedCaller(server, "one"), SignedCaller(server, "other", user="bob")
 
     assert [first.send(BODY).status for _ in range(3)] == [200, 200, 503]
     refused = first.send(BODY)
     assert refused.error["code"] == "server_busy"
-    assert "signing.max_nonces_per_key" in refused.error["message"]
+    assert "signing.max_nonces_per_user" in refused.error["message"]
     assert int(refused.headers["retry-after"]) > 0
     assert [second.send(BODY).status for _ in range(2)] == [200, 503]
     assert second.send(method="GET", path="/v1/key").status == 503

@@ -19,7 +19,7 @@ from typing import Literal, Protocol
 from urllib.parse import unquote_plus
 
 from lingpai.identity.known_ids import LookUps
-from lingpai.identity.oauth.errors import OAuthError, invalid_client, too_often
+from lingpai.identity.oauth.errors import OAuthError, cannot_be_used, invalid_client, too_often
 from lingpai.identity.oauth.interfaces import CLIENT_ID_PREFIX
 from lingpai.identity.oauth.known_clients import KnownClient, KnownClients
 from lingpai.ids import credential_id, is_public_id
@@ -138,9 +138,7 @@ class ClientAuthenticator:
     def _check(self, known: KnownClient, address: str) -> None:
         client, now = known.client, self._clock()
         if client.disabled_because is not None:
-            raise invalid_client(
-                f"The client cannot be used ({client.disabled_because}). Ask an administrator."
-            )
+            raise cannot_be_used(client.disabled_because)
         if client.expires_at is not None and now >= client.expires_at:
             raise invalid_client("The client has expired. Make a new one.")
         if known.networks and not is_within(address, known.networks):

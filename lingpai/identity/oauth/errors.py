@@ -58,6 +58,11 @@ def invalid_client(description: str) -> OAuthError:
     return OAuthError("invalid_client", description, headers={"www-authenticate": challenge})
 
 
+def cannot_be_used(because: str) -> OAuthError:
+    """The client that asks is off, and why."""
+    return invalid_client(f"The client cannot be used ({because}). Ask an administrator.")
+
+
 def too_often(wait_s: int, why: str = "Too many failed attempts came from your address.") -> OAuthError:
     """Too many failures have come from the caller's address, or from whom `why` says."""
     return OAuthError(

@@ -57,7 +57,7 @@ class Introspection:
         token = request.form.get("token")
         if token is None:
             raise OAuthError("invalid_request", "The parameter token is missing.")
-        shown = await presented(token, parts.jwts)
+        shown = await presented(token, parts.jwts, is_known=parts.is_known_token)
         row = None if shown is None else await asyncio.to_thread(_read, self._database, shown, parts.mint)
         if shown is None or row is None:
             self._note_guess(client)

@@ -96,9 +96,14 @@ class JwtTokens:
         """Have a key to sign with, so that the key set has it before the first token does."""
         self._keys.current(algorithm)
 
-    def sign(self, algorithm: Algorithm, claims: Claims) -> str:
-        """A token with all claims of RFC 9068 section 2.2. Its `sub` is given; `iss` and `aud` are this server."""
+    def signer(self, algorithm: Algorithm) -> Callable[[Claims], str]:
+        """What signs with the key that is in use now. Nothing that it needs is read later, so it does not fail."""
         key = self._keys.current(algorithm)
+        jose_key = self._jose_key("private", key.id, key.algorithm, key.private_key)
+        return lambda claims: self._signed(claims, key, jose_key)
+
+    def _signed(self, claims: Claims, key: SigningTokenKey, jose_key: Any) -> str:
+        """A token with all claims of RFC 9068 section 2.2. Its `sub` is given; `iss` and `aud` are this server."""
         said = {
             "iss": self._issuer(),
             "aud": self._issuer(),
@@ -110,7 +115,6 @@ class JwtTokens:
             "jti": claims.token_id,
         }
         header = {"alg": key.algorithm, "typ": TYPE, "kid": key.id}
-        jose_key = self._jose_key("private", key.id, key.algorithm, key.private_key)
         return str(_jwt().encode(header, said, jose_key, algorithms=[key.algorithm]))
 
     def claimed_id(self, token: bytes) -> str | None:

@@ -4,6 +4,7 @@ RFC 6749 section 6, RFC 9700 section 4.14: a refresh token works once. One that 
 came first; nobody can tell, so all tokens of that sign-in end.
 """
 
+import asyncio
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -43,6 +44,11 @@ class RefreshFlow:
         if not token.startswith("rt-lp-") or credential_id(token.encode()) is None:
             raise _no_longer_valid()
 
+        if not await asyncio.to_thread(
+            _is_there, token, parts
+        ):  # made-up tokens do not queue for the write lock
+            raise _no_longer_valid()
+
         def write(connection: Connection) -> Granted | _Revoked:
             return self._write(connection, request, parts, token)
 
@@ -67,7 +73,8 @@ class RefreshFlow:
         client = request.client
         if row.client_id != (None if client is None else client.id):  # section 6: bound to its client
             raise _no_longer_valid()
-        if row.revoked_at is not None or row.user_disabled_at is not None:
+        # The client was good a moment ago; it may have been disabled, or reported as leaked, since.
+        if row.revoked_at is not None or row.user_disabled_at is not None or row.client_is_off:
             raise _no_longer_valid()
         if row.used_at is not None:
             return self._used_again(connection, request, parts, token, row)
@@ -110,6 +117,12 @@ class RefreshFlow:
             ),
         )
         return _Revoked(gone)
+
+
+def _is_there(token: str, parts: Parts) -> bool:
+    with parts.database.read() as connection:
+        row = _STORE.refresh_token(connection, token[6:18])
+    return row is not None and parts.mint.is_secret(token, row.pepper_version, row.secret_hmac)
 
 
 def _family(row: Row[Any]) -> Family:

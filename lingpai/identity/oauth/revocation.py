@@ -1,5 +1,6 @@
 """Revocation: tokens end before their time, at once and for good (RFC 7009)."""
 
+import asyncio
 from typing import Any, Final
 
 from sqlalchemy import Connection, Row
@@ -23,9 +24,15 @@ async def revoke(request: TokenRequest, parts: Parts) -> None:
     if token is None:
         raise OAuthError("invalid_request", "The parameter token is missing.")
     # `token_type_hint` only says where to look first (section 2.1); the form of ours tells it anyway.
-    shown = await presented(token, parts.jwts)
-    if shown is not None:
+    shown = await presented(token, parts.jwts, is_known=parts.is_known_token)
+    # Looked up first, so that made-up tokens do not queue for the write lock.
+    if shown is not None and await asyncio.to_thread(_is_there, shown, parts):
         await parts.commit(lambda connection: _revoke(connection, request, parts, shown), parts.on_revoked)
+
+
+def _is_there(shown: PresentedToken, parts: Parts) -> bool:
+    with parts.database.read() as connection:
+        return shown.find(connection, parts.mint) is not None
 
 
 def _revoke(connection: Connection, request: TokenRequest, parts: Parts, shown: PresentedToken) -> list[str]:

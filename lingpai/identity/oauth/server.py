@@ -20,11 +20,12 @@ from lingpai.identity.oauth.client_authentication import Asking, ClientAuthentic
 from lingpai.identity.oauth.errors import NO_STORE, OAuthError, printable
 from lingpai.identity.oauth.form import MAX_BODY_BYTES, check_address, read_form
 from lingpai.identity.oauth.introspection import Introspection
+from lingpai.identity.oauth.jwt_tokens import Claims
 from lingpai.identity.oauth.refresh_token import RefreshFlow
 from lingpai.identity.oauth.revocation import revoke
 from lingpai.identity.oauth.settings import OAuthSettings
 from lingpai.identity.oauth.token_request import GrantFlow, Parts, TokenRequest
-from lingpai.identity.oauth.tokens import Granted, KnownTokens
+from lingpai.identity.oauth.tokens import KnownTokens
 from lingpai.storage.sealing import SealError
 from lingpai.telemetry.logs import current_request
 from lingpai.web.transport import is_from_this_machine
@@ -109,16 +110,17 @@ class AuthorizationServer:
             )
         if grant == "password":
             self._check_password_grant(request)
-        granted = await self._signed(await flow(request, self.parts))
+        # First: a refresh token shall not be used up for an access token that cannot be signed.
+        signer = await self._signer() if self.settings.has_jwts else None
+        granted = await flow(request, self.parts)
+        if granted.claims is not None:
+            signer = signer or await self._signer()  # the settings have changed meanwhile
+            granted = replace(granted, access_token=await asyncio.to_thread(signer, granted.claims))
         self.known_tokens.add(granted.access_token_id)
         return granted.body()
 
-    async def _signed(self, granted: Granted) -> Granted:
-        if granted.claims is None:
-            return granted
-        algorithm = self.settings.jwt_algorithm
-        token = await asyncio.to_thread(self.parts.jwts.sign, algorithm, granted.claims)
-        return replace(granted, access_token=token)
+    async def _signer(self) -> Callable[[Claims], str]:
+        return await asyncio.to_thread(self.parts.jwts.signer, self.settings.jwt_algorithm)
 
     def _check_password_grant(self, request: TokenRequest) -> None:
         """Without a registered client it is open as the settings say; with one, if an administrator allows it."""

@@ -50,6 +50,12 @@ class Commit(Protocol):
     ) -> Awaitable[T]: ...
 
 
+class Readable(Protocol):
+    """A database to read from (`storage.Database`)."""
+
+    def read(self) -> Any: ...
+
+
 class PasswordCheck(Protocol):
     """Knows users by their passwords."""
 
@@ -63,8 +69,11 @@ class Parts:
 
     mint: TokenMint
     jwts: JwtTokens
+    is_known_token: Callable[[bytes], bool]
+    """Whether there may be an access token with this id; asked on the event loop."""
     commit: Commit
     trail: Trail
+    database: Readable
     passwords: PasswordCheck
     on_revoked: Callable[[Sequence[str]], None]
     """Told on the event loop, after the commit, which access tokens are revoked."""

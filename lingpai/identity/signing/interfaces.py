@@ -68,8 +68,10 @@ class Sealer(Protocol):
 class NonceStore(Protocol):
     """Remembers nonces for as long as the signatures with them could be accepted."""
 
-    async def claim(self, key_id: str, nonce: str, *, until: float, now: float) -> None:
+    async def claim(self, key_id: str, nonce: str, *, user_id: str, until: float, now: float) -> None:
         """Take a nonce of a signing key, which nobody can then take again until `until` (Unix seconds).
+
+        It counts among those of the key's user: one who makes many keys shall not crowd out the others.
 
         Atomic: of any number of callers one gets it. What was taken stays so through a crash of this process. Raises
         LingpaiError ``signature_invalid`` when it was taken, or when that cannot be told any more; ``server_busy`` when

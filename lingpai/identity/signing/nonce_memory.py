@@ -7,7 +7,7 @@ from typing import Final, Literal
 FINGERPRINT_BYTES: Final = 12
 _BUCKET_S: Final = 60
 
-Answer = Literal["new", "used", "forgotten", "full", "full_for_key"]
+Answer = Literal["new", "used", "forgotten", "full", "full_for_user"]
 
 
 def fingerprint(key_id: str, nonce: str) -> int:
@@ -21,16 +21,16 @@ class _Bucket:
     """The nonces that are remembered until the same minute."""
 
     nonces: set[int] = field(default_factory=set)
-    by_key: dict[str, int] = field(default_factory=dict)
+    by_user: dict[str, int] = field(default_factory=dict)
 
 
 class NonceMemory:
     """Belongs to one thread. A nonce takes about 100 bytes."""
 
-    def __init__(self, *, most: int, most_per_key: int) -> None:
-        """Remember `most` nonces, and no more than `most_per_key` of one key, so that none can crowd out the others."""
+    def __init__(self, *, most: int, most_per_user: int) -> None:
+        """Remember `most` nonces, and no more than `most_per_user` of one user, so that none can crowd out the others."""
         self._most = most
-        self._most_per_key = most_per_key
+        self._most_per_user = most_per_user
         self._buckets: dict[int, _Bucket] = {}
         self.forgotten_until = 0.0
         """Nonces of signatures that were good until then, or shorter, may have been forgotten."""
@@ -38,7 +38,7 @@ class NonceMemory:
     def __len__(self) -> int:
         return sum(len(bucket.nonces) for bucket in self._buckets.values())
 
-    def ask(self, key_id: str, mark: int, until: float) -> Answer:
+    def ask(self, user_id: str, mark: int, until: float) -> Answer:
         """Whether a nonce (by its fingerprint) can be taken; `add` takes it."""
         if until <= self.forgotten_until:
             return "forgotten"
@@ -46,15 +46,15 @@ class NonceMemory:
             return "used"
         if len(self) >= self._most:
             return "full"
-        own = sum(bucket.by_key.get(key_id, 0) for bucket in self._buckets.values())
-        return "full_for_key" if own >= self._most_per_key else "new"
+        own = sum(bucket.by_user.get(user_id, 0) for bucket in self._buckets.values())
+        return "full_for_user" if own >= self._most_per_user else "new"
 
-    def add(self, key_id: str, mark: int, until: float) -> None:
+    def add(self, user_id: str, mark: int, until: float) -> None:
         """Remember a nonce until `until`."""
         bucket = self._buckets.setdefault(int(until // _BUCKET_S), _Bucket())
         bucket.nonces.add(mark)
-        if key_id:
-            bucket.by_key[key_id] = bucket.by_key.get(key_id, 0) + 1
+        if user_id:
+            bucket.by_user[user_id] = bucket.by_user.get(user_id, 0) + 1
 
     def forget(self, now: float) -> None:
         """Let go of what cannot be asked for any more. Should the clock go back, it is `forgotten` and not `new`."""

@@ -37,12 +37,12 @@ class FileNonceStore:
         folder: Path,
         *,
         most: int = 1_000_000,
-        most_per_key: int = 250_000,
+        most_per_user: int = 250_000,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Read what `folder` holds; it is made when the first nonce comes. Raises OSError when it cannot be read."""
         self._folder = folder
-        self._memory = NonceMemory(most=most, most_per_key=most_per_key)
+        self._memory = NonceMemory(most=most, most_per_user=most_per_user)
         self._clock = clock
         self._descriptor: int | None = None
         self._size = 0
@@ -55,11 +55,11 @@ class FileNonceStore:
     def __len__(self) -> int:
         return len(self._memory)
 
-    async def claim(self, key_id: str, nonce: str, *, until: float, now: float) -> None:
+    async def claim(self, key_id: str, nonce: str, *, user_id: str, until: float, now: float) -> None:
         """Take a nonce; see `NonceStore`. Nothing is awaited, so nobody comes between asking and taking."""
         self._memory.forget(now)
         mark = fingerprint(key_id, nonce)
-        answer = self._memory.ask(key_id, mark, until)
+        answer = self._memory.ask(user_id, mark, until)
         if answer != "new":
             raise _refusal(answer)
         try:
@@ -72,7 +72,7 @@ class FileNonceStore:
                 "Tell the operator.",
                 headers={"retry-after": "5"},
             ) from error
-        self._memory.add(key_id, mark, until)
+        self._memory.add(user_id, mark, until)
 
     def sweep(self) -> None:
         """Let go of nonces and files that are over. Call it once a minute or so."""
@@ -168,10 +168,10 @@ def _refusal(answer: Answer) -> LingpaiError:
             "The signature is so old that its nonce cannot be told from a used one. Sign again.",
             param="created",
         )
-    whose = "this signing key" if answer == "full_for_key" else "all signing keys together"
+    whose = "this user" if answer == "full_for_user" else "all users together"
     return LingpaiError(
         "server_busy",
-        f"As many nonces of {whose} are remembered as may be (`signing.max_nonces`, `signing.max_nonces_per_key`). "
+        f"As many nonces of {whose} are remembered as may be (`signing.max_nonces`, `signing.max_nonces_per_user`). "
         "They are for as long as their signatures could be used: a short `expires` makes that shorter.",
         headers={"retry-after": "10"},
     )

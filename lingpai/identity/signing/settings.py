@@ -16,6 +16,7 @@ class SigningSettings:
         default=1_000_000,
         metadata={"help": "Most nonces of signed requests remembered at a time; each takes about 100 bytes."},
     )
-    max_nonces_per_key: Count = field(
-        default=250_000, metadata={"help": "Most nonces of one signing key remembered at a time."}
+    max_nonces_per_user: Count = field(
+        default=250_000,
+        metadata={"help": "Most nonces remembered at a time of all signing keys of one user together."},
     )

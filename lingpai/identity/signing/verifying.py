@@ -145,8 +145,10 @@ class Signatures:
                 "The signature is not that of the components it covers: one of them arrived changed, or the key is another.",
             )
 
-    async def accept(self, head: SignedHead, found: VerificationKey, body: bytes | bytearray) -> None:
-        """Compare the body with its digest and use the nonce up: the last step, once per request.
+    async def accept(
+        self, head: SignedHead, found: VerificationKey, body: bytes | bytearray, *, user_id: str
+    ) -> None:
+        """Compare the body with its digest and use the nonce up: the last step, once per request of a user's.
 
         Raises LingpaiError `signature_invalid`, or `server_busy` or `storage_unavailable` when nonces cannot be kept.
         """
@@ -164,7 +166,7 @@ class Signatures:
         now = self._clock()
         if now >= head.until:
             _refuse("expires", "The signature ended while the request was still coming. Sign again.")
-        await self._nonces.claim(found.key.id, head.nonce, until=head.until, now=now)
+        await self._nonces.claim(found.key.id, head.nonce, user_id=user_id, until=head.until, now=now)
         found.last_used_at = now
 
 

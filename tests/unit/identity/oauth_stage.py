@@ -144,6 +144,8 @@ class Stage:
             parts=Parts(
                 mint=TokenMint(self.peppers, self.settings),
                 jwts=self.jwts,
+                is_known_token=self.token_ids.is_known,
+                database=self.database,
                 commit=self.commit.run,
                 trail=self.deeds,
                 passwords=self,

@@ -76,7 +76,7 @@ def sign(jwts: JwtTokens, algorithm: Any = "EdDSA", **changed: Any) -> str:
         "expires_at": NOW + 300,
         **changed,
     }
-    return jwts.sign(algorithm, Claims(**claims))
+    return jwts.signer(algorithm)(Claims(**claims))
 
 
 def encoded(part: Any) -> bytes:

@@ -33,8 +33,8 @@ def open_store(tmp_path, clock):
         store.close()
 
 
-def claim(store, nonce, *, key="sgn_1", until=LATER, now=NOW):
-    asyncio.run(store.claim(key, nonce, until=until, now=now))
+def claim(store, nonce, *, key="sgn_1", user="usr_1", until=LATER, now=NOW):
+    asyncio.run(store.claim(key, nonce, user_id=user, until=until, now=now))
 
 
 def refusal(store, nonce, **options):
@@ -122,15 +122,15 @@ def test_a_clock_that_goes_back_makes_no_nonce_new(open_store, clock):
     assert refusal(store, "one", until=NOW + 10, now=NOW) == ("signature_invalid", "created")
 
 
-def test_the_memory_is_bounded_for_all_and_for_each_key(open_store):
-    store = open_store(most=3, most_per_key=2)
+def test_the_memory_is_bounded_for_all_and_for_each_user(open_store):
+    store = open_store(most=3, most_per_user=2)
     claim(store, "one")
-    claim(store, "two")
+    claim(store, "two", key="sgn_2")
 
-    assert refusal(store, "three") == ("server_busy", None)
-    claim(store, "three", key="sgn_2")
-    assert refusal(store, "four", key="sgn_3") == ("server_busy", None)
-    claim(store, "four", key="sgn_3", now=NOW + 400, until=NOW + 700)
+    assert refusal(store, "three", key="sgn_3") == ("server_busy", None), "another key is no more room"
+    claim(store, "three", key="sgn_4", user="usr_2")
+    assert refusal(store, "four", key="sgn_5", user="usr_3") == ("server_busy", None)
+    claim(store, "four", key="sgn_5", user="usr_3", now=NOW + 400, until=NOW + 700)
 
 
 def test_a_torn_record_is_cut_off(open_store, tmp_path):
@@ -194,7 +194,7 @@ def test_many_at_once_get_a_nonce_once(open_store):
     store = open_store()
 
     async def race():
-        claims = (store.claim("sgn_1", "one", until=LATER, now=NOW) for _ in range(50))
+        claims = (store.claim("sgn_1", "one", user_id="usr_1", until=LATER, now=NOW) for _ in range(50))
         return await asyncio.gather(*claims, return_exceptions=True)
 
     assert [type(outcome) for outcome in asyncio.run(race())].count(type(None)) == 1
@@ -230,4 +230,4 @@ def test_fingerprints_tell_keys_and_nonces_apart():
     marks = {fingerprint(key, nonce) for key in ("a", "ab", "b") for nonce in ("", "b", "bc", "c")}
 
     assert len(marks) == 12
-    assert NonceMemory(most=1, most_per_key=1).ask("a", 1, NOW) == "new"
+    assert NonceMemory(most=1, most_per_user=1).ask("a", 1, NOW) == "new"

@@ -8,7 +8,7 @@ from identity_fakes import NOW, Changes, Clock
 from sqlalchemy import select
 
 from lingpai.errors import LingpaiError
-from lingpai.identity.schemas import KeyCreate
+from lingpai.identity.schemas import KeyCreate, KeyRotate
 from lingpai.identity.service import Keys
 from lingpai.identity.signing.public_keys import public_key_text
 from lingpai.identity.signing.schemas import SigningKeyCreate
@@ -71,6 +71,24 @@ def test_hmac_gets_a_secret_that_is_shown_once_and_stored_sealed(signing, admin,
     assert created.secret.encode() not in row.sealed_secret
     assert SEALER.open("signing key", row.id, row.sealed_secret) == created.secret.encode()
     assert row.public_key is None
+
+
+def test_administrators_key_with_few_scopes_signs_for_no_key_that_has_more(
+    signing, rotation, admin, make_key
+):
+    """Whoever makes a signing key or a new secret of a key can do what that can."""
+    key = make_key()  # calls models
+    narrow = replace(admin, key_id="key-of-admin", scopes=frozenset({"keys:write"}))
+
+    refused = {
+        refusal(lambda: signing.create(narrow, key, HMAC)),
+        refusal(lambda: rotation.rotate(narrow, key, KeyRotate())),
+    }
+
+    assert refused == {("insufficient_scope", "scopes")}
+    wide = replace(narrow, scopes=frozenset({"keys:write", "model:inference"}))
+    assert signing.create(wide, key, HMAC).secret
+    assert rotation.rotate(wide, key, KeyRotate()).token
 
 
 def test_ed25519_stores_the_public_key_and_there_is_no_secret(signing, admin, make_key, database):

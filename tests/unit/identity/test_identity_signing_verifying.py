@@ -136,10 +136,15 @@ def test_the_body_is_compared_and_the_nonce_works_once(signatures, keyring, make
     created = make()
     head, found = signed_by(created), keyring.load(created.key.id)
 
-    assert refusal(lambda: asyncio.run(signatures.accept(head, found, BODY + b" "))) == "content-digest"
-    assert refusal(lambda: asyncio.run(signatures.accept(head, found, b""))) == "content-digest"
-    asyncio.run(signatures.accept(head, found, BODY))
-    assert refusal(lambda: asyncio.run(signatures.accept(head, found, BODY))) == "nonce"
+    assert (
+        refusal(lambda: asyncio.run(signatures.accept(head, found, BODY + b" ", user_id="usr_1")))
+        == "content-digest"
+    )
+    assert (
+        refusal(lambda: asyncio.run(signatures.accept(head, found, b"", user_id="usr_1"))) == "content-digest"
+    )
+    asyncio.run(signatures.accept(head, found, BODY, user_id="usr_1"))
+    assert refusal(lambda: asyncio.run(signatures.accept(head, found, BODY, user_id="usr_1"))) == "nonce"
 
 
 def test_a_large_body_is_compared_as_well(signatures, keyring, make):
@@ -147,8 +152,11 @@ def test_a_large_body_is_compared_as_well(signatures, keyring, make):
     signing = GOOD.but(secret=created.secret.encode(), body=body).with_parameters(keyid=created.key.id)
     head, found = read_head(signing.message(), now=NOW), keyring.load(created.key.id)
 
-    assert refusal(lambda: asyncio.run(signatures.accept(head, found, body[:-1] + b"y"))) == "content-digest"
-    asyncio.run(signatures.accept(head, found, bytearray(body)))
+    assert (
+        refusal(lambda: asyncio.run(signatures.accept(head, found, body[:-1] + b"y", user_id="usr_1")))
+        == "content-digest"
+    )
+    asyncio.run(signatures.accept(head, found, bytearray(body), user_id="usr_1"))
 
 
 def test_a_body_that_was_not_announced_is_refused(signatures, keyring, make):
@@ -156,7 +164,9 @@ def test_a_body_that_was_not_announced_is_refused(signatures, keyring, make):
     head = replace(signed_by(created), digests={})
 
     assert (
-        refusal(lambda: asyncio.run(signatures.accept(head, keyring.load(created.key.id), b"x")))
+        refusal(
+            lambda: asyncio.run(signatures.accept(head, keyring.load(created.key.id), b"x", user_id="usr_1"))
+        )
         == "content-digest"
     )
 
@@ -166,7 +176,7 @@ def test_a_body_that_comes_too_late_is_refused(signatures, keyring, make, clock)
     head, found = signed_by(created), keyring.load(created.key.id)
     clock.now = NOW + 60
 
-    assert refusal(lambda: asyncio.run(signatures.accept(head, found, BODY))) == "expires"
+    assert refusal(lambda: asyncio.run(signatures.accept(head, found, BODY, user_id="usr_1"))) == "expires"
 
 
 def test_a_key_belongs_to_its_api_key_or_client_and_to_nobody_else(keyring, make, key_id):
@@ -203,7 +213,7 @@ def test_last_uses_are_told_once_also_of_keys_that_have_left(signatures, keyring
     keyring.remember(found, as_of=keyring.generation)
     assert keyring.take_uses() == []
 
-    asyncio.run(signatures.accept(signed_by(created), found, BODY))
+    asyncio.run(signatures.accept(signed_by(created), found, BODY, user_id="usr_1"))
     keyring.forget_owner(key_id)
 
     assert keyring.take_uses() == [(created.key.id, NOW)]

@@ -66,6 +66,15 @@ def test_part_of_a_credential_is_masked(length):
     assert key[18:length] not in mask(f"api_key={key[:length]}")
 
 
+def test_jwt_is_masked_wherever_it_stands():
+    jwt = "eyJhbGciOiJFZERTQSIsInR5cCI6ImF0K2p3dCJ9.eyJpc3MiOiJodHRwczovL3gifQ.c2ln-bmF0_dXJl"
+
+    assert (
+        mask(f"token={jwt}, and {jwt.rpartition('.')[0]}. is none")
+        == "token=eyJ[hidden], and eyJ[hidden] is none"
+    )
+
+
 def test_all_credentials_of_a_line_are_masked():
     one, two = mint_credential("sk-lp-").token, mint_credential("at-lp-").token
 

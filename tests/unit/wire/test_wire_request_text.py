@@ -75,6 +75,7 @@ def test_a_body_that_was_saved_in_part_stays_as_it_is():
         b"GET / HTTP/1.1\r\nno header\r\n\r\n",
         b"> x\n",
         b"GET / HTTP/1.1\n" + b"a: b\n" * 101,
+        b"POST / HTTP/1.1\ncontent-length: " + b"9" * 5000 + b"\n\n",
     ],
 )
 def test_what_is_no_request_is_refused(text):
