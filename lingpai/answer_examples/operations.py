@@ -41,6 +41,7 @@ _SCOPES: Final = sorted(ALL_SCOPES)
 _AUTHORIZATION_SERVER: Final[Fields] = {
     "issuer": _HERE,
     "token_endpoint": f"{_HERE}/oauth/token",
+    "jwks_uri": f"{_HERE}/.well-known/jwks.json",
     "token_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post", "none"],
     "grant_types_supported": ["client_credentials", "password", "refresh_token"],
     "response_types_supported": [],
@@ -49,6 +50,24 @@ _AUTHORIZATION_SERVER: Final[Fields] = {
     "revocation_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post", "none"],
     "introspection_endpoint": f"{_HERE}/oauth/introspect",
     "introspection_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post"],
+}
+_KEY_SET: Final[Fields] = {
+    "keys": [
+        {
+            "kty": "OKP",
+            "crv": "Ed25519",
+            "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo",  # the public key of RFC 8037, A.1
+            "kid": "tsk_4fKx0aZ1bC2d",
+            "use": "sig",
+            "alg": "EdDSA",
+        }
+    ]
+}
+_RERANKED: Final[Fields] = {
+    "id": "rerank-916bbe5fb77541409a8e1b6c48089e88",
+    "model": "acme/reranker",
+    "results": [{"index": 1, "relevance_score": 0.87}],
+    "usage": {"prompt_tokens": 6, "completion_tokens": 0, "total_tokens": 6, "estimated": True},
 }
 _PROTECTED_RESOURCE: Final[Fields] = {
     "resource": _HERE,
@@ -78,6 +97,7 @@ OF_OPERATION: Final[dict[str, Any]] = {
         "client_id": "cl-lp-4fKx0aZ1bC2d",
         "token_type": "Bearer",
     },
+    "GET /.well-known/jwks.json": _KEY_SET,
     "GET /.well-known/oauth-authorization-server": _AUTHORIZATION_SERVER,
     "GET /.well-known/oauth-authorization-server/{path}": _AUTHORIZATION_SERVER,
     "GET /.well-known/oauth-protected-resource": _PROTECTED_RESOURCE,
@@ -115,12 +135,8 @@ OF_OPERATION: Final[dict[str, Any]] = {
         "model": "lingpai/hashing-embedding",
         "usage": {"prompt_tokens": 3, "completion_tokens": 0, "total_tokens": 3, "estimated": True},
     },
-    "POST /v1/rerank": {
-        "id": "rerank-916bbe5fb77541409a8e1b6c48089e88",
-        "model": "acme/reranker",
-        "results": [{"index": 1, "relevance_score": 0.87}],
-        "usage": {"prompt_tokens": 6, "completion_tokens": 0, "total_tokens": 6, "estimated": True},
-    },
+    "POST /v1/rerank": _RERANKED,
+    "POST /v2/rerank": _RERANKED,
     "POST /v1/audio/transcriptions": {"text": "Hello", "usage": {"type": "duration", "seconds": 1.5}},
     "POST /v1/images/generations": {"created": 1795161600, "data": [{"b64_json": "iVBORw0KGgo="}]},
     "POST /predict": _TEXT,
