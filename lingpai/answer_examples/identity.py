@@ -57,6 +57,7 @@ _CLIENT: Final[Fields] = {
     "created_at": MADE,
     "disabled": False,
     "disabled_because": None,
+    "signature_required": False,
     "last_used_at": f"{DAY}T09:30:00Z",
     "last_used_ip": "10.2.3.4",
     "hint": "cs-lp-…jdfC",
