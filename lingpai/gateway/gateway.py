@@ -113,7 +113,7 @@ class Gateway:
         self.queue = Queue(self.loop, most=settings.max_waiting, most_per_key=settings.max_waiting_per_key)
         self.bodies = BodyBudget(settings)
         self.complaints = Complaints(self.loop.time)
-        self.revoked = RevokedCalls(self.authenticator)
+        self.revoked = RevokedCalls(self.authenticator, self.signed_calls)
 
     def reconfigure(self, settings: GatewaySettings) -> None:
         """Change the settings while running; calls under way go on with what they have read already."""

@@ -255,7 +255,11 @@ def _record(exchange: "Exchange", end_reason: EndReason, *, charged: int, is_ans
         name = exchange.model_name if exchange.model is not None else ""
         gateway.metrics.record(exchange.endpoint.name, name, exchange.status, record.duration_ms / 1000)
         if gateway.call_log is not None:
-            gateway.call_log.write(record, exchange.front.certificate_names)
+            gateway.call_log.write(
+                record,
+                token_id=exchange.principal.token_id,  # type: ignore[union-attr]  # as in `_usage_record`
+                certificate_names=exchange.front.certificate_names,
+            )
         gateway.journal.append(record, then)
     except Exception:  # an outermost edge: the caller hears of it, and nothing stays held
         log.exception("call %s cannot be recorded", exchange.request_id.decode())

@@ -7,7 +7,7 @@ its steps again, because something changed while it waited, keeps its nonce and 
 
 import asyncio
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from starlette.requests import Request
 
@@ -34,6 +34,13 @@ SIGNATURE_FIELDS = (b"signature-input", b"signature")
 def is_signed(headers: Headers) -> bool:
     """Whether a request is signed, or meant to be: half a signature is none, and is not passed over."""
     return any(name in SIGNATURE_FIELDS for name, _ in headers)
+
+
+class SignedProof(NamedTuple):
+    """What has proven whose a signed call is: the signing key, and the credential beside the signature if there is one."""
+
+    signing_key_id: str
+    token: bytes | None
 
 
 class SignedCalls:
@@ -108,8 +115,25 @@ class SignedCalls:
         """
         found = self.signatures.keyring.find(head.key_id) or await self._look_up(head.key_id, address)
         self.signatures.verify(head, found)
+        return found, await self._caller_of(found, token, self.look_ups, address)
+
+    async def prove_again(self, proof: SignedProof) -> Principal:
+        """Whose a call is that was accepted with `proof`, if the same would prove it now. Raises LingpaiError as `prove`.
+
+        Its signature was verified, and signing keys do not change; but they end. Look-ups are not bounded: who has been
+        let in does not guess.
+        """
+        found = await self.signatures.load(proof.signing_key_id)
+        if found is None:
+            raise _unknown()
+        self.signatures.check_end(found)
+        return await self._caller_of(found, proof.token)
+
+    async def _caller_of(
+        self, found: VerificationKey, token: bytes | None, look_ups: LookUps | None = None, address: str = ""
+    ) -> Principal:
         if token is not None:
-            principal = await self.authenticator.principal_for(token, self.look_ups, address)
+            principal = await self.authenticator.principal_for(token, look_ups, address)
             if principal is None:
                 raise authenticate.unknown_key(token)
         else:
@@ -117,7 +141,7 @@ class SignedCalls:
             if principal is None:
                 raise _unknown()
         _check_belongs(found, principal)
-        return found, principal
+        return principal
 
     async def _look_up(self, key_id: str, address: str) -> VerificationKey:
         """Bounded like look-ups of API keys: only those that find nothing count."""
@@ -143,6 +167,11 @@ class SignedCall:
         self._token = token
         self._key: VerificationKey | None = None
         self._is_accepting = self._is_accepted = False
+
+    @property
+    def proof(self) -> SignedProof:
+        """What the call is known by."""
+        return SignedProof(self._head.key_id, self._token)
 
     def ask(self, exchange: "Exchange") -> None:
         """Find out who signed: from memory at once, else soon."""

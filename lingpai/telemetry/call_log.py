@@ -16,7 +16,11 @@ class LoggedCall(Protocol):
     @property
     def key_id(self) -> str | None: ...
     @property
+    def client_id(self) -> str: ...
+    @property
     def user_id(self) -> str: ...
+    @property
+    def project_id(self) -> str: ...
     @property
     def model(self) -> str: ...
     @property
@@ -41,8 +45,14 @@ class CallLog:
     def __init__(self) -> None:
         _log.setLevel(logging.INFO)  # asked for explicitly, so `log_level` does not hide them
 
-    def write(self, call: LoggedCall, certificate_names: Sequence[str] = ()) -> None:
-        """A call whose caller is known; `certificate_names` are those of the client's certificate, if it has one."""
+    def write(
+        self, call: LoggedCall, *, token_id: str | None = None, certificate_names: Sequence[str] = ()
+    ) -> None:
+        """A call whose caller is known; a field that does not concern it is empty, so that all lines are alike.
+
+        `token_id` is the public id of the access token that it came with; `certificate_names` are those of the client's
+        certificate, if it has one.
+        """
         certificate = {"certificate": " ".join(certificate_names)} if certificate_names else {}
         self._write(
             call.request_id,
@@ -52,7 +62,10 @@ class CallLog:
             endpoint=call.endpoint,
             model=call.model,
             key=call.key_id or "",
+            client=call.client_id,
+            token=token_id or "",
             user=call.user_id,
+            project=call.project_id,
             prompt_tokens=call.prompt_tokens,
             completion_tokens=call.completion_tokens,
             address=call.client_address,

@@ -149,7 +149,7 @@ class LingpaiServer:
         file = shown / f"{self.process.pid}-{name}"
         try:
             token = self.environment.get(METRICS_TOKEN) if path == "/metrics" else None
-            with self._answer("GET", path, token=token, timeout=timeout) as answer, file.open("wb") as copy:
+            with self.answer("GET", path, token=token, timeout=timeout) as answer, file.open("wb") as copy:
                 shutil.copyfileobj(answer, copy)
         except (OSError, http.client.HTTPException):
             assert not self._is_alive(), f"no answer to GET {path}"
@@ -216,11 +216,11 @@ class LingpaiServer:
         return status, json.loads(text) if text else None
 
     def _ask(self, method: str, path: str, fields: Any = None, *, timeout: float = 30) -> tuple[int, bytes]:
-        with self._answer(method, path, fields, timeout=timeout) as answer:
+        with self.answer(method, path, fields, timeout=timeout) as answer:
             return answer.status, answer.read()
 
     @contextmanager
-    def _answer(
+    def answer(
         self, method: str, path: str, fields: Any = None, *, token: str | None = None, timeout: float
     ) -> Iterator[http.client.HTTPResponse]:
         """The answer to a call over admin.sock, its body yet to be read."""

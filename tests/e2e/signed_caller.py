@@ -1,5 +1,6 @@
-"""A caller who signs: an API key with a signing key on a real server, and whole requests to send to it."""
+"""Callers who sign: an API key or a client with a signing key on a real server, and whole requests to send to it."""
 
+import json
 import time
 from typing import Any
 
@@ -7,11 +8,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from lingpai.wire.request_signing import RequestSigner, Sign, SignatureAlgorithm, hmac_sha256
+from tests.e2e.client_tokens import make_client
 from tests.e2e.lingpai_server import LingpaiServer
-from tests.e2e.raw_http import RawAnswer, exchange
+from tests.e2e.raw_http import RawAnswer, chat, exchange
 from tests.secrets_scan import SCAN
 
 CHAT = "/v1/chat/completions"
+CALL = json.dumps(chat(model="lingpai/eliza")).encode()
 
 
 class SignedCaller:
@@ -82,6 +85,53 @@ class SignedCaller:
     def send(self, body: bytes = b"", **options: Any) -> RawAnswer:
         """One signed request on a connection of its own."""
         return exchange(self.server.port, self.request(body, **options))
+
+
+class SignedClient:
+    """A client for signed requests only, unless the fields say otherwise, with a signing key."""
+
+    def __init__(
+        self,
+        server: LingpaiServer,
+        name: str,
+        algorithm: SignatureAlgorithm = "hmac-sha256",
+        **fields: Any,
+    ) -> None:
+        self.server = server
+        scopes = ["model:inference", "clients:read"]
+        self.client = make_client(server, name, **{"signature_required": True, "scopes": scopes, **fields})
+        self.path = f"/api/v1/clients/{self.client.id}/signing-keys"
+        body = {"name": "of a test", "algorithm": algorithm}
+        private = Ed25519PrivateKey.generate()
+        if algorithm == "ed25519":
+            form = Encoding.PEM, PublicFormat.SubjectPublicKeyInfo
+            body["public_key"] = private.public_key().public_bytes(*form).decode()
+        made = server.admin("POST", self.path, body)
+        self.signing_key_id = str(made["id"])
+        secret = made["secret"] or ""
+        SCAN.secrets.add_credentials(secret)
+        sign = hmac_sha256(secret) if algorithm == "hmac-sha256" else private.sign
+        self._signer = RequestSigner(self.signing_key_id, algorithm, sign, clock=time.time)
+
+    def request(
+        self, token: str | None, body: bytes = CALL, *, method: str = "POST", path: str = CHAT
+    ) -> bytes:
+        """A whole signed request, with `token` beside the signature and covered by it."""
+        SCAN.secrets.add_prompts(body)
+        fields = {"host": f"127.0.0.1:{self.server.port}"}
+        if body:
+            fields["content-type"] = "application/json"
+        if token is not None:
+            fields["authorization"] = f"Bearer {token}"
+        fields |= self._signer.sign(method, f"http://{fields['host']}{path}", fields, body)
+        fields["content-length"] = str(len(body))
+        lines = [f"{method} {path} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items())]
+        return "\r\n".join([*lines, "", ""]).encode() + body
+
+    def send(
+        self, token: str | None, body: bytes = CALL, *, method: str = "POST", path: str = CHAT
+    ) -> RawAnswer:
+        return exchange(self.server.port, self.request(token, body, method=method, path=path))
 
 
 def refusal(answer: RawAnswer) -> tuple[int, str, str | None]:

@@ -1,63 +1,11 @@
 """Clients for signed requests only: an access token is worth nothing without a signature by a key of its client."""
 
-import json
-import time
-
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from lingpai.wire.request_signing import RequestSigner, SignatureAlgorithm, hmac_sha256
 from tests.e2e.client_tokens import TokenClient, ask, call, make_client
 from tests.e2e.lingpai_server import LingpaiServer
-from tests.e2e.raw_http import RawAnswer, chat, exchange
-from tests.secrets_scan import SCAN
-
-BODY = json.dumps(chat(model="lingpai/eliza")).encode()
-CHAT = "/v1/chat/completions"
-
-
-class SignedClient:
-    """A client for signed requests only, with a signing key."""
-
-    def __init__(
-        self, server: LingpaiServer, name: str, algorithm: SignatureAlgorithm = "hmac-sha256"
-    ) -> None:
-        self.server = server
-        scopes = ["model:inference", "clients:read"]
-        self.client = make_client(server, name, signature_required=True, scopes=scopes)
-        self.path = f"/api/v1/clients/{self.client.id}/signing-keys"
-        body = {"name": "of a test", "algorithm": algorithm}
-        private = Ed25519PrivateKey.generate()
-        if algorithm == "ed25519":
-            form = Encoding.PEM, PublicFormat.SubjectPublicKeyInfo
-            body["public_key"] = private.public_key().public_bytes(*form).decode()
-        made = server.admin("POST", self.path, body)
-        self.signing_key_id = str(made["id"])
-        secret = made["secret"] or ""
-        SCAN.secrets.add_credentials(secret)
-        sign = hmac_sha256(secret) if algorithm == "hmac-sha256" else private.sign
-        self._signer = RequestSigner(self.signing_key_id, algorithm, sign, clock=time.time)
-
-    def request(
-        self, token: str | None, body: bytes = BODY, *, method: str = "POST", path: str = CHAT
-    ) -> bytes:
-        """A whole signed request, with `token` beside the signature and covered by it."""
-        SCAN.secrets.add_prompts(body)
-        fields = {"host": f"127.0.0.1:{self.server.port}"}
-        if body:
-            fields["content-type"] = "application/json"
-        if token is not None:
-            fields["authorization"] = f"Bearer {token}"
-        fields |= self._signer.sign(method, f"http://{fields['host']}{path}", fields, body)
-        fields["content-length"] = str(len(body))
-        lines = [f"{method} {path} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items())]
-        return "\r\n".join([*lines, "", ""]).encode() + body
-
-    def send(
-        self, token: str | None, body: bytes = BODY, *, method: str = "POST", path: str = CHAT
-    ) -> RawAnswer:
-        return exchange(self.server.port, self.request(token, body, method=method, path=path))
+from tests.e2e.raw_http import RawAnswer, exchange
+from tests.e2e.signed_caller import SignedClient
 
 
 @pytest.fixture(params=["hmac-sha256", "ed25519"])

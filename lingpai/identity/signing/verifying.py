@@ -134,15 +134,20 @@ class Signatures:
             _refuse(
                 "alg", f"The signature says `alg` is {head.algorithm}, and the key is one of {key.algorithm}."
             )
-        if key.expires_at is not None and self._clock() >= key.expires_at:
-            _refuse(
-                "keyid",
-                "The signing key has expired. Make another one: `signing-keys create` of `lingpai keys` or `lingpai clients`.",
-            )
+        self.check_end(found)
         if not found.verifies(head.base, head.signature):
             _refuse(
                 "signature",
                 "The signature is not that of the components it covers: one of them arrived changed, or the key is another.",
+            )
+
+    def check_end(self, found: VerificationKey) -> None:
+        """Refuse a signing key that has expired. Raises LingpaiError `signature_invalid`."""
+        expires_at = found.key.expires_at
+        if expires_at is not None and self._clock() >= expires_at:
+            _refuse(
+                "keyid",
+                "The signing key has expired. Make another one: `signing-keys create` of `lingpai keys` or `lingpai clients`.",
             )
 
     async def accept(

@@ -14,7 +14,9 @@ from lingpai.telemetry.logs import set_up_logging
 RECORD = SimpleNamespace(
     request_id="req_1",
     key_id="4fK",
+    client_id="",
     user_id="usr_1",
+    project_id="prj_1",
     model="acme/shout",
     endpoint="chat.completions",
     status=200,
@@ -62,7 +64,10 @@ def test_call_is_one_json_object(written):
         "endpoint": "chat.completions",
         "model": "acme/shout",
         "key": "4fK",
+        "client": "",
+        "token": "",
         "user": "usr_1",
+        "project": "prj_1",
         "prompt_tokens": 5,
         "completion_tokens": 7,
         "address": "203.0.113.7",
@@ -74,7 +79,7 @@ def test_call_is_one_line_of_text(written):
 
     assert line.endswith(
         "INFO    lingpai.calls  call req_1 status=200 end=complete ms=12.3 endpoint=chat.completions "
-        "model=acme/shout key=4fK user=usr_1 prompt_tokens=5 completion_tokens=7 address=203.0.113.7\n"
+        'model=acme/shout key=4fK client="" token="" user=usr_1 project=prj_1 prompt_tokens=5 completion_tokens=7 address=203.0.113.7\n'
     )
 
 
