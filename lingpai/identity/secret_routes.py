@@ -65,11 +65,11 @@ def leak_routes(
         "whoever finds a credential where it should not be can report it; nobody learns whether it works"
     )
     async def report_leaked_keys(request: Request) -> LeakAnswer:
-        """Report keys, tokens and client secrets that have become known to others.
+        """Report keys, tokens and other secrets that have become known to others.
 
         What works ends at once, and its owner is told: a key is disabled, and so is the client of a client secret; an access
-        token is revoked; a refresh token ends with everything that came from the same sign-in. Of a secret that was rotated
-        away and still works, only that ends. The answer is always the same, and takes the same time, whatever is reported.
+        token is revoked; a refresh token ends with everything that came from the same sign-in; a signing key is deleted, a
+        session ended, an invitation withdrawn. Of a secret that was rotated away and still works, only that ends. The answer is always the same, and takes the same time, whatever is reported.
         """
         loop = asyncio.get_running_loop()
         answer_at = loop.time() + answer_after_s
