@@ -71,26 +71,30 @@ class LeakReports:
         self._clock = clock
 
     def take(self, tokens: Iterable[bytes]) -> None:
-        """End those of `tokens` that work, in one transaction. Blocks."""
-        working = self._working(tokens)
-        if not working:
-            return
+        """End those of `tokens` that work. Blocks."""
+        working = self.working(tokens)
+        if working:
+            self.end(working)
+
+    def end(self, working: Iterable[bytes]) -> None:
+        """End what `working` returned, in one transaction; what has ended since is passed over. Blocks."""
         began, leaks = time.monotonic(), list[tuple[Finder, Leak]]()
         with self._database.write() as connection:
-            for finder, token in working:
-                leak = finder.end(connection, token, now=self._clock())
-                if leak is not None:
+            for token in working:
+                finder = self._finder_of(token)
+                leak = None if finder is None else finder.end(connection, token, now=self._clock())
+                if finder is not None and leak is not None:
                     leaks.append((finder, leak))
         for finder, leak in leaks:
             finder.tell(leak, began)
             self._on_leak(leak)
 
-    def _working(self, tokens: Iterable[bytes]) -> list[tuple[Finder, bytes]]:
-        """Looked for without the write lock, which nobody should be able to hold by reporting garbage."""
+    def working(self, tokens: Iterable[bytes]) -> list[bytes]:
+        """Those of `tokens` that work. Blocks, but not on the write lock: nobody shall hold that by reporting garbage."""
         found = [(self._finder_of(token), token) for token in tokens]
         with self._database.read() as connection:
             return [
-                (finder, token)
+                token
                 for finder, token in found
                 if finder is not None and finder.works(connection, token, now=self._clock())
             ]
