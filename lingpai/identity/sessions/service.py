@@ -121,7 +121,7 @@ class Sessions:
         if now - row.last_seen_at < SEEN_EVERY_S:
             return
         try:
-            with self._database.write() as connection:
+            with self._database.write(durable=False) as connection:
                 self._store.touch(connection, row.id, now)
         except OperationalError as error:  # a full disk must not sign everybody out
             logger.warning("the last use of a session could not be noted: %s", error.orig)
