@@ -17,6 +17,7 @@ from lingpai.events.endpoints import endpoints_from, recipients
 from lingpai.events.service import Events
 from lingpai.events.store import SqlEventStore
 from lingpai.events.webhooks import Webhooks
+from lingpai.identity.invitations.leaked_invitations import LeakedInvitations
 from lingpai.identity.keyring import Keyring
 from lingpai.identity.known_ids import KnownIds, LookUps, SqlIds, fill_in_background
 from lingpai.identity.leaks import Finder, Leak, LeakedKeys, LeakReports
@@ -29,7 +30,7 @@ from lingpai.identity.oauth.interfaces import CLIENT_ID_PREFIX
 from lingpai.identity.oauth.jwt_tokens import JwtTokens
 from lingpai.identity.oauth.known_clients import KnownClients
 from lingpai.identity.oauth.leaked_clients import LeakedClientSecrets
-from lingpai.identity.oauth.leaked_tokens import LeakedAccessTokens, LeakedRefreshTokens
+from lingpai.identity.oauth.leaked_tokens import LeakedAccessTokens, LeakedJwts, LeakedRefreshTokens
 from lingpai.identity.oauth.live_tokens import LiveTokens
 from lingpai.identity.oauth.passwords import CheckedPasswords
 from lingpai.identity.oauth.server import AuthorizationServer
@@ -42,6 +43,8 @@ from lingpai.identity.projects import Projects
 from lingpai.identity.rotation import KeyRotation
 from lingpai.identity.service import Keys, Users
 from lingpai.identity.sessions.ending import SessionEnder
+from lingpai.identity.sessions.leaked_sessions import LeakedSessions
+from lingpai.identity.signing.leaked_signing_keys import LeakedSigningKeys
 from lingpai.identity.signing.nonces import FileNonceStore
 from lingpai.identity.signing.service import SigningKeys
 from lingpai.identity.signing.verifying import SigningKeyring
@@ -131,7 +134,7 @@ class Domains:
         """Delete the tokens and families that have ended, a few at a time. Blocks."""
         store, now = SqlTokenStore(), time.time()
         while True:
-            with self.database.write() as connection:
+            with self.database.write(durable=False) as connection:
                 if not store.delete_expired(connection, now=now):
                     return
             time.sleep(_PAUSE_S)
@@ -245,14 +248,6 @@ class Domains:
         self.rotation = KeyRotation(
             self.database, on_change=on_change, peppers=peppers, trail=self.trail, minting=self._minting
         )
-        told: dict[str, Any] = {"on_change": on_change, "trail": self.trail}
-        finders: dict[str, Finder] = {
-            "sk-lp-": LeakedKeys(self.database, peppers, **told),
-            "at-lp-": LeakedAccessTokens(peppers, **told),
-            "rt-lp-": LeakedRefreshTokens(peppers, **told),
-            "cs-lp-": LeakedClientSecrets(peppers, **told),
-        }
-        self.leaks = LeakReports(self.database, finders, on_leak=self.note_leak)
         self.users.ensure_admin()
         self.people = People(
             self.database,
@@ -263,7 +258,26 @@ class Domains:
             on_change=on_change,
             trail=self.trail,
         )
+        self._open_leaks(settings, jwts, on_change)
         self._open_authorization(settings, peppers, jwts)
+
+    def _open_leaks(
+        self, settings: Settings, jwts: JwtTokens, on_change: Callable[[str, str, float], None]
+    ) -> None:
+        peppers, sessions = self.secrets.peppers, self.people.sessions
+        told: dict[str, Any] = {"on_change": on_change, "trail": self.trail}
+        idle_s = settings.identity.session_idle_s
+        finders: dict[str, Finder] = {
+            "sk-lp-": LeakedKeys(self.database, peppers, **told),
+            "at-lp-": LeakedAccessTokens(peppers, **told),
+            "eyJ": LeakedJwts(jwts, peppers, **told),
+            "rt-lp-": LeakedRefreshTokens(peppers, **told),
+            "cs-lp-": LeakedClientSecrets(peppers, **told),
+            "sg-lp-": LeakedSigningKeys(self.secrets.sealer, **told),
+            "ss-lp-": LeakedSessions(peppers, idle_s=idle_s, on_ended=sessions.forget, trail=self.trail),
+            "in-lp-": LeakedInvitations(peppers, trail=self.trail),
+        }
+        self.leaks = LeakReports(self.database, finders, on_leak=self.note_leak)
 
     def _open_authorization(self, settings: Settings, peppers: Peppers, jwts: JwtTokens) -> None:
         self._commit = GroupCommit(self.database)

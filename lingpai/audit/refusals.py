@@ -167,13 +167,13 @@ class Refusals:
             self._gathered[key] = found
 
     def _record(self, batch: Sequence[_Gathered]) -> None:
-        with self._database.write() as connection:
+        with self._database.write(durable=False) as connection:
             for gathered in batch:
                 self._trail.append(connection, gathered.actor, _deed(gathered), _circumstances(gathered))
 
     def _record_dropped(self, count: int) -> None:
         deed = Deed(action="refusals.drop", target_kind="trail", target_id="refusals", after={"count": count})
-        with self._database.write() as connection:
+        with self._database.write(durable=False) as connection:
             self._trail.append(connection, Actor("server"), deed, Circumstances())
 
 

@@ -3,7 +3,6 @@
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -15,11 +14,14 @@ from lingpai.cli.output import print_json
 from lingpai.cli.scanning import Found, scan_paths
 from lingpai.cli.server import connect
 from lingpai.cli.tables import drop, print_table
+from lingpai.identity.oauth.jwt_tokens import find_jwts
 from lingpai.ids import find_credentials
 from lingpai.terminal import say
 
 PATH: Final = "/api/v1/keys/leaked"
 _MOST_PER_REPORT: Final = 100
+_MOST_BYTES_PER_REPORT: Final = 60_000
+"""Of 65,536 that the server takes; the rest is for quotes and commas."""
 _MOST_BYTES: Final = 100_000_000
 # A server takes ten reports at once, and then one per second, of one address.
 _FREE_REPORTS: Final = 8
@@ -54,7 +56,7 @@ def scan(
 
 
 def report_leaked(*, options: Options = NO_OPTIONS) -> None:
-    """Report the keys, tokens and client secrets in a text on stdin as leaked: those that work end at once.
+    """Report the keys, tokens and other secrets in a text on stdin as leaked: those that work end at once.
 
     Their owners are told; nobody is told which ones those were. It takes no key of one's own.
     """
@@ -75,16 +77,22 @@ def _tokens_on_stdin() -> list[str]:
     text = sys.stdin.buffer.read(_MOST_BYTES + 1)
     if len(text) > _MOST_BYTES:
         raise CommandError(f"That is more than {_MOST_BYTES:,} bytes. Give it in parts.")
-    tokens = list(dict.fromkeys(token.decode() for _, token in find_credentials(text)))
+    found = sorted([*find_credentials(text), *find_jwts(text)])
+    tokens = list(dict.fromkeys(token.decode() for _, token in found))
     if not tokens:
-        raise CommandError("There is no key with the right form and checksum in it.")
+        raise CommandError("There is no key with the right form and checksum in it, and no JWT of a Lingpai.")
     return tokens
 
 
 def _parts(tokens: Sequence[str]) -> Iterator[list[str]]:
-    rest = iter(tokens)
-    while part := list(islice(rest, _MOST_PER_REPORT)):
-        yield part
+    part, size = list[str](), 0
+    for token in tokens:
+        if len(part) == _MOST_PER_REPORT or size + len(token) > _MOST_BYTES_PER_REPORT:
+            yield part
+            part, size = [], 0
+        part.append(token)
+        size += len(token)
+    yield part
 
 
 def _row(found: Found) -> tuple[str, ...]:

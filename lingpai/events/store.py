@@ -76,7 +76,7 @@ class SqlEventStore:
 
         Of events with one `once_key` only the first ever is added. Returns how many were added.
         """
-        with self._database.write() as connection:
+        with self._database.write(durable=False) as connection:
             known = self._known(connection, [row["once_key"] for row in rows if row["once_key"]])
             new = _first_of_each(rows, known)
             if new:
@@ -126,7 +126,7 @@ class SqlEventStore:
     def note(self, webhook: str, attempts: Iterable[Attempt]) -> None:
         """Note what came of sending."""
         columns = webhook_deliveries.c
-        with self._database.write() as connection:
+        with self._database.write(durable=False) as connection:
             for attempt in attempts:
                 connection.execute(
                     update(webhook_deliveries)
@@ -146,14 +146,14 @@ class SqlEventStore:
         columns = webhook_deliveries.c
         which = columns.webhook.not_in(but) if webhook is None else columns.webhook == webhook
         statement = update(webhook_deliveries).where(_IS_WAITING, which)
-        with self._database.write() as connection:
+        with self._database.write(durable=False) as connection:
             result = connection.execute(statement.values(state="given_up", next_at=None, last_error=error))
         return result.rowcount
 
     def remove_before(self, time: float) -> int:
         """Remove events that happened before `time`, and their deliveries. Returns how many events those were."""
         old = select(events.c.id).where(events.c.occurred_at < time)
-        with self._database.write() as connection:
+        with self._database.write(durable=False) as connection:
             connection.execute(delete(webhook_deliveries).where(webhook_deliveries.c.event_id.in_(old)))
             return connection.execute(delete(events).where(events.c.occurred_at < time)).rowcount
 

@@ -70,8 +70,11 @@ def stored_secrets(row: Row[Any] | None, peppers: Peppers) -> StoredSecrets:
     )
 
 
-def stored_token_secret(row: Row[Any] | None, peppers: Peppers) -> StoredSecrets:
-    """The secret in the row of an access or refresh token (None: of no token). It has but one."""
+def stored_token_secret(row: Any | None, peppers: Peppers) -> StoredSecrets:
+    """The secret of what has but one: an access or refresh token, a session, an invitation (None: of nothing).
+
+    `row` has `id`, `secret_hmac` and `pepper_version`.
+    """
     if row is None:
         return StoredSecrets(_nothing(peppers), _nothing(peppers))
     return StoredSecrets(_stored(row.id, row.secret_hmac, row.pepper_version, peppers), _nothing(peppers))

@@ -5,22 +5,24 @@ from typing import Annotated, Any, Final
 from pydantic import BaseModel, ConfigDict, Field
 
 from lingpai.identity.leaks import MOST_REPORTED
+from lingpai.identity.oauth.jwt_tokens import MAX_TOKEN_BYTES
 from lingpai.web.schemas import RequestBody
 
-_EXAMPLE: Final[dict[str, Any]] = {"keys": ["sk-lp-…", "at-lp-…", "rt-lp-…", "cs-lp-…"]}
+_EXAMPLE: Final[dict[str, Any]] = {"keys": ["sk-lp-…", "at-lp-…", "rt-lp-…", "cs-lp-…", "sg-lp-…"]}
 
 
 class LeakedKeysReport(RequestBody):
-    """Keys, tokens and client secrets that have become known to others."""
+    """Keys, tokens and other secrets that have become known to others."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [_EXAMPLE]}, hide_input_in_errors=True)
 
     keys: Annotated[
-        list[Annotated[str, Field(max_length=1000)]],
+        list[Annotated[str, Field(max_length=MAX_TOKEN_BYTES)]],
         Field(
             max_length=MOST_REPORTED,
-            description="What was found: API keys (`sk-lp-`), access tokens (`at-lp-`), refresh tokens (`rt-lp-`), client"
-            " secrets (`cs-lp-`). Anything that has not their form is passed over.",
+            description="What was found: API keys (`sk-lp-`), access tokens (`at-lp-` or a JWT), refresh tokens (`rt-lp-`),"
+            " client secrets (`cs-lp-`), secrets of signing keys (`sg-lp-`), sessions (`ss-lp-`), invitations (`in-lp-`)."
+            " Anything that has not their form is passed over.",
             repr=False,
         ),
     ]

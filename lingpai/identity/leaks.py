@@ -1,7 +1,7 @@
 """Credentials that somebody has found where they should not be: what still works of them ends at once.
 
 Anybody may report, so nothing in the answer depends on what was reported. Each kind of credential has a `Finder`; here is
-that of API keys, and in `oauth/` are those of tokens and client secrets.
+that of API keys; those of tokens and client secrets, signing keys, sessions and invitations are in their folders.
 """
 
 import time
@@ -13,6 +13,7 @@ from sqlalchemy import Connection
 
 from lingpai.identity.interfaces import LEAKED, ApiKey, OnChange
 from lingpai.identity.key_secrets import Match, stored_secrets
+from lingpai.identity.oauth.jwt_tokens import find_jwts
 from lingpai.identity.peppers import Peppers
 from lingpai.identity.schemas import KeyView
 from lingpai.identity.store import SqlCredentialStore, SqlKeyStore, key_of
@@ -40,7 +41,7 @@ class Leak:
 
 
 class Finder(Protocol):
-    """Knows one kind of credential. A `token` has the right form and checksum; `now` is in Unix seconds."""
+    """Knows one kind of credential. A `token` has the right form, and a checksum that is right unless it is a JWT; `now` is in Unix seconds."""
 
     def works(self, connection: Connection, token: bytes, *, now: float) -> bool:
         """Whether `token` is of use to anybody, or will be if somebody makes a mistake."""
@@ -70,26 +71,30 @@ class LeakReports:
         self._clock = clock
 
     def take(self, tokens: Iterable[bytes]) -> None:
-        """End those of `tokens` that work, in one transaction. Blocks."""
-        working = self._working(tokens)
-        if not working:
-            return
+        """End those of `tokens` that work. Blocks."""
+        working = self.working(tokens)
+        if working:
+            self.end(working)
+
+    def end(self, working: Iterable[bytes]) -> None:
+        """End what `working` returned, in one transaction; what has ended since is passed over. Blocks."""
         began, leaks = time.monotonic(), list[tuple[Finder, Leak]]()
         with self._database.write() as connection:
-            for finder, token in working:
-                leak = finder.end(connection, token, now=self._clock())
-                if leak is not None:
+            for token in working:
+                finder = self._finder_of(token)
+                leak = None if finder is None else finder.end(connection, token, now=self._clock())
+                if finder is not None and leak is not None:
                     leaks.append((finder, leak))
         for finder, leak in leaks:
             finder.tell(leak, began)
             self._on_leak(leak)
 
-    def _working(self, tokens: Iterable[bytes]) -> list[tuple[Finder, bytes]]:
-        """Looked for without the write lock, which nobody should be able to hold by reporting garbage."""
+    def working(self, tokens: Iterable[bytes]) -> list[bytes]:
+        """Those of `tokens` that work. Blocks, but not on the write lock: nobody shall hold that by reporting garbage."""
         found = [(self._finder_of(token), token) for token in tokens]
         with self._database.read() as connection:
             return [
-                (finder, token)
+                token
                 for finder, token in found
                 if finder is not None and finder.works(connection, token, now=self._clock())
             ]
@@ -166,8 +171,8 @@ class LeakedKeys:
 
 
 def credentials_in(text: bytes) -> list[bytes]:
-    """The credentials in `text`, each once, in their order: what has the form and the right checksum."""
-    return list(dict.fromkeys(token for _, token in find_credentials(text)))
+    """The credentials in `text`, each once, in their order: what has the form and, unless it is a JWT, the right checksum."""
+    return list(dict.fromkeys(token for _, token in sorted([*find_credentials(text), *find_jwts(text)])))
 
 
 def _leak(key: ApiKey, done: str) -> Leak:

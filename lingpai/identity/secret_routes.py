@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from lingpai.errors import LingpaiError
 from lingpai.identity.known_ids import LookUps
+from lingpai.identity.leak_queue import LeakQueue
 from lingpai.identity.leak_schemas import LEAK_REQUEST_BODY, LeakAnswer, LeakedKeysReport
 from lingpai.identity.leaks import MOST_REPORTED, LeakReports, credentials_in
 from lingpai.identity.references import KeyReference
@@ -58,6 +59,7 @@ def leak_routes(
 ) -> APIRouter:
     """The route for reports of leaked credentials. `network_of` says which addresses are one caller's."""
     router = APIRouter(prefix="/api/v1/keys", tags=["keys"], responses=ERROR_RESPONSES)
+    queue = LeakQueue(reports)
     rate = LookUps(per_s=1.0, burst=10, all_per_s=10.0, all_burst=100)
 
     @router.post("/leaked", status_code=202, openapi_extra={"requestBody": LEAK_REQUEST_BODY})
@@ -65,23 +67,23 @@ def leak_routes(
         "whoever finds a credential where it should not be can report it; nobody learns whether it works"
     )
     async def report_leaked_keys(request: Request) -> LeakAnswer:
-        """Report keys, tokens and client secrets that have become known to others.
+        """Report keys, tokens and other secrets that have become known to others.
 
         What works ends at once, and its owner is told: a key is disabled, and so is the client of a client secret; an access
-        token is revoked; a refresh token ends with everything that came from the same sign-in. Of a secret that was rotated
-        away and still works, only that ends. The answer is always the same, and takes the same time, whatever is reported.
+        token is revoked; a refresh token ends with everything that came from the same sign-in; a signing key is deleted, a
+        session ended, an invitation withdrawn. Of a secret that was rotated away and still works, only that ends. The answer is always the same, and takes the same time, whatever is reported.
         """
         loop = asyncio.get_running_loop()
         answer_at = loop.time() + answer_after_s
         if not getattr(request.state, "is_local", False):
             _check_rate(rate, network_of(request.client.host if request.client else ""), loop.time())
         tokens = _reported(request.headers.get("content-type"), await _bounded_body(request))
-        work = jobs.start("end leaked credentials", asyncio.to_thread(reports.take, tokens))
+        work = jobs.start("end leaked credentials", queue.take(tokens))
         await asyncio.wait([work], timeout=max(0.0, answer_at - loop.time()))
         # Ready or not, valid or not: the same answer at the same time. What is left goes on in the background.
         await asyncio.sleep(max(0.0, answer_at - loop.time()))
         if work.done():
-            work.result()  # raises what the database raised
+            work.result()  # raises when the database cannot be read, and then for garbage as well
         return LeakAnswer()
 
     return router

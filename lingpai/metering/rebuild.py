@@ -130,7 +130,7 @@ class Rebuild:
                 break
             last = end
         # What arrived since then is read while nothing more can arrive.
-        with self._database.write() as connection:
+        with self._database.write(durable=False) as connection:
             while (end := _merge_marks(connection, right, last)) is not None:
                 last = end
             kept = kept_since(connection)
@@ -153,7 +153,7 @@ class Rebuild:
             right, end = _with_later(connection, bucket, worked_out, end)
             if _stored(connection, bucket) == _finish(right):
                 return None
-        with self._database.write() as connection:
+        with self._database.write(durable=False) as connection:
             if bucket < kept_since(connection):
                 return None  # retention came first, and what is left of the records is not all
             right, _ = _with_later(connection, bucket, right, end)

@@ -69,7 +69,7 @@ class Retention:
         is complete again.
         """
         clock = self._clock()
-        with self._database.write() as connection:
+        with self._database.write(durable=False) as connection:
             line = kept_since(connection)
             due = bucket_start(max(0.0, min(clock, _time_by_calls(connection, clock)) - self._days * _DAY_S))
             moved = max(line, due)
@@ -90,7 +90,7 @@ class Retention:
 
         How many went, and the last id looked at; None when there is nothing left to look at.
         """
-        with self._database.write() as connection:
+        with self._database.write(durable=False) as connection:
             columns = usage_records.c
             stretch = (
                 select(columns.id)

@@ -49,13 +49,15 @@ class Database:
             yield connection
 
     @contextmanager
-    def write(self, *, durable: bool = False) -> Iterator[Connection]:
+    def write(self, *, durable: bool = True) -> Iterator[Connection]:
         """A transaction that holds the write lock from its start; committed at the end, rolled back on any exception.
 
         Because the lock is taken first, what the block reads cannot change before it writes. Waits up to 10 seconds
         for another writer, then raises sqlalchemy.exc.OperationalError.
 
-        What is committed survives the end of the process, however sudden; with `durable` a power failure, too.
+        What is committed survives the end of the process, however sudden, and a power failure, too: what a key may not do
+        any more must not come back. That waits for the disk; `durable=False` does not, for what may be lost then, such as
+        when a key was last used.
         """
         connection = self._engine.connect().execution_options(**{_BEGIN_OPTION: "BEGIN IMMEDIATE"})
         with connection, _synchronous(connection, durable=durable), connection.begin():
@@ -78,7 +80,7 @@ class Database:
     def force_to_disk(self) -> None:
         """Wait until all that is committed is on the disk, and would survive a power failure, too. Raises OSError.
 
-        Commits do not wait for that (`synchronous = NORMAL`): they are in the write-ahead log, which the kernel has.
+        Commits that are not `durable` do not wait for that (`synchronous = NORMAL`): they are in the write-ahead log, which the kernel has.
         """
         try:
             descriptor = os.open(f"{self._path}-wal", os.O_RDONLY | os.O_CLOEXEC)

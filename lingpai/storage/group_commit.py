@@ -68,7 +68,7 @@ class GroupCommit:
     def _write(self, loop: asyncio.AbstractEventLoop, group: list[_Waiting]) -> None:
         outcomes: list[tuple[Any, BaseException | None]] = []
         try:
-            with self._database.write(durable=True) as connection:
+            with self._database.write() as connection:
                 outcomes = [_outcome(each.job, connection) for each in group]
         except BaseException as error:  # noqa: BLE001  the outermost edge of a thread: whoever waits must hear of it
             outcomes = [(None, error)] * len(group)

@@ -438,7 +438,8 @@ def test_second_server_on_the_same_data_is_refused(server, tmp_path):
     )
 
     assert outcome.returncode == 1
-    assert "Another server is running" in outcome.stderr
+    sentence = f"Another server is running on {server.data}. Stop it, or choose another folder with --data."
+    assert sentence in " ".join(outcome.stderr.split())
     assert "Traceback" not in outcome.stderr
     assert server.cli("keys", "list").returncode == 0
     assert call(server, server.key).status == 200

@@ -15,7 +15,7 @@ from joserfc import jwk
 
 from tests.e2e.lingpai_server import ROOT, clean_environment
 from tests.e2e.oauth_server import REVOKE, Client, OAuthServer
-from tests.e2e.raw_http import get
+from tests.e2e.raw_http import get, post
 from tests.e2e.waiting import wait_until
 
 GRANTS = ["client_credentials", "password", "refresh_token"]
@@ -199,6 +199,25 @@ def test_rfc7662_s2_2_introspection_says_what_the_token_says(
     for name in ("iss", "sub", "client_id", "scope", "iat", "exp", "jti"):
         assert told[name] == claims[name], name
     assert told["active"] is True
+
+
+def test_leaked_jwt_is_refused_on_the_next_call(server: OAuthServer, agent: Client, watcher: Client):
+    token, other = new_token(server, agent), new_token(server, agent)
+    assert server.call(token).status == 200
+
+    answer = post(server.port, "/api/v1/keys/leaked", {"keys": [token]})
+
+    assert answer.status == 202
+    assert server.call(token).error["code"] == "invalid_api_key"
+    assert server.introspect(watcher, token) == INACTIVE
+    assert server.call(other).status == 200
+    token_id = parts(token)[1]["jti"]
+    [record] = server.admin("GET", f"/api/v1/audit?target={token_id}&action=token.revoke")["data"]
+    assert record["reason"] == "reported as leaked"
+    events = f"/api/v1/events?type=key.leaked&subject=client:{agent.id}"
+    wait_until(lambda: server.admin("GET", events)["data"])
+    [event] = server.admin("GET", events)["data"]
+    assert event["data"] == {"kind": "access_token", "id": token_id}
 
 
 def test_narrowed_and_disabled_client_takes_its_jwts_along(server: OAuthServer, watcher: Client):

@@ -1,4 +1,4 @@
-"""Reports of leaked tokens and client secrets on a real server: what was reported is refused with the next call."""
+"""Reports of leaked tokens, client secrets and all the rest on a real server: what was reported is refused with the next call."""
 
 import json
 import sqlite3
@@ -12,12 +12,15 @@ import pytest
 from lingpai import ids
 from lingpai.ids import mint_credential
 from tests.e2e.oauth_server import TOKEN, Client, OAuthServer, is_oauth_error
-from tests.e2e.raw_http import RawAnswer, RawConnection, chat, get, post, post_bytes
+from tests.e2e.raw_http import RawAnswer, RawConnection, chat, exchange, get, post, post_bytes
+from tests.e2e.signed_caller import SignedCaller
 from tests.e2e.waiting import wait_until
+from tests.secrets_scan import SCAN
 
 GRANTS = ["client_credentials", "password", "refresh_token"]
 PATH = "/api/v1/keys/leaked"
 OWNER = "alice"
+NEW_PASSWORD = "another quiet harbour lamp"
 
 
 @pytest.fixture(scope="module")
@@ -162,6 +165,69 @@ def test_old_client_secret_ends_alone(server: OAuthServer, agent: Client, reader
     assert audited(server, agent.id) == [("client.end_old_secret", "reported as leaked")]
 
 
+def test_signing_key_is_deleted_and_its_key_goes_on(server: OAuthServer, reader: str):
+    caller = SignedCaller(server, "signs", user=OWNER)
+    body = json.dumps(chat(model="lingpai/eliza")).encode()
+    assert exchange(server.port, caller.request(body)).status == 200
+
+    report(server, caller.secret)
+
+    assert exchange(server.port, caller.request(body)).error["code"] == "signature_invalid"
+    assert server.admin("GET", caller.path)["data"] == []
+    assert server.call(caller.key).status == 200
+    event = wait_for_event(server, reader, "signing_key", caller.signing_key_id)
+    assert (event["subject"], event["subject_id"]) == ("key", caller.key_id)
+    assert audited(server, caller.signing_key_id) == [("signing_key.delete", "reported as leaked")]
+
+
+def test_session_and_invitation_end(server: OAuthServer, reader: str):
+    session = accept(server, invite(server))
+    assert is_signed_in(server, session)
+    invitation = invite(server)
+
+    report(server, session, invitation)
+
+    assert not is_signed_in(server, session)
+    answer = post(server.port, "/api/v1/invitations/look-up", {"invitation": invitation})
+    assert (answer.status, answer.error["code"]) == (401, "invalid_invitation")
+    for kind, token, action in (
+        ("session", session, "session.end"),
+        ("invitation", invitation, "invitation.delete"),
+    ):
+        event = wait_for_event(server, reader, kind, token[6:18])
+        assert event["subject"] == "user"
+        assert token[18:61] not in json.dumps(event)
+        assert audited(server, token[6:18]) == [(action, "reported as leaked")]
+
+
+def invite(server: OAuthServer) -> str:
+    token = str(server.admin("POST", f"/api/v1/users/{OWNER}/invitation")["invitation"])
+    SCAN.secrets.add_credentials(token)
+    return token
+
+
+def accept(server: OAuthServer, invitation: str) -> str:
+    """The secret of the session in which it signs in."""
+    SCAN.secrets.add("password", NEW_PASSWORD)
+    answer = post(
+        server.port, "/api/v1/invitations/accept", {"invitation": invitation, "password": NEW_PASSWORD}
+    )
+    assert answer.status == 201, answer.body
+    token = next(iter(credentials_of(str(answer.headers))))
+    SCAN.secrets.add_credentials(token)
+    return token
+
+
+def credentials_of(text: str) -> list[str]:
+    return [token.decode() for _, token in ids.find_credentials(text.encode())]
+
+
+def is_signed_in(server: OAuthServer, session: str) -> bool:
+    answer = get(server.port, "/api/v1/sessions/current", headers=(f"cookie: lingpai-session={session}",))
+    assert answer.status in (200, 401), answer.body
+    return answer.status == 200
+
+
 def test_wrong_secret_of_a_right_id_changes_nothing(server: OAuthServer, agent: Client):
     tokens = server.sign_in(OWNER, agent)
 
@@ -195,7 +261,10 @@ def test_reports_are_answered_alike_whatever_works(server: OAuthServer, agent: C
     answers = [
         shape("nothing"),
         *(shape(with_wrong_secret(token)) for token in kinds),
-        *(shape(mint_credential(prefix).token) for prefix in ("at-lp-", "rt-lp-", "cs-lp-")),
+        *(
+            shape(mint_credential(prefix).token)
+            for prefix in ("at-lp-", "rt-lp-", "cs-lp-", "sg-lp-", "ss-lp-", "in-lp-")
+        ),
         *(shape(token) for token in kinds),
         *(shape(token) for token in kinds),
         shape(*kinds),

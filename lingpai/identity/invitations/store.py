@@ -26,11 +26,13 @@ class StoredInvitation:
 class SqlInvitationStore:
     """Invitations of users who are neither deleted nor disabled; each has one at the most."""
 
-    def find(self, connection: Connection, invitation_id: str) -> StoredInvitation | None:
-        """The invitation with this id."""
-        query = _SELECT.where(
-            invitations.c.id == invitation_id, users.c.disabled_at.is_(None), users.c.deleted_at.is_(None)
-        )
+    def find(
+        self, connection: Connection, invitation_id: str, *, of_disabled: bool = False
+    ) -> StoredInvitation | None:
+        """The invitation with this id; with `of_disabled` also when its user is disabled."""
+        query = _SELECT.where(invitations.c.id == invitation_id, users.c.deleted_at.is_(None))
+        if not of_disabled:
+            query = query.where(users.c.disabled_at.is_(None))
         row = connection.execute(query).one_or_none()
         return None if row is None else _invitation(row)
 

@@ -165,7 +165,7 @@ class Clients(CredentialService):
     def touch(self, uses: Sequence[Use]) -> None:
         """Note when and from where tokens of clients were last used."""
         if uses:
-            with self._database.write() as connection:
+            with self._database.write(durable=False) as connection:
                 self._store.touch(connection, uses)
 
     def _changes(

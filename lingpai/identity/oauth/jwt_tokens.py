@@ -7,7 +7,7 @@ import base64
 import re
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, Protocol
 
@@ -22,6 +22,11 @@ PREFIX: Final = "eyJ"
 """How every JWT begins: `{"` in base64url."""
 BUILT_IN_CLIENT: Final = "lingpai"
 """The `client_id` of the built-in public client, which RFC 9068 section 2.2 wants; no registered one can have it."""
+_ANYWHERE: Final = re.compile(
+    # Possessive, and never from the middle of a word: any text is read once, however it was made up. 86 characters are
+    # the signature of Ed25519, the shortest there is.
+    rb"(?<![A-Za-z0-9_-])eyJ[A-Za-z0-9_-]++\.eyJ[A-Za-z0-9_-]++\.[A-Za-z0-9_-]{86,}+"
+)
 _KEY_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _CLOCK_SKEW_S: Final = 60.0
 
@@ -169,6 +174,18 @@ class JwtTokens:
                 self._imported.clear()
             found = self._imported[kind, id_] = _imported(algorithm, der, is_private=kind == "private")
         return found
+
+
+def find_jwts(text: bytes) -> Iterator[tuple[int, bytes]]:
+    """Where in `text` there is what looks like an access token of RFC 9068, and that; nothing is verified.
+
+    Its header and its `jti` have the form of ours, so that the JWTs of others are passed over.
+    """
+    for match in _ANYWHERE.finditer(text):
+        header, claims = peek(match[0], part=0), peek(match[0], part=1)
+        id_ = None if claims is None else claims.get("jti")
+        if header is not None and _is_acceptable(header) and isinstance(id_, str) and is_public_id(id_):
+            yield match.start(), match[0]
 
 
 def peek(token: bytes, *, part: Literal[0, 1]) -> dict[str, Any] | None:

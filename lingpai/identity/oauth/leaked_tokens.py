@@ -1,4 +1,4 @@
-"""Finders of leaked tokens: an access token is revoked, a refresh token with everything that came from its sign-in."""
+"""Finders of leaked tokens: an access token (opaque, or a JWT) is revoked, a refresh token with everything that came from its sign-in."""
 
 from typing import Any
 
@@ -8,6 +8,7 @@ from lingpai.identity.interfaces import LEAKED, OnChange
 from lingpai.identity.key_secrets import stored_token_secret
 from lingpai.identity.leaks import Leak
 from lingpai.identity.oauth.interfaces import CLIENT_ID_PREFIX
+from lingpai.identity.oauth.jwt_tokens import JwtTokens
 from lingpai.identity.oauth.token_store import SqlTokenStore
 from lingpai.identity.peppers import Peppers
 from lingpai.ids import credential_id
@@ -54,6 +55,21 @@ class LeakedAccessTokens:
         row = None if token_id is None else self._store.access_token(connection, token_id)
         is_right = stored_token_secret(row, self._peppers).match(token, self._peppers) is not None
         return row if row is not None and is_right and now < row.expires_at else None
+
+
+class LeakedJwts(LeakedAccessTokens):
+    """The finder of access tokens that are JWTs (`eyJ`). A signature takes the place of the secret."""
+
+    def __init__(self, jwts: JwtTokens, peppers: Peppers, *, on_change: OnChange, trail: Trail) -> None:
+        """As of `LeakedAccessTokens`."""
+        super().__init__(peppers, on_change=on_change, trail=trail)
+        self._jwts = jwts
+
+    def _find(self, connection: Connection, token: bytes, now: float) -> Row[Any] | None:
+        token_id = self._jwts.verified_id(token)
+        row = None if token_id is None else self._store.access_token(connection, token_id)
+        # An opaque one has a secret, which no signature stands for.
+        return row if row is not None and row.secret_hmac is None and now < row.expires_at else None
 
 
 class LeakedRefreshTokens:

@@ -1,7 +1,7 @@
 """The sessions in use, in memory, so that a page which asks ten things at once costs one look at the database.
 
 What is remembered holds for a second, and no longer than until a user, project or session changes in this process: so an
-ended session, or a disabled user, is refused at once here and within a second in others.
+ended session, or a disabled user, is refused at once. There is one server process per data directory.
 """
 
 import hmac

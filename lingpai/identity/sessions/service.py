@@ -9,7 +9,7 @@ import asyncio
 import hmac
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from math import ceil
 from typing import Any, Final
 
@@ -121,7 +121,7 @@ class Sessions:
         if now - row.last_seen_at < SEEN_EVERY_S:
             return
         try:
-            with self._database.write() as connection:
+            with self._database.write(durable=False) as connection:
                 self._store.touch(connection, row.id, now)
         except OperationalError as error:  # a full disk must not sign everybody out
             logger.warning("the last use of a session could not be noted: %s", error.orig)
@@ -223,6 +223,10 @@ class Sessions:
             )
         self._memory.forget(ended)
         return len(ended)
+
+    def forget(self, session_ids: Iterable[str]) -> None:
+        """Sessions were ended in the database by others: let nobody go on with what is in memory. Any thread may."""
+        self._memory.forget(session_ids)
 
     def remove_expired(self) -> int:
         """Remove those whose time is over; at most a few hundred at a time. Returns how many."""

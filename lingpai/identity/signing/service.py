@@ -116,7 +116,7 @@ class SigningKeys:
     def touch(self, uses: Sequence[tuple[str, float]]) -> None:
         """Note when signing keys (by id) were last used."""
         if uses:
-            with self._database.write() as connection:
+            with self._database.write(durable=False) as connection:
                 self._store.touch(connection, uses)
 
     def _owner(self, connection: Connection, caller: Principal, reference: str) -> Credential:

@@ -1,5 +1,6 @@
 """`lingpai keys scan` and `report-leaked`: found exactly, never printed."""
 
+import base64
 import json
 import os
 import socket
@@ -7,6 +8,7 @@ from typing import get_args
 
 import pytest
 
+from lingpai.identity.secret_routes import MOST_REPORT_BYTES
 from lingpai.ids import Prefix, mint_credential
 
 
@@ -128,6 +130,23 @@ def test_report_leaked_goes_in_parts(lingpai, api):
 
     assert json.loads(outcome.stdout) == {"reported": 201}
     assert [len(request.body["keys"]) for request in api.requests] == [100, 100, 1]
+
+
+def test_report_leaked_sends_jwts_in_parts_that_a_server_takes(lingpai, api):
+    def encoded(claims):
+        return base64.urlsafe_b64encode(json.dumps(claims).encode()).rstrip(b"=").decode()
+
+    header = encoded({"alg": "RS256", "typ": "at+jwt", "kid": "k1"})
+    tokens = [
+        f"{header}.{encoded({'jti': f'{number:012}', 'scope': 'x' * 700})}.{'s' * 342}"
+        for number in range(99)
+    ]
+
+    outcome = lingpai("keys", "report-leaked", "--json", stdin="\n".join(tokens))
+
+    assert json.loads(outcome.stdout) == {"reported": 99}
+    assert [token for request in api.requests for token in request.body["keys"]] == tokens
+    assert max(len(json.dumps(request.body)) for request in api.requests) <= MOST_REPORT_BYTES
 
 
 def test_report_leaked_needs_no_key_of_ones_own(lingpai, remote, key):

@@ -330,7 +330,10 @@ def test_answer_comes_at_its_time_whether_the_work_is_done_or_not() -> None:
             self.release = release
             self.taken = 0
 
-        def take(self, tokens: object) -> None:
+        def working(self, tokens: object) -> list[bytes]:
+            return [b"one"]
+
+        def end(self, tokens: object) -> None:
             self.release.wait(5)
             self.taken += 1
 

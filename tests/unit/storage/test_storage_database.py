@@ -4,6 +4,7 @@ import os
 import stat
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -100,6 +101,20 @@ def test_connections_are_set_up_for_wal_and_foreign_keys(database: Database) -> 
         }
 
     assert pragmas == {"journal_mode": "wal", "synchronous": 1, "foreign_keys": 1, "busy_timeout": 10_000}
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_commits_wait_for_the_disk_unless_told_otherwise(database: Database, *, fails: bool) -> None:
+    """With FULL, SQLite calls fsync on the log at each commit; the next user of the connection starts with NORMAL."""
+
+    def level(**options: bool) -> int:
+        with database.write(**options) as connection:
+            return int(connection.exec_driver_sql("PRAGMA synchronous").scalar_one())
+
+    assert (level(), level(durable=False)) == (2, 1)
+    with suppress(ZeroDivisionError), database.write():
+        1 / int(not fails)
+    assert (level(durable=False), level()) == (1, 2)
 
 
 def test_exceptions_do_not_show_values(database: Database) -> None:

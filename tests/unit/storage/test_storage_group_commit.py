@@ -135,7 +135,7 @@ def test_it_is_on_the_disk_and_not_only_with_the_system(database: Database, comm
         levels.append(connection.exec_driver_sql("PRAGMA synchronous").scalar())
 
     asyncio.run(commit.run(look))
-    with database.write() as connection:
+    with database.write(durable=False) as connection:
         look(connection)
 
     assert levels == [2, 1]  # FULL, NORMAL
