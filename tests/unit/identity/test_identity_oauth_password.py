@@ -1,7 +1,12 @@
 """Signing in with a password: scopes, families, and what stands in the form (RFC 6749 section 4.3)."""
 
+from collections.abc import Callable
+
 import pytest
 from oauth_stage import Program, Stage
+
+from lingpai.identity.interfaces import User
+from lingpai.identity.passwords.store import SqlPasswordStore
 
 GRANTS = ["password", "refresh_token"]
 
@@ -96,3 +101,45 @@ def test_sign_in_without_refresh_ends_with_its_access_token(stage: Stage):
 
     assert "refresh_token" not in tokens
     assert stage.count("token_families", f"expires_at = {stage.clock() + 3600}") == 1
+
+
+def during_the_check(stage: Stage, monkeypatch: pytest.MonkeyPatch, happens: Callable[[User], None]) -> None:
+    """Let something happen after the password was found right and before the tokens are written."""
+    check = stage.verify
+
+    async def slow(name: str, password: str, *, address: str) -> User:
+        user = await check(name, password, address=address)
+        happens(user)
+        return user
+
+    monkeypatch.setattr(stage, "verify", slow)
+
+
+def test_rfc9700_s2_2_2_password_that_was_changed_in_between_gets_no_tokens(
+    stage: Stage, agent: Program, monkeypatch: pytest.MonkeyPatch
+):
+    """The change ends what the old password gave; nothing from it may begin after that."""
+
+    def change(user: User) -> None:
+        with stage.database.write() as connection:
+            SqlPasswordStore().set_hash(connection, user.id, "$argon2id$new", stage.clock())
+        stage.clock.now += 1
+
+    during_the_check(stage, monkeypatch, change)
+    form = {"username": "nia", "password": stage.passwords["nia"]}
+
+    answers = [stage.token("password", form, program=program) for program in (agent, None)]
+
+    assert [(each.status, each.error) for each in answers] == [(400, "invalid_grant")] * 2
+    assert stage.count("token_families") == stage.count("access_tokens") == 0
+
+
+def test_user_who_was_disabled_in_between_gets_no_tokens(
+    stage: Stage, agent: Program, monkeypatch: pytest.MonkeyPatch
+):
+    during_the_check(stage, monkeypatch, lambda _: stage.change_person("nia", disabled=True))
+
+    answer = stage.token("password", {"username": "nia", "password": stage.passwords["nia"]}, program=agent)
+
+    assert (answer.status, answer.error) == (400, "invalid_grant")
+    assert stage.count("token_families") == stage.count("access_tokens") == 0
