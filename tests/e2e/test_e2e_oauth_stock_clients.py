@@ -22,6 +22,7 @@ from tests.secrets_scan import SCAN
 GRANTS = ["client_credentials", "password", "refresh_token"]
 METHODS = ["client_secret_basic", "client_secret_post"]
 MODEL_ID = "damo/nlp_structbert_sentiment-classification_chinese-base"
+PEOPLE = {"alice": "alices: päss+word %41", "bob": "bobs plain pass+word %41"}
 MODELS = f"""
 import lingpai as lp
 
@@ -41,7 +42,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OAuthServer]:
     folder = tmp_path_factory.mktemp("stock")
     (folder / "models.py").write_text(MODELS)
     config = f'[server]\ndefault_model = "{MODEL}"\n\n[[models]]\ntarget = "models.py"\nname = "models"\n'
-    server = OAuthServer(folder, people={"alice": "alices: päss+word %41"}, config=config).start()
+    server = OAuthServer(folder, people=PEOPLE, config=config).start()
     yield server
     server.stop()
 
@@ -276,14 +277,18 @@ def run_node(script: str, server: OAuthServer, client: Client, method: str) -> A
 # -- the articles, as they are written there
 
 
-def test_article_password_then_inference(server: OAuthServer):
-    """User name and password in HTTP Basic, `grant_type=password` in the body, then a call with the token."""
-    username, password = "alice", server.people["alice"].encode()
+@pytest.mark.parametrize("username", ["alice", "bob"])
+def test_article_password_then_inference(server: OAuthServer, username: str):
+    """User name and password in HTTP Basic, `grant_type=password` in the body, then a call with the token.
+
+    As text: what is not ASCII in a password, `requests` sends in latin-1.
+    """
+    password = server.people[username]
     model_id = MODEL_ID
     with listen(requests.Session()) as requests_:
         token_url = f"{server.base}/api/v1/token"
         data = {"grant_type": "password"}
-        response = requests_.post(token_url, auth=(username.encode(), password), data=data)
+        response = requests_.post(token_url, auth=(username, password), data=data)
         if response.status_code == 200:
             access_token = response.json()["access_token"]
         else:
@@ -312,7 +317,7 @@ def test_article_token_is_refreshed_without_the_password(server: OAuthServer):
     """The refresh token of the built-in public client needs no client authentication."""
     with listen(requests.Session()) as requests_:
         token_url = f"{server.base}/api/v1/token"
-        basic = (b"alice", server.people["alice"].encode())
+        basic = ("alice", server.people["alice"])
         first = requests_.post(token_url, auth=basic, data={"grant_type": "password"}).json()
         again = {"grant_type": "refresh_token", "refresh_token": first["refresh_token"]}
         second = requests_.post(token_url, data=again).json()

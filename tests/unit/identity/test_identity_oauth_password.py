@@ -1,5 +1,6 @@
 """Signing in with a password: scopes, families, and what stands in the form (RFC 6749 section 4.3)."""
 
+import base64
 from collections.abc import Callable
 
 import pytest
@@ -83,6 +84,38 @@ def test_password_with_colons_and_percent_signs_is_taken_as_it_is(stage: Stage):
     stage.passwords["nia"] = "a:b%20+c:密码"
 
     assert stage.token("password", basic=("nia", stage.passwords["nia"])).status == 200
+
+
+def latin_1(user_pass: str) -> list[tuple[bytes, bytes]]:
+    """The headers of a library that writes Basic as `requests` does."""
+    encoded = base64.b64encode(user_pass.encode("latin-1"))
+    return [(b"host", b"127.0.0.1"), (b"authorization", b"Basic " + encoded)]
+
+
+def test_password_of_a_user_in_basic_may_be_latin_1(stage: Stage):
+    """RFC 7617 section 2 leaves the encoding open; what can be UTF-8 is that."""
+    stage.person("nia")
+    stage.passwords["nia"] = "nias päss: wörd"
+
+    assert stage.token("password", headers=latin_1("nia:nias päss: wörd")).status == 200
+    assert stage.token("password", basic=("nia", "nias päss: wörd")).status == 200
+    wrong = stage.token("password", headers=latin_1("nia:nias pässword"))
+    assert (wrong.status, wrong.error) == (400, "invalid_grant")
+    assert stage.token("password", headers=latin_1("nia, nias päss")).error == "invalid_client"
+
+
+def test_client_in_basic_must_be_utf_8(stage: Stage, agent: Program):
+    """Nothing is tried for clients: not in another grant, nor beside a user in the body, nor by a client's id."""
+    user = {"username": "nia", "password": stage.passwords["nia"]}
+
+    answers = [
+        stage.token("client_credentials", headers=latin_1(f"{agent.id}:sécret")),
+        stage.token("password", user, headers=latin_1("nia:sécret")),
+        stage.token("password", headers=latin_1(f"{agent.id}:sécret")),
+    ]
+
+    assert [(each.status, each.error) for each in answers] == [(401, "invalid_client")] * 3
+    assert all("UTF-8" in each.json["error_description"] for each in answers)
 
 
 def test_sign_in_keeps_from_where_it_came(stage: Stage, agent: Program):
