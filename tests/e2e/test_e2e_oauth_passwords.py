@@ -2,17 +2,19 @@
 
 import itertools
 from collections.abc import Callable, Iterator
+from urllib.parse import urlencode
 
 import pytest
 
 from tests.e2e.lingpai_server import LingpaiServer
-from tests.e2e.oauth_server import TOKEN, Client, OAuthServer, is_oauth_error
+from tests.e2e.oauth_server import FORM, TOKEN, Client, OAuthServer, is_oauth_error
 from tests.e2e.raw_http import RawAnswer, exchange, post_bytes
 from tests.secrets_scan import SCAN
 
 PASSWORD = "quiet lantern of the token endpoint"
 OTHER = "another lantern of the token endpoint"
-SignIn = Callable[[str, str, str], RawAnswer]
+SignIn = Callable[..., RawAnswer]
+ELSEWHERE = ("x-forwarded-for: 198.51.100.8", "x-forwarded-proto: https")
 _numbers = itertools.count()
 
 for _password in (PASSWORD, OTHER):
@@ -61,9 +63,9 @@ def address() -> str:
 @pytest.fixture
 def sign_in(server: PasswordServer, agent: Client, public: Client, address: str) -> SignIn:
     """Send a password in one of the forms in which it comes."""
-    headers = (f"x-forwarded-for: {address}",)
 
-    def ask(way: str, name: str, password: str) -> RawAnswer:
+    def ask(way: str, name: str, password: str, scheme: str = "https") -> RawAnswer:
+        headers = (f"x-forwarded-for: {address}", f"x-forwarded-proto: {scheme}")
         form = {"grant_type": "password"}
         user = {"username": name, "password": password}
         if way == "user and client in the body":
@@ -101,7 +103,7 @@ def test_rfc6749_s4_3_2_one_address_guesses_at_many_names_no_faster(
     assert is_oauth_error(answers[0], 400, "invalid_grant")
     assert is_oauth_error(answers[-1], 429, "temporarily_unavailable")
     form = {"grant_type": "password", "username": name, "password": PASSWORD, **agent.form}
-    assert server.form(TOKEN, form, headers=("x-forwarded-for: 198.51.100.8",)).status == 200
+    assert server.form(TOKEN, form, headers=ELSEWHERE).status == 200
 
 
 def test_rfc6749_s4_3_2_token_endpoint_and_sign_in_share_one_count(server: PasswordServer, sign_in: SignIn):
@@ -126,6 +128,37 @@ def test_rfc6749_s4_3_2_right_password_gets_tokens(server: PasswordServer, sign_
         assert server.call(answer.json["access_token"]).status == 200
 
 
+@pytest.mark.parametrize("way", WAYS)
+def test_rfc6749_s10_3_password_in_clear_text_from_elsewhere_gets_no_tokens(
+    server: PasswordServer, sign_in: SignIn, way: str
+):
+    """A registered client's user is refused as at the sign-in page, and whether the password is right is not told."""
+    name = server.person()
+
+    right = sign_in(way, name, PASSWORD, scheme="http")
+    wrong = sign_in(way, name, "wrong", scheme="http")
+
+    assert is_oauth_error(right, 400, "invalid_request")
+    assert "TLS" in right.json["error_description"]
+    assert wrong.json == right.json
+    assert sign_in(way, name, PASSWORD).status == 200
+
+
+def test_rfc6749_s10_3_password_to_another_name_than_this_machines_needs_tls(
+    server: PasswordServer, agent: Client
+):
+    """Without a proxy, the name in the Host header tells that others may have heard it (DNS rebinding)."""
+    name = server.person()
+    form = {"grant_type": "password", "username": name, "password": PASSWORD, **agent.form}
+
+    request = post_bytes(TOKEN, urlencode(form).encode(), content_type=FORM)
+
+    other = exchange(server.port, request.replace(b"host: 127.0.0.1", b"host: models.example"))
+
+    assert is_oauth_error(other, 400, "invalid_request")
+    assert server.form(TOKEN, form).status == 200
+
+
 def test_rfc9700_s2_2_2_changed_password_ends_what_the_old_one_gave(server: PasswordServer, agent: Client):
     """Refresh tokens and access tokens of every client, at once; those of others stay."""
     name, other = server.person(), server.person()
@@ -148,11 +181,10 @@ def test_rfc9700_s2_4_password_from_elsewhere_needs_a_registered_client(
     """By default the grant is for this machine, and for clients that an administrator has allowed it."""
     name = server.person()
     form = {"grant_type": "password", "username": name, "password": PASSWORD}
-    elsewhere = ("x-forwarded-for: 203.0.113.7",)
 
-    alone = server.form(TOKEN, form, headers=elsewhere)
-    other = server.form(TOKEN, form | server.make_client("other").form, headers=elsewhere)
-    allowed = server.form(TOKEN, form | agent.form, headers=elsewhere)
+    alone = server.form(TOKEN, form, headers=ELSEWHERE)
+    other = server.form(TOKEN, form | server.make_client("other").form, headers=ELSEWHERE)
+    allowed = server.form(TOKEN, form | agent.form, headers=ELSEWHERE)
 
     assert is_oauth_error(alone, 400, "unauthorized_client")
     assert is_oauth_error(other, 400, "unauthorized_client")
