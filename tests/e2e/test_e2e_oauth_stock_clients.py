@@ -119,6 +119,37 @@ def test_requests_oauthlib_password_and_automatic_refresh(server: OAuthServer, a
     assert kept[0]["refresh_token"] != first["refresh_token"]
 
 
+@pytest.mark.parametrize("method", [*METHODS, "none"])
+@pytest.mark.parametrize("kind", ["access_token", "refresh_token"])
+def test_requests_oauthlib_revocation(server: OAuthServer, agent: Client, method: str, kind: str):
+    """The request that the library prepares ends the token (RFC 7009): a refresh token with all of its sign-in."""
+    sender = agent
+    if method == "none":
+        sender = server.make_client(f"public {kind}", public=True, grants=GRANTS[1:])
+    library = LegacyApplicationClient(sender.id)
+    session = listen(OAuth2Session(client=library))
+    token = session.fetch_token(
+        f"{server.base}/oauth/token",
+        username="bob",
+        password=server.people["bob"],
+        include_client_id=True,
+        client_secret=sender.secret or None,
+    )
+    assert session.post(inference(server), json={"input": "hi"}).status_code == 200
+
+    in_basic = method == "client_secret_basic"
+    url, headers, body = library.prepare_token_revocation_request(
+        f"{server.base}/oauth/revoke", token[kind], kind, **({} if in_basic else sender.form)
+    )
+    auth = HTTPBasicAuth(*sender.basic) if in_basic else None
+    revoked = session.post(url, data=body, headers=headers, auth=auth, withhold_token=True)
+
+    assert (revoked.status_code, revoked.text) == (200, "")
+    assert session.post(inference(server), json={"input": "hi"}).status_code == 401
+    refreshed = server.refresh(token["refresh_token"], sender)
+    assert refreshed.status == (200 if kind == "access_token" else 400), refreshed.body
+
+
 def test_requests_oauthlib_raises_what_was_refused(server: OAuthServer, agent: Client):
     """Refusals arrive as the library's own errors."""
     url = f"{server.base}/oauth/token"
