@@ -8,7 +8,7 @@ import pytest
 
 from tests.e2e.client_tokens import delete
 from tests.e2e.oauth_server import TOKEN, OAuthServer
-from tests.e2e.raw_http import get
+from tests.e2e.raw_http import exchange, get, post_bytes
 
 PASSWORD = "alices horse battery staple"
 ALL = "model:inference tokens:read tokens:write"
@@ -81,3 +81,57 @@ def test_reused_refresh_token_takes_its_sign_in_off_the_list(server: OAuthServer
     assert len(person.listed(watching)) == 1
     assert server.call(newest["access_token"]).status == 401
     assert server.refresh(newest["refresh_token"]).status == 400
+
+
+@pytest.mark.parametrize("by", ["an administrator", "the command", "themselves"])
+def test_rfc9700_s4_14_2_signing_out_everywhere_ends_programs(
+    server: OAuthServer, person: Person, by: str
+) -> None:
+    """Access tokens and refresh tokens of every client from the next request on; keys, and others, stay."""
+    agent = server.make_client(
+        f"agent of {person.name}", grants=["client_credentials", "password", "refresh_token"]
+    )
+    key = server.make_key(f"key of {person.name}", user=person.name)
+    others = Person(server).sign_in()
+    alone, through = person.sign_in(), person.sign_in(**agent.form)
+    own = server.token(agent)["access_token"]
+    before = [alone["access_token"], through["access_token"], own, key, others["access_token"]]
+    assert [server.call(token).status for token in before] == [200] * 5
+
+    sign_out_everywhere(server, person, by)
+
+    assert [server.call(token).status for token in before] == [401, 401, 200, 200, 200]
+    for tokens, client in ((alone, None), (through, agent)):
+        late = server.refresh(tokens["refresh_token"], client)
+        assert (late.status, late.json["error"]) == (400, "invalid_grant")
+    assert server.refresh(others["refresh_token"]).status == 200
+    deeds = server.admin("GET", f"/api/v1/audit?target={person.name}")["data"]
+    assert ("token.revoke", {"programs": 2}) in [(deed["action"], deed["before"]) for deed in deeds]
+    assert server.call(person.sign_in()["access_token"]).status == 200
+
+
+def sign_out_everywhere(server: OAuthServer, person: Person, by: str) -> None:
+    path = "/api/v1/sessions"
+    if by == "the command":
+        said = server.cli("users", "sign-out", person.name).stderr
+        assert said == f"Ended 0 sessions and 2 programs of {person.name}.\n"
+    elif by == "an administrator":
+        assert server.admin("DELETE", f"{path}?user={person.name}") == {"ended": 0, "programs": 2}
+    else:
+        key = server.make_key(f"their own {by}", user=person.name, scopes=["sessions:write"])
+        assert delete(server, path, key) == 200
+
+
+def test_signing_out_of_one_session_leaves_programs_alone(server: OAuthServer, person: Person) -> None:
+    """Closing a browser does not stop a program that was signed in beside it."""
+    tokens = person.sign_in()
+    page = ("sec-fetch-site: same-origin",)
+    body = {"name": person.name, "password": PASSWORD}
+    assert exchange(server.port, post_bytes("/api/v1/sessions", body, headers=page)).status == 201
+    [session] = server.admin("GET", f"/api/v1/sessions?user={person.name}")["data"]
+
+    server.admin("DELETE", f"/api/v1/sessions/{session['id']}")
+
+    assert server.admin("GET", f"/api/v1/sessions?user={person.name}")["data"] == []
+    assert server.call(tokens["access_token"]).status == 200
+    assert server.refresh(tokens["refresh_token"]).status == 200
