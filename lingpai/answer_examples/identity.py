@@ -140,7 +140,7 @@ IDENTITY: Final[dict[str, Fields]] = {
         "address": "203.0.113.7",
         "user_agent": "Mozilla/5.0 (X11; Linux x86_64; rv:145.0) Gecko/20100101 Firefox/145.0",
     },
-    "SessionsEnded": {"ended": 2},
+    "SessionsEnded": {"ended": 2, "programs": 1},
     "ProjectView": {
         "id": "prj_QxE0q7SxlkHq",
         "name": "search",

@@ -105,11 +105,12 @@ def set_password(
 
 @app.command(name="sign-out", help_epilogue=examples("lingpai users sign-out alice"))
 def sign_out(user: UserName, /, *, options: Options = NO_OPTIONS) -> None:
-    """End all sessions of a user, in whatever browsers; keys and tokens stay."""
+    """End all sessions of a user, in whatever browsers, and all programs' sign-ins with their tokens; keys stay."""
     with connect(options) as client:
         outcome = client.request("DELETE", "/api/v1/sessions", params={"user": user})
-    ended = outcome["ended"]
-    say(f"Ended {ended} session{'' if ended == 1 else 's'} of {user}.")
+    say(
+        f"Ended {_number(outcome['ended'], 'session')} and {_number(outcome['programs'], 'program')} of {user}."
+    )
     if options.as_json:
         print_json(outcome)
 
@@ -187,3 +188,7 @@ def _row(user: dict[str, Any]) -> tuple[str | None, ...]:
     state = "disabled" if user["disabled"] else "active"
     limits = listing(user["limits"], empty="none")
     return user["name"], user["role"], state, limits, shown_time(user["created_at"]), user["id"]
+
+
+def _number(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"

@@ -163,8 +163,8 @@ class Use(NamedTuple):
 class RevokesTokens(Protocol):
     """Ends what a user has handed out by signing in."""
 
-    def revoke_of_user(self, connection: Connection, user_id: str, because: str) -> None:
+    def revoke_of_user(self, connection: Connection, user_id: str, because: str) -> int:
         """Revoke every token family of the user, and the access tokens that came out of them, in this transaction.
 
-        Tokens that clients have got on their own behalf stay.
+        Returns how many families were alive. Tokens that clients have got on their own behalf stay.
         """

@@ -41,7 +41,7 @@ class People:
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`generation` grows with every change to a key, user or project; `tokens` are revoked with a password."""
+        """`generation` grows with every change to a key, user or project; `tokens` are revoked with a password and by signing out everywhere."""
         revoker = tokens or SqlTokenRevoker(clock)
         self.settings = settings
         self.devices = Devices(peppers)
@@ -63,6 +63,8 @@ class People:
             peppers=peppers,
             memory=SessionMemory(generation, monotonic=monotonic),
             network_of=network_of,
+            tokens=revoker,
+            on_change=on_change,
             trail=trail,
             clock=clock,
         )

@@ -50,9 +50,6 @@ class StartFailed(AssertionError):  # noqa: N818  it fails the test
 class LingpaiServer:
     """`lingpai serve TARGETS…` with its data in `folder`/data."""
 
-    program: tuple[str, ...] = ("-m", "lingpai.cli")
-    """What Python runs."""
-
     def __init__(
         self, folder: Path, *targets: str, config: str | None = None, environment: Mapping[str, str] | None = None,
         arguments: tuple[str, ...] = (), data: Path | None = None, under: tuple[str, ...] = (),
@@ -100,7 +97,7 @@ class LingpaiServer:
         with out_path.open("ab") as out, (self.folder / "stderr.txt").open("ab") as err:
             self.process = subprocess.Popen(
                 [
-                    *self.under, sys.executable, *self.program, "serve", *self.targets,
+                    *self.under, sys.executable, "-m", "lingpai.cli", "serve", *self.targets,
                     "--data", str(self.data), *self._port_arguments(), *self.arguments,
                 ],
                 cwd=self.folder, env=self.environment, stdout=out, stderr=err, stdin=subprocess.DEVNULL,

@@ -1,7 +1,6 @@
 """A server whose people have passwords, and OAuth calls to it on bare sockets, to the byte."""
 
 import base64
-import json
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -9,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
-from tests.e2e.lingpai_server import ROOT, LingpaiServer
+from tests.e2e.lingpai_server import LingpaiServer
 from tests.e2e.raw_http import RawAnswer, chat, exchange, post_bytes
 from tests.secrets_scan import SCAN
 
@@ -41,22 +40,29 @@ class Client:
 
 
 class OAuthServer(LingpaiServer):
-    """`lingpai serve` with the passwords of `people`, who are made on `start` unless they are there."""
-
-    program = (str(ROOT / "tests" / "fakes" / "password_server.py"),)
+    """`lingpai serve` with `people`, name to password, who are made on `start` unless they are there."""
 
     def __init__(self, folder: Path, *, people: Mapping[str, str], config: str = "", **options: Any) -> None:
-        passwords = {"LINGPAI_TEST_PASSWORDS": json.dumps(people)}
-        super().__init__(folder, config=config, environment=passwords, **options)
-        self.people = people
+        super().__init__(folder, config=config, **options)
+        self.people = dict(people)
         for password in people.values():
             SCAN.secrets.add("password", password)
 
     def start(self, *, timeout: float = 30) -> "OAuthServer":
         super().start(timeout=timeout)
-        for name in self.people:
-            self.try_admin("POST", "/api/v1/users", {"name": name})  # there already after a restart
+        for name, password in list(self.people.items()):
+            if (
+                self.try_admin("GET", f"/api/v1/users/{name}")[0] == 404
+            ):  # else they are there after a restart
+                self.make_person(name, password)
         return self
+
+    def make_person(self, name: str, password: str) -> str:
+        """Somebody new, as the operator makes them. Returns their name."""
+        SCAN.secrets.add("password", password)
+        self.admin("POST", "/api/v1/users", {"name": name, "password": password})
+        self.people[name] = password
+        return name
 
     def make_client(self, name: str, **fields: Any) -> Client:
         """A new client, without limits unless they are given."""

@@ -22,6 +22,7 @@ from tests.secrets_scan import SCAN
 GRANTS = ["client_credentials", "password", "refresh_token"]
 METHODS = ["client_secret_basic", "client_secret_post"]
 MODEL_ID = "damo/nlp_structbert_sentiment-classification_chinese-base"
+PEOPLE = {"alice": "alices: päss+word %41", "bob": "bobs plain pass+word %41"}
 MODELS = f"""
 import lingpai as lp
 
@@ -41,7 +42,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OAuthServer]:
     folder = tmp_path_factory.mktemp("stock")
     (folder / "models.py").write_text(MODELS)
     config = f'[server]\ndefault_model = "{MODEL}"\n\n[[models]]\ntarget = "models.py"\nname = "models"\n'
-    server = OAuthServer(folder, people={"alice": "alices: päss+word %41"}, config=config).start()
+    server = OAuthServer(folder, people=PEOPLE, config=config).start()
     yield server
     server.stop()
 
@@ -116,6 +117,37 @@ def test_requests_oauthlib_password_and_automatic_refresh(server: OAuthServer, a
     assert answer.status_code == 200
     assert len(kept) == 1
     assert kept[0]["refresh_token"] != first["refresh_token"]
+
+
+@pytest.mark.parametrize("method", [*METHODS, "none"])
+@pytest.mark.parametrize("kind", ["access_token", "refresh_token"])
+def test_requests_oauthlib_revocation(server: OAuthServer, agent: Client, method: str, kind: str):
+    """The request that the library prepares ends the token (RFC 7009): a refresh token with all of its sign-in."""
+    sender = agent
+    if method == "none":
+        sender = server.make_client(f"public {kind}", public=True, grants=GRANTS[1:])
+    library = LegacyApplicationClient(sender.id)
+    session = listen(OAuth2Session(client=library))
+    token = session.fetch_token(
+        f"{server.base}/oauth/token",
+        username="bob",
+        password=server.people["bob"],
+        include_client_id=True,
+        client_secret=sender.secret or None,
+    )
+    assert session.post(inference(server), json={"input": "hi"}).status_code == 200
+
+    in_basic = method == "client_secret_basic"
+    url, headers, body = library.prepare_token_revocation_request(
+        f"{server.base}/oauth/revoke", token[kind], kind, **({} if in_basic else sender.form)
+    )
+    auth = HTTPBasicAuth(*sender.basic) if in_basic else None
+    revoked = session.post(url, data=body, headers=headers, auth=auth, withhold_token=True)
+
+    assert (revoked.status_code, revoked.text) == (200, "")
+    assert session.post(inference(server), json={"input": "hi"}).status_code == 401
+    refreshed = server.refresh(token["refresh_token"], sender)
+    assert refreshed.status == (200 if kind == "access_token" else 400), refreshed.body
 
 
 def test_requests_oauthlib_raises_what_was_refused(server: OAuthServer, agent: Client):
@@ -276,14 +308,18 @@ def run_node(script: str, server: OAuthServer, client: Client, method: str) -> A
 # -- the articles, as they are written there
 
 
-def test_article_password_then_inference(server: OAuthServer):
-    """User name and password in HTTP Basic, `grant_type=password` in the body, then a call with the token."""
-    username, password = "alice", server.people["alice"].encode()
+@pytest.mark.parametrize("username", ["alice", "bob"])
+def test_article_password_then_inference(server: OAuthServer, username: str):
+    """User name and password in HTTP Basic, `grant_type=password` in the body, then a call with the token.
+
+    As text: what is not ASCII in a password, `requests` sends in latin-1.
+    """
+    password = server.people[username]
     model_id = MODEL_ID
     with listen(requests.Session()) as requests_:
         token_url = f"{server.base}/api/v1/token"
         data = {"grant_type": "password"}
-        response = requests_.post(token_url, auth=(username.encode(), password), data=data)
+        response = requests_.post(token_url, auth=(username, password), data=data)
         if response.status_code == 200:
             access_token = response.json()["access_token"]
         else:
@@ -312,7 +348,7 @@ def test_article_token_is_refreshed_without_the_password(server: OAuthServer):
     """The refresh token of the built-in public client needs no client authentication."""
     with listen(requests.Session()) as requests_:
         token_url = f"{server.base}/api/v1/token"
-        basic = (b"alice", server.people["alice"].encode())
+        basic = ("alice", server.people["alice"])
         first = requests_.post(token_url, auth=basic, data={"grant_type": "password"}).json()
         again = {"grant_type": "refresh_token", "refresh_token": first["refresh_token"]}
         second = requests_.post(token_url, data=again).json()

@@ -241,7 +241,7 @@ def test_asvs_7_5_2_user_lists_and_ends_sessions_elsewhere(
 
         assert browser.send("DELETE", f"/api/v1/sessions/{others[0]}").status_code == 204
         assert (phone.is_signed_in, laptop.is_signed_in) == (False, True)
-        assert browser.send("DELETE", "/api/v1/sessions").json() == {"ended": 1}
+        assert browser.send("DELETE", "/api/v1/sessions").json() == {"ended": 1, "programs": 0}
         assert (laptop.is_signed_in, browser.is_signed_in) == (False, True)
 
 
@@ -486,7 +486,7 @@ def test_operator_sets_passwords_and_signs_users_out_on_the_command_line(
     assert made.returncode == 0, made.stderr
     assert browser.sign_in(name).status_code == 201
 
-    assert demo.cli("users", "sign-out", name).stderr == f"Ended 1 session of {name}.\n"
+    assert demo.cli("users", "sign-out", name).stderr == f"Ended 1 session and 0 programs of {name}.\n"
     assert not browser.is_signed_in
     changed = demo.cli("users", "set-password", name, "--password-stdin", stdin=f"{OTHER}\n")
 

@@ -1,132 +1,137 @@
 """Programs that have signed in: seen with where they came from, and ended with all of their tokens."""
 
-import asyncio
-from dataclasses import replace
-from pathlib import Path
+import itertools
+from collections.abc import Iterator
 from typing import Any
-from urllib.parse import urlencode
 
-from lingpai.identity.interfaces import User
-from lingpai.identity.oauth.errors import OAuthError
-from lingpai.settings import ModelSettings, ServerSettings, Settings
-from tests.e2e.client_tokens import FORM
-from tests.e2e.raw_http import RawAnswer, RawConnection, chat, exchange, get, get_bytes, post, post_bytes
-from tests.in_process import InProcessServer
-from tests.secrets_scan import SCAN
+import pytest
 
-PASSWORD = "correct horse battery staple"
+from tests.e2e.client_tokens import delete
+from tests.e2e.oauth_server import TOKEN, OAuthServer
+from tests.e2e.raw_http import exchange, get, post_bytes
+
+PASSWORD = "alices horse battery staple"
+ALL = "model:inference tokens:read tokens:write"
+_numbers = itertools.count()
 
 
-class OnePassword:
-    """Everybody's."""
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OAuthServer]:
+    server = OAuthServer(tmp_path_factory.mktemp("sign-ins"), people={}).start()
+    yield server
+    server.stop()
 
-    def __init__(self, server: InProcessServer) -> None:
+
+class Person:
+    """Somebody new, and what they do."""
+
+    def __init__(self, server: OAuthServer) -> None:
         self._server = server
-
-    async def verify(self, name: str, password: str, *, address: str) -> User:
-        if password != PASSWORD:
-            raise OAuthError("invalid_grant", "Wrong.")
-        application = self._server.application
-        return await asyncio.to_thread(application.domains.users.get, application.local_administrator, name)
-
-
-class Scene:
-    """A server with alice, and what she does."""
-
-    def __init__(self, server: InProcessServer) -> None:
-        self.server = server
-
-    def token(self, **form: str) -> RawAnswer:
-        request = post_bytes(
-            "/oauth/token", urlencode(form).encode(), content_type=FORM, headers=("user-agent: notebook/1.0",)
-        )
-        answer = exchange(self.server.port, request)
-        SCAN.secrets.add_credentials(answer.body)
-        return answer
+        self.name = server.make_person(f"person-{next(_numbers)}", PASSWORD)
 
     def sign_in(self, **form: str) -> Any:
-        answer = self.token(grant_type="password", username="alice", password=PASSWORD, **form)
+        user = {"grant_type": "password", "username": self.name, "password": PASSWORD}
+        answer = self._server.form(TOKEN, user | form, headers=("user-agent: notebook/1.0",))
         assert answer.status == 200, answer.body
         return answer.json
 
-    def refresh(self, refresh_token: str) -> RawAnswer:
-        return self.token(grant_type="refresh_token", refresh_token=refresh_token)
-
-    def call(self, token: str) -> int:
-        return post(self.server.port, "/v1/chat/completions", chat(model="lingpai/eliza"), key=token).status
-
-    def listed(self, token: str, query: str = "") -> Any:
-        return get(self.server.port, f"/api/v1/tokens{query}", key=token).json["data"]
-
-    def revoke(self, token: str, id_: str) -> int:
-        with RawConnection(self.server.port) as connection:
-            connection.send(get_bytes(f"/api/v1/tokens/{id_}", key=token, method="DELETE"))
-            return connection.read_head()[0]
+    def listed(self, token: str) -> Any:
+        return get(self._server.port, "/api/v1/tokens", key=token).json["data"]
 
 
-def play(folder: Path, scene: Any) -> None:
-    """Run `scene` in a thread against a server in this process, in which alice has a password."""
-
-    async def scenario() -> None:
-        server = InProcessServer(folder, Settings(server=ServerSettings(port=0)), [DEMONSTRATION_MODELS])
-        SCAN.secrets.add("password", PASSWORD)
-        try:
-            await server.start()
-            authorization = server.application.domains.authorization
-            authorization.parts = replace(authorization.parts, passwords=OnePassword(server))
-            await server.make_user("alice", ["none"])
-            await asyncio.to_thread(scene, Scene(server))
-        finally:
-            await server.stop()
-
-    asyncio.run(asyncio.wait_for(scenario(), 60))
+@pytest.fixture
+def person(server: OAuthServer) -> Person:
+    return Person(server)
 
 
-DEMONSTRATION_MODELS = ModelSettings(target="lingpai.demo")
-ALL = "model:inference tokens:read tokens:write"
-
-
-def test_sign_in_is_seen_refreshed_and_ended(tmp_path: Path) -> None:
+def test_sign_in_is_seen_refreshed_and_ended(server: OAuthServer, person: Person) -> None:
     """Ended: neither its access tokens nor its refresh token do anything any more, from the next request on."""
+    watching = person.sign_in(scope=ALL)["access_token"]
+    notebook = person.sign_in(scope="model:inference")
+    assert server.call(notebook["access_token"]).status == 200
+    [_, before] = sorted(person.listed(watching), key=lambda token: "tokens:read" not in token["scopes"])
+    refreshed = server.refresh(notebook["refresh_token"]).json
+    [after] = [token for token in person.listed(watching) if token["id"] == before["id"]]
 
-    def scene(scene: Scene) -> None:
-        watching = scene.sign_in(scope=ALL)["access_token"]
-        notebook = scene.sign_in(scope="model:inference")
-        assert scene.call(notebook["access_token"]) == 200
-        [_, before] = sorted(scene.listed(watching), key=lambda token: "tokens:read" not in token["scopes"])
-        refreshed = scene.refresh(notebook["refresh_token"]).json
-        [after] = [token for token in scene.listed(watching) if token["id"] == before["id"]]
+    assert (before["kind"], before["user"], before["client"]) == ("family", person.name, None)
+    assert (before["address"], before["user_agent"]) == ("127.0.0.1", "notebook/1.0")
+    assert (before["scopes"], before["refreshed_at"]) == (["model:inference"], None)
+    assert after["refreshed_at"] is not None
+    assert server.call(refreshed["access_token"]).status == 200
 
-        assert (before["kind"], before["user"], before["client"]) == ("family", "alice", None)
-        assert (before["address"], before["user_agent"]) == ("127.0.0.1", "notebook/1.0")
-        assert (before["scopes"], before["refreshed_at"]) == (["model:inference"], None)
-        assert after["refreshed_at"] is not None
-        assert scene.call(refreshed["access_token"]) == 200
+    assert delete(server, f"/api/v1/tokens/{before['id']}", watching) == 204
 
-        assert scene.revoke(watching, before["id"]) == 204
-
-        assert scene.call(notebook["access_token"]) == scene.call(refreshed["access_token"]) == 401
-        late = scene.refresh(refreshed["refresh_token"])
-        assert (late.status, late.json["error"]) == (400, "invalid_grant")
-        assert before["id"] not in {token["id"] for token in scene.listed(watching)}
-        assert scene.revoke(watching, before["id"]) == 404
-
-    play(tmp_path, scene)
+    for token in (notebook["access_token"], refreshed["access_token"]):
+        assert server.call(token).status == 401
+    late = server.refresh(refreshed["refresh_token"])
+    assert (late.status, late.json["error"]) == (400, "invalid_grant")
+    assert before["id"] not in {token["id"] for token in person.listed(watching)}
+    assert delete(server, f"/api/v1/tokens/{before['id']}", watching) == 404
 
 
-def test_reused_refresh_token_takes_its_sign_in_off_the_list(tmp_path: Path) -> None:
+def test_reused_refresh_token_takes_its_sign_in_off_the_list(server: OAuthServer, person: Person) -> None:
     """RFC 9700 section 4.14: nobody can tell the thief from the owner."""
+    watching = person.sign_in(scope=ALL)["access_token"]
+    stolen = person.sign_in()["refresh_token"]
+    newest = server.refresh(stolen).json
+    assert len(person.listed(watching)) == 2
 
-    def scene(scene: Scene) -> None:
-        watching = scene.sign_in(scope=ALL)["access_token"]
-        stolen = scene.sign_in()["refresh_token"]
-        newest = scene.refresh(stolen).json
-        assert len(scene.listed(watching)) == 2
+    assert server.refresh(stolen).json["error"] == "invalid_grant"
 
-        assert scene.refresh(stolen).json["error"] == "invalid_grant"
+    assert len(person.listed(watching)) == 1
+    assert server.call(newest["access_token"]).status == 401
+    assert server.refresh(newest["refresh_token"]).status == 400
 
-        assert len(scene.listed(watching)) == 1
-        assert scene.call(newest["access_token"]) == 401
-        assert scene.refresh(newest["refresh_token"]).status == 400
 
-    play(tmp_path, scene)
+@pytest.mark.parametrize("by", ["an administrator", "the command", "themselves"])
+def test_rfc9700_s4_14_2_signing_out_everywhere_ends_programs(
+    server: OAuthServer, person: Person, by: str
+) -> None:
+    """Access tokens and refresh tokens of every client from the next request on; keys, and others, stay."""
+    agent = server.make_client(
+        f"agent of {person.name}", grants=["client_credentials", "password", "refresh_token"]
+    )
+    key = server.make_key(f"key of {person.name}", user=person.name)
+    others = Person(server).sign_in()
+    alone, through = person.sign_in(), person.sign_in(**agent.form)
+    own = server.token(agent)["access_token"]
+    before = [alone["access_token"], through["access_token"], own, key, others["access_token"]]
+    assert [server.call(token).status for token in before] == [200] * 5
+
+    sign_out_everywhere(server, person, by)
+
+    assert [server.call(token).status for token in before] == [401, 401, 200, 200, 200]
+    for tokens, client in ((alone, None), (through, agent)):
+        late = server.refresh(tokens["refresh_token"], client)
+        assert (late.status, late.json["error"]) == (400, "invalid_grant")
+    assert server.refresh(others["refresh_token"]).status == 200
+    deeds = server.admin("GET", f"/api/v1/audit?target={person.name}")["data"]
+    assert ("token.revoke", {"programs": 2}) in [(deed["action"], deed["before"]) for deed in deeds]
+    assert server.call(person.sign_in()["access_token"]).status == 200
+
+
+def sign_out_everywhere(server: OAuthServer, person: Person, by: str) -> None:
+    path = "/api/v1/sessions"
+    if by == "the command":
+        said = server.cli("users", "sign-out", person.name).stderr
+        assert said == f"Ended 0 sessions and 2 programs of {person.name}.\n"
+    elif by == "an administrator":
+        assert server.admin("DELETE", f"{path}?user={person.name}") == {"ended": 0, "programs": 2}
+    else:
+        key = server.make_key(f"their own {by}", user=person.name, scopes=["sessions:write"])
+        assert delete(server, path, key) == 200
+
+
+def test_signing_out_of_one_session_leaves_programs_alone(server: OAuthServer, person: Person) -> None:
+    """Closing a browser does not stop a program that was signed in beside it."""
+    tokens = person.sign_in()
+    page = ("sec-fetch-site: same-origin",)
+    body = {"name": person.name, "password": PASSWORD}
+    assert exchange(server.port, post_bytes("/api/v1/sessions", body, headers=page)).status == 201
+    [session] = server.admin("GET", f"/api/v1/sessions?user={person.name}")["data"]
+
+    server.admin("DELETE", f"/api/v1/sessions/{session['id']}")
+
+    assert server.admin("GET", f"/api/v1/sessions?user={person.name}")["data"] == []
+    assert server.call(tokens["access_token"]).status == 200
+    assert server.refresh(tokens["refresh_token"]).status == 200

@@ -77,7 +77,7 @@ class ClientAuthenticator:
 
         Raises OAuthError: invalid_request where there are two methods (section 2.3), else invalid_client.
         """
-        basic = _basic(authorization)
+        basic = _basic(authorization, form)
         if basic is not None and _is_user(basic, form):
             client = form.get("client_id")
             if "client_secret" in form:
@@ -165,7 +165,7 @@ def _form_decoded(basic: Credentials) -> Credentials:
     return Credentials(unquote_plus(basic.name), unquote_plus(basic.secret))
 
 
-def _basic(authorization: Sequence[bytes]) -> Credentials | None:
+def _basic(authorization: Sequence[bytes], form: Mapping[str, str]) -> Credentials | None:
     if not authorization:
         return None
     if len(authorization) > 1:
@@ -174,12 +174,28 @@ def _basic(authorization: Sequence[bytes]) -> Credentials | None:
     if scheme.lower() != b"basic":
         raise invalid_client("Clients authenticate with HTTP Basic here, or in the body.")
     try:
-        name, colon, secret = base64.b64decode(encoded.strip(), validate=True).decode().partition(":")
+        basic = _credentials(base64.b64decode(encoded.strip(), validate=True), form)
     except (binascii.Error, UnicodeDecodeError):
-        colon = name = secret = ""
-    if not colon:
+        basic = None
+    if basic is None:
         raise invalid_client("The Authorization header is no HTTP Basic: base64 of name:secret in UTF-8.")
-    return Credentials(name, secret)
+    return basic
+
+
+def _credentials(raw: bytes, form: Mapping[str, str]) -> Credentials | None:
+    """None without a colon. Raises UnicodeDecodeError.
+
+    RFC 7617 section 2 leaves the encoding open, and libraries such as `requests` write latin-1: a user's password that
+    cannot be UTF-8 is read as that. A client's id and secret are ASCII, so nothing is tried for them.
+    """
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError:
+        text = raw.decode("latin-1")
+        if not _is_user(Credentials(text.partition(":")[0], ""), form):
+            raise
+    name, colon, secret = text.partition(":")
+    return Credentials(name, secret) if colon else None
 
 
 def _id_in(name: str) -> str | None:

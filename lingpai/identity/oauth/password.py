@@ -14,6 +14,7 @@ from lingpai.identity.oauth.errors import OAuthError
 from lingpai.identity.oauth.token_request import Parts, TokenRequest, described
 from lingpai.identity.oauth.tokens import Granted, Holder, wanted_scopes
 from lingpai.identity.scopes import DEFAULT_SCOPES, SCOPES_OF_ROLE
+from lingpai.identity.store import SqlUserStore
 from lingpai.storage.trail import Deed
 
 
@@ -30,6 +31,7 @@ async def grant(request: TokenRequest, parts: Parts) -> Granted:
     scopes = wanted_scopes(request.form, sorted(may_have), default=sorted(default))
 
     def write(connection: Connection) -> Granted:
+        _check_still_is(connection, user)
         return _sign_in(connection, request, parts, user, scopes)
 
     return await parts.commit(write)
@@ -45,6 +47,19 @@ def _name_and_password(request: TokenRequest) -> tuple[str, str]:
             "Send username and password in the body, or as HTTP Basic when no client authenticates.",
         )
     return form["username"], form["password"]
+
+
+def _check_still_is(connection: Connection, user: User) -> None:
+    """Checking a password takes a while. What ended meanwhile ended every token, and none may begin after that."""
+    now_is = SqlUserStore().find(connection, user.id, only=None)
+    if (
+        now_is is None
+        or now_is.disabled_at is not None
+        or now_is.password_changed_at != user.password_changed_at
+    ):
+        raise OAuthError(
+            "invalid_grant", "The password was changed, or the user disabled, in this moment. Sign in again."
+        )
 
 
 def _sign_in(

@@ -28,7 +28,7 @@ from lingpai.identity.oauth.token_request import GrantFlow, Parts, TokenRequest
 from lingpai.identity.oauth.tokens import KnownTokens
 from lingpai.storage.sealing import SealError
 from lingpai.telemetry.logs import current_request
-from lingpai.web.transport import is_from_this_machine
+from lingpai.web.transport import is_from_this_machine, transport_of
 
 logger = logging.getLogger("lingpai.identity.oauth")
 
@@ -123,13 +123,22 @@ class AuthorizationServer:
         return await asyncio.to_thread(self.parts.jwts.signer, self.settings.jwt_algorithm)
 
     def _check_password_grant(self, request: TokenRequest) -> None:
-        """Without a registered client it is open as the settings say; with one, if an administrator allows it."""
+        """Without a registered client it is open as the settings say; with one, if an administrator allows it.
+
+        In either case passwords come as they do to the sign-in page, and never in clear text from elsewhere (section 10.3).
+        """
         allowed = self.settings.password_grant
         if request.client is None and (allowed == "off" or (allowed == "loopback" and not request.is_local)):
             raise OAuthError(
                 "unauthorized_client",
                 "User name and password get no token here (see the setting oauth.password_grant). "
                 "Use an API key, or a client with client_credentials.",
+            )
+        if request.transport == "clear":
+            raise OAuthError(
+                "invalid_request",
+                "The password came in clear text: whoever listened has it now, so change it. Send passwords over TLS, or "
+                "from a program on the server's own machine.",
             )
 
     async def _revoke(self, request: TokenRequest) -> None:
@@ -166,6 +175,7 @@ class AuthorizationServer:
             form=form,
             asking=asking,
             address=address,
+            transport=transport_of(request),
             is_local=is_from_this_machine(request),
             user_agent=request.headers.get("user-agent", ""),
             now=self.clock(),

@@ -13,17 +13,19 @@ from lingpai.identity.oauth.interfaces import Client, Grant
 from lingpai.identity.oauth.jwt_tokens import JwtTokens
 from lingpai.identity.oauth.tokens import Granted, TokenMint
 from lingpai.storage.trail import Trail
+from lingpai.web.transport import Transport
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenRequest:
-    """What came in: the form, who asks, from where, whether a program on this machine does, and when (Unix seconds)."""
+    """What came in: the form, who asks, from where, how, whether a program on this machine does, and when (Unix seconds)."""
 
     form: Mapping[str, str] = field(repr=False)
     asking: Asking
     address: str
+    transport: Transport
     is_local: bool
     user_agent: str
     now: float

@@ -92,15 +92,19 @@ def session_routes(people: People) -> APIRouter:
 
     @router.delete("/{id}", status_code=204)
     def end_session(id: str, caller: Annotated[Principal, require(Scope.SESSIONS_WRITE)]) -> None:  # noqa: A002  wire name
-        """End a session at once."""
+        """End a session at once. Programs that have signed in stay so."""
         sessions.end(caller, id)
 
     @router.delete("")
     def end_others(
         caller: Annotated[Principal, require(Scope.SESSIONS_WRITE)], user: UserFilter = None
     ) -> SessionsEnded:
-        """Sign out everywhere: all your sessions end but the one that asks. An administrator may name another user."""
-        return SessionsEnded(ended=sessions.end_others(caller, user))
+        """Sign out everywhere: all your sessions end but the one that asks, and all tokens of programs that have signed in.
+
+        An administrator may name another user. Keys stay, and so do the tokens that clients got for themselves.
+        """
+        ended, programs = sessions.end_others(caller, user)
+        return SessionsEnded(ended=ended, programs=programs)
 
     return router
 

@@ -77,6 +77,7 @@ class CurrentSessionView(BaseModel):
 
 
 class SessionsEnded(BaseModel):
-    """How many sessions have ended."""
+    """How many sessions have ended, and how many programs that had signed in for the user."""
 
     ended: int
+    programs: int

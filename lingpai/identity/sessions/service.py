@@ -18,7 +18,7 @@ from sqlalchemy.exc import OperationalError
 
 from lingpai.errors import LingpaiError
 from lingpai.identity.finding import find_user
-from lingpai.identity.interfaces import User
+from lingpai.identity.interfaces import OnChange, RevokesTokens, User
 from lingpai.identity.known_ids import LookUps
 from lingpai.identity.peppers import Peppers
 from lingpai.identity.rights import visible_user
@@ -37,6 +37,7 @@ from lingpai.storage.trail import Deed, Trail
 logger = logging.getLogger("lingpai.identity")
 
 MOST_PER_USER: Final = 50
+EVERYWHERE: Final = "signed out everywhere"
 SEEN_EVERY_S: Final = 60.0
 _REMOVED_AT_A_TIME: Final = 500
 _NO_HMAC: Final = bytes(32)  # what no credential has
@@ -53,6 +54,8 @@ class Sessions:
         peppers: Peppers,
         memory: SessionMemory,
         network_of: Callable[[str], str | None],
+        tokens: RevokesTokens,
+        on_change: OnChange,
         trail: Trail,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -61,6 +64,8 @@ class Sessions:
         self._peppers = peppers
         self._memory = memory
         self._network_of = network_of
+        self._tokens = tokens
+        self._on_change = on_change
         self._trail = trail
         self._clock = clock
         self._store = SqlSessionStore()
@@ -214,15 +219,23 @@ class Sessions:
             ended = self._ender.end(connection, caller, [session], because)
         self._memory.forget(ended)
 
-    def end_others(self, caller: Principal, user: str | None = None) -> int:
-        """End all sessions of the caller, or of `user`, but the one that says so. Returns how many there were."""
+    def end_others(self, caller: Principal, user: str | None = None) -> tuple[int, int]:
+        """Sign the caller, or `user`, out everywhere: of all sessions but the one that says so, and of all programs.
+
+        Programs are token families, whose refresh and access tokens end (RFC 9700 section 4.14.2 allows it). Returns how
+        many sessions and how many programs there were.
+        """
+        began = time.monotonic()
         with self._database.write() as connection:
             owner = find_user(connection, user or caller.user_id, only=visible_user(caller), param="user")
-            ended = self._ender.end_of_user(
-                connection, caller, owner.id, "signed out everywhere", keep=caller.session_id
-            )
+            ended = self._ender.end_of_user(connection, caller, owner.id, EVERYWHERE, keep=caller.session_id)
+            programs = self._tokens.revoke_of_user(connection, owner.id, EVERYWHERE)
+            if programs:
+                self._trail.record(connection, caller, _programs_ended(owner, programs))
         self._memory.forget(ended)
-        return len(ended)
+        if programs:
+            self._on_change("user", owner.id, began)
+        return len(ended), programs
 
     def forget(self, session_ids: Iterable[str]) -> None:
         """Sessions were ended in the database by others: let nobody go on with what is in memory. Any thread may."""
@@ -276,6 +289,17 @@ def _started(session: Session) -> Deed:
         target_id=session.id,
         target_name=session.user_name,
         after={"address": session.address, "user_agent": session.user_agent},
+    )
+
+
+def _programs_ended(user: User, count: int) -> Deed:
+    return Deed(
+        action="token.revoke",
+        target_kind="user",
+        target_id=user.id,
+        target_name=user.name,
+        before={"programs": count},
+        reason=EVERYWHERE,
     )
 
 

@@ -121,11 +121,11 @@ def test_invite_for_programs(lingpai, api):
 
 
 def test_sign_out_ends_the_sessions_of_the_named_user(lingpai, api):
-    api.faults["DELETE", "/api/v1/sessions"] = Answer(200, {"ended": 3})
+    api.faults["DELETE", "/api/v1/sessions"] = Answer(200, {"ended": 3, "programs": 1})
 
     outcome = lingpai("users", "sign-out", "alice")
 
-    assert outcome.stderr == "Ended 3 sessions of alice.\n"
+    assert outcome.stderr == "Ended 3 sessions and 1 program of alice.\n"
     assert api.requests[0].query == {"user": "alice"}
 
 

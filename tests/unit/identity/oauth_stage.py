@@ -223,6 +223,7 @@ class Stage:
         program: Program | None = None,
         basic: tuple[str, str] | None = None,
         address: str = HERE,
+        scheme: str = "http",
         headers: Sequence[tuple[bytes, bytes]] = ((b"host", b"127.0.0.1"),),
     ) -> Answer:
         if program is not None:
@@ -245,6 +246,7 @@ class Stage:
             "type": "http",
             "method": "POST",
             "path": "/",
+            "scheme": scheme,
             "headers": headers,
             "query_string": b"",
             "client": (address, 1) if address else None,

@@ -1,7 +1,13 @@
 """Signing in with a password: scopes, families, and what stands in the form (RFC 6749 section 4.3)."""
 
+import base64
+from collections.abc import Callable
+
 import pytest
 from oauth_stage import Program, Stage
+
+from lingpai.identity.interfaces import User
+from lingpai.identity.passwords.store import SqlPasswordStore
 
 GRANTS = ["password", "refresh_token"]
 
@@ -80,6 +86,38 @@ def test_password_with_colons_and_percent_signs_is_taken_as_it_is(stage: Stage):
     assert stage.token("password", basic=("nia", stage.passwords["nia"])).status == 200
 
 
+def latin_1(user_pass: str) -> list[tuple[bytes, bytes]]:
+    """The headers of a library that writes Basic as `requests` does."""
+    encoded = base64.b64encode(user_pass.encode("latin-1"))
+    return [(b"host", b"127.0.0.1"), (b"authorization", b"Basic " + encoded)]
+
+
+def test_password_of_a_user_in_basic_may_be_latin_1(stage: Stage):
+    """RFC 7617 section 2 leaves the encoding open; what can be UTF-8 is that."""
+    stage.person("nia")
+    stage.passwords["nia"] = "nias päss: wörd"
+
+    assert stage.token("password", headers=latin_1("nia:nias päss: wörd")).status == 200
+    assert stage.token("password", basic=("nia", "nias päss: wörd")).status == 200
+    wrong = stage.token("password", headers=latin_1("nia:nias pässword"))
+    assert (wrong.status, wrong.error) == (400, "invalid_grant")
+    assert stage.token("password", headers=latin_1("nia, nias päss")).error == "invalid_client"
+
+
+def test_client_in_basic_must_be_utf_8(stage: Stage, agent: Program):
+    """Nothing is tried for clients: not in another grant, nor beside a user in the body, nor by a client's id."""
+    user = {"username": "nia", "password": stage.passwords["nia"]}
+
+    answers = [
+        stage.token("client_credentials", headers=latin_1(f"{agent.id}:sécret")),
+        stage.token("password", user, headers=latin_1("nia:sécret")),
+        stage.token("password", headers=latin_1(f"{agent.id}:sécret")),
+    ]
+
+    assert [(each.status, each.error) for each in answers] == [(401, "invalid_client")] * 3
+    assert all("UTF-8" in each.json["error_description"] for each in answers)
+
+
 def test_sign_in_keeps_from_where_it_came(stage: Stage, agent: Program):
     """A list of sign-ins has something to show; what is too long is cut."""
     stage.sign_in("nia", agent)
@@ -96,3 +134,45 @@ def test_sign_in_without_refresh_ends_with_its_access_token(stage: Stage):
 
     assert "refresh_token" not in tokens
     assert stage.count("token_families", f"expires_at = {stage.clock() + 3600}") == 1
+
+
+def during_the_check(stage: Stage, monkeypatch: pytest.MonkeyPatch, happens: Callable[[User], None]) -> None:
+    """Let something happen after the password was found right and before the tokens are written."""
+    check = stage.verify
+
+    async def slow(name: str, password: str, *, address: str) -> User:
+        user = await check(name, password, address=address)
+        happens(user)
+        return user
+
+    monkeypatch.setattr(stage, "verify", slow)
+
+
+def test_rfc9700_s2_2_2_password_that_was_changed_in_between_gets_no_tokens(
+    stage: Stage, agent: Program, monkeypatch: pytest.MonkeyPatch
+):
+    """The change ends what the old password gave; nothing from it may begin after that."""
+
+    def change(user: User) -> None:
+        with stage.database.write() as connection:
+            SqlPasswordStore().set_hash(connection, user.id, "$argon2id$new", stage.clock())
+        stage.clock.now += 1
+
+    during_the_check(stage, monkeypatch, change)
+    form = {"username": "nia", "password": stage.passwords["nia"]}
+
+    answers = [stage.token("password", form, program=program) for program in (agent, None)]
+
+    assert [(each.status, each.error) for each in answers] == [(400, "invalid_grant")] * 2
+    assert stage.count("token_families") == stage.count("access_tokens") == 0
+
+
+def test_user_who_was_disabled_in_between_gets_no_tokens(
+    stage: Stage, agent: Program, monkeypatch: pytest.MonkeyPatch
+):
+    during_the_check(stage, monkeypatch, lambda _: stage.change_person("nia", disabled=True))
+
+    answer = stage.token("password", {"username": "nia", "password": stage.passwords["nia"]}, program=agent)
+
+    assert (answer.status, answer.error) == (400, "invalid_grant")
+    assert stage.count("token_families") == stage.count("access_tokens") == 0

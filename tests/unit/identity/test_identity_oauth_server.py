@@ -105,15 +105,16 @@ def test_rfc9700_s2_4_password_grant_is_as_the_settings_say(
     stage.server.reconfigure(OAuthSettings(password_grant=setting))  # type: ignore[arg-type]
 
     assert stage.token("password", form).status == here
-    assert stage.token("password", form, address="192.0.2.7").status == elsewhere
+    assert stage.token("password", form, address="192.0.2.7", scheme="https").status == elsewhere
 
 
 def test_rfc9700_s2_4_registered_client_may_take_passwords_from_everywhere(stage: Stage, agent: Program):
-    """Where an administrator allowed it; others may not, wherever they are."""
+    """Over TLS, where an administrator allowed it; others may not, wherever they are."""
     form = {"username": "mia", "password": stage.passwords["mia"]}
     other = stage.program("other")
 
-    assert stage.token("password", form, program=agent, address="192.0.2.7").status == 200
+    away = stage.token("password", form, program=agent, address="192.0.2.7", scheme="https")
+    assert away.status == 200
     assert stage.token("password", form, program=other).error == "unauthorized_client"
 
 
