@@ -21,7 +21,10 @@ POLICY_CODES: Final = frozenset(
         "key_expired",
         "model_not_allowed",
         "not_found",
+        "signature_invalid",
+        "signature_required",
         "tls_required",
+        "token_expired",
     }
 )
 """The codes of `lingpai.errors` that tell of a rule that somebody met, and not of a mistake in what they sent."""
@@ -51,7 +54,7 @@ class PolicyRefusal:
     """A request that met a rule (`POLICY_CODES`). What is refused again and again is recorded once, with a count.
 
     `target_kind` and `target_id` say what was wanted, in few different forms (a route's pattern, a model); `reference`
-    is the name or id that the caller wrote, if any. `caller` is None for unknown credentials only.
+    is the name or id that the caller wrote, if any. `caller` is None where nobody has proven who they are.
     """
 
     caller: Principal | None
