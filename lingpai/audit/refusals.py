@@ -203,7 +203,11 @@ def _keys(refusal: PolicyRefusal, actor: Actor, network: str) -> list[Key]:
     else:
         who = f"{actor.credential_kind} {actor.credential or actor.id}"
         rest = [(who, code, "", "", "")]
-    return [(who, code, refusal.target_kind, refusal.target_id, network), *rest]
+    return [(who, _reason(refusal), refusal.target_kind, refusal.target_id, network), *rest]
+
+
+def _reason(refusal: PolicyRefusal) -> str:
+    return f"{refusal.code}: {refusal.detail}" if refusal.detail else refusal.code
 
 
 def _deed(gathered: _Gathered) -> Deed:
@@ -213,7 +217,7 @@ def _deed(gathered: _Gathered) -> Deed:
         target_kind="any" if gathered.is_mixed else first.target_kind,
         target_id="" if gathered.is_mixed else first.target_id,
         result="refused",
-        reason=first.code,
+        reason=first.code if gathered.is_mixed else _reason(first),
         after={
             "count": gathered.count,
             "first": time_text(gathered.since),

@@ -177,6 +177,18 @@ def test_who_is_unknown_is_recorded_with_their_address(world, refusals):
     assert world.records()[0]["actor"] == {"kind": "unknown", "id": None, "name": None, "credential": None}
 
 
+def test_which_rule_it_was_is_told_apart_and_not_without_bound(world, refusals):
+    for number in range(100):
+        refusals.note(refusal(code="invalid_scope", detail=f"The scope {number} cannot be had here."))
+        refusals.note(refusal(code="invalid_scope", detail="The scope 0 cannot be had here."))
+    write_all(refusals)
+
+    reasons = [(record["reason"], record["after"]["count"]) for record in world.records()]
+    assert len(reasons) == refusals_module.MOST_PER_CREDENTIAL + 1
+    assert reasons[0] == ("invalid_scope: The scope 0 cannot be had here.", 101)
+    assert reasons[-1] == ("invalid_scope", 80)
+
+
 def test_of_one_unknown_network_few_are_kept_apart(world, refusals):
     for number in range(100):
         refusals.note(refusal(caller=None, code="tls_required", target=f"route {number}"))
