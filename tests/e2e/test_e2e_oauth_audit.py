@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.oauth_server import ALIAS, INTROSPECT, REVOKE, TOKEN, Client, OAuthServer, soon
-from tests.e2e.raw_http import RawAnswer
+from tests.e2e.raw_http import RawAnswer, get
 from tests.e2e.waiting import wait_until
 from tests.secrets_scan import SCAN
 
@@ -76,6 +76,20 @@ def expired_client(case: Case) -> list[Found]:
     wait_until(lambda: case.send(GRANT, client).status == 401)
     why = "invalid_client: The client has expired. Make a new one."
     return [(f"admin by client {client.id}", why, "POST /oauth/token", 1, [])]
+
+
+def expired_token(case: Case) -> list[Found]:
+    """The same client's end is that of its tokens; here it is a request of the management API that is refused."""
+    client = case.client(expires_at=soon())
+    token = case.server.token(client)["access_token"]
+    forwarded = (f"x-forwarded-for: {case.address}",)
+
+    def ask() -> RawAnswer:
+        return get(case.server.port, "/v1/key", key=token, headers=forwarded)
+
+    wait_until(lambda: ask().status == 401)
+    assert ask().error["code"] == "token_expired"
+    return [(f"admin by client {client.id}", "token_expired", "GET /v1/key", 2, [])]
 
 
 def forbidden_address(case: Case) -> list[Found]:
@@ -161,7 +175,7 @@ def guesses(case: Case) -> list[Found]:
 
 
 CASES: list[Callable[[Case], list[Found]]] = [
-    wrong_secret, disabled_client, expired_client, forbidden_address, grant_refused, scope_refused,
+    wrong_secret, disabled_client, expired_client, expired_token, forbidden_address, grant_refused, scope_refused,
     password_grant_closed, wrong_password, unknown_refresh_token, mistake, guesses,
 ]  # fmt: skip
 
