@@ -60,6 +60,8 @@ CALLS: list[Call] = [
     ("DELETE", f"{MEMBERS}/{{user}}", "/api/v1/projects/crowd/members/limited", None, "member.remove"),
     ("POST", "/api/v1/clients", "/api/v1/clients", {"name": "new"}, "client.create"),
     ("PATCH", "/api/v1/clients/{id}", "/api/v1/clients/{client}", {"name": "renamed"}, "client.update"),
+    ("PATCH", "/api/v1/clients/{id}", "/api/v1/clients/{client}", {"disabled": True}, "client.disable"),
+    ("PATCH", "/api/v1/clients/{id}", "/api/v1/clients/{client}", {"disabled": False}, "client.enable"),
     ("POST", "/api/v1/clients/{id}/rotate", "/api/v1/clients/{client}/rotate", {}, "client.rotate"),
     ("DELETE", "/api/v1/tokens/{id}", "/api/v1/tokens/{token}", None, "token.revoke"),
     ("DELETE", "/api/v1/clients/{id}", "/api/v1/clients/{client}", None, "client.delete"),

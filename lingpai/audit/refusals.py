@@ -3,8 +3,9 @@ a minute, and the trail cannot be flooded.
 
 What is alike (credential, code, what was wanted, network) is one record with a count once its minute is over. Memory is
 bounded: of one credential so many different refusals are kept apart, and the rest by its code alone; beyond `MOST` of all
-credentials the rest is only counted, and the count recorded. Unknown credentials are counted and never recorded: anybody
-can send any number of them. What was gathered and not written when the process was killed is lost.
+credentials the rest is only counted, and the count recorded. Whoever has no credential is known by their network, and of
+all of those together `MOST_UNKNOWN` are kept apart, and the rest by its code alone. Unknown credentials are counted and never
+recorded: anybody can send any number of them. What was gathered and not written when the process was killed is lost.
 """
 
 import asyncio
@@ -32,6 +33,10 @@ log = logging.getLogger("lingpai.audit")
 WINDOW_S: Final = 60.0
 MOST: Final = 1000
 MOST_PER_CREDENTIAL: Final = 20
+MOST_UNKNOWN: Final = 50
+"""Of all whom nobody knows together: they must not crowd out those who are known, and there can be any number of them."""
+MOST_PER_UNKNOWN: Final = 5
+"""Of one network from which somebody unknown comes."""
 MOST_REFERENCES: Final = 5
 _BATCH: Final = 100
 _FROM_SOCKET: Final = Origin(kind="socket")
@@ -48,6 +53,7 @@ class _Gathered:
     since: float
     until: float
     is_mixed: bool
+    has_address: bool
     count: int = 0
     references: list[str] = field(default_factory=list)
 
@@ -70,6 +76,7 @@ class Refusals:
         self._clock = clock
         self._gathered: dict[Key, _Gathered] = {}
         self._kinds: Counter[str] = Counter()
+        self._unknown = 0
         self._uncounted = 0
         self._writing = asyncio.Lock()
         self.unknown_credentials = 0
@@ -81,8 +88,6 @@ class Refusals:
         """A request was refused by policy. Never blocks and never raises."""
         if refusal.code == UNKNOWN_CREDENTIAL:
             self.unknown_credentials += 1
-            return
-        if refusal.caller is None:
             return
         now = self._clock()
         gathered = self._find(refusal, now)
@@ -108,22 +113,32 @@ class Refusals:
     def _find(self, refusal: PolicyRefusal, now: float) -> _Gathered | None:
         """Where a refusal belongs; None when there is no room for another one."""
         actor = actor_of(refusal.caller, _FROM_SOCKET)
-        who = f"{actor.credential_kind} {actor.credential or actor.id}"
         network = "" if refusal.address is None else self._network_of(refusal.address)
-        key: Key = (who, refusal.code, refusal.target_kind, refusal.target_id, network)
-        gathered = self._gathered.get(key)
-        if gathered is not None:
-            return gathered
-        is_mixed = self._kinds[who] >= MOST_PER_CREDENTIAL
-        if is_mixed:
-            key = (who, refusal.code, "", "", "")
-            if key in self._gathered:
-                return self._gathered[key]
+        exact, *mixed = _keys(refusal, actor, network)
+        if exact in self._gathered:
+            return self._gathered[exact]
+        key, is_mixed = exact, False
+        if refusal.caller is not None:
+            if self._kinds[exact[0]] >= MOST_PER_CREDENTIAL:
+                key, is_mixed = mixed[0], True
+        elif self._kinds[exact[0]] >= MOST_PER_UNKNOWN and (
+            mixed[0] in self._gathered or self._unknown < MOST_UNKNOWN
+        ):
+            key, is_mixed = mixed[0], True
+        elif self._unknown >= MOST_UNKNOWN:
+            key, is_mixed = mixed[-1], True
+        if key in self._gathered:
+            return self._gathered[key]
         if len(self._gathered) >= MOST:
             return None
-        self._kinds[who] += 1
-        gathered = self._gathered[key] = _Gathered(actor, refusal, now, now, is_mixed)
+        gathered = _Gathered(actor, refusal, now, now, is_mixed, has_address=not is_mixed or bool(key[4]))
+        self._add(key, gathered)
         return gathered
+
+    def _add(self, key: Key, gathered: _Gathered) -> None:
+        self._kinds[key[0]] += 1
+        self._unknown += gathered.actor.kind == "unknown"
+        self._gathered[key] = gathered
 
     async def _write(self, *, before: float) -> None:
         async with self._writing:
@@ -154,17 +169,19 @@ class Refusals:
         self._kinds[key[0]] -= 1
         if not self._kinds[key[0]]:
             del self._kinds[key[0]]
-        return self._gathered.pop(key)
+        found = self._gathered.pop(key)
+        self._unknown -= found.actor.kind == "unknown"
+        return found
 
     def _put_back(self, taken: Mapping[Key, _Gathered]) -> None:
         for key, found in taken.items():
             later = self._gathered.get(key)
             if later is None:
-                self._kinds[key[0]] += 1
+                self._add(key, found)
             else:
                 found.count += later.count
                 found.until = later.until
-            self._gathered[key] = found
+                self._gathered[key] = found
 
     def _record(self, batch: Sequence[_Gathered]) -> None:
         with self._database.write(durable=False) as connection:
@@ -177,6 +194,22 @@ class Refusals:
             self._trail.append(connection, Actor("server"), deed, Circumstances())
 
 
+def _keys(refusal: PolicyRefusal, actor: Actor, network: str) -> list[Key]:
+    """By what a refusal is alike to others: first by everything, then by less and less."""
+    code = refusal.code
+    if refusal.caller is None:
+        who = f"unknown {network}"
+        rest: list[Key] = [(who, code, "", "", network), ("unknown", code, "", "", "")]
+    else:
+        who = f"{actor.credential_kind} {actor.credential or actor.id}"
+        rest = [(who, code, "", "", "")]
+    return [(who, _reason(refusal), refusal.target_kind, refusal.target_id, network), *rest]
+
+
+def _reason(refusal: PolicyRefusal) -> str:
+    return f"{refusal.code}: {refusal.detail}" if refusal.detail else refusal.code
+
+
 def _deed(gathered: _Gathered) -> Deed:
     first = gathered.first
     return Deed(
@@ -184,7 +217,7 @@ def _deed(gathered: _Gathered) -> Deed:
         target_kind="any" if gathered.is_mixed else first.target_kind,
         target_id="" if gathered.is_mixed else first.target_id,
         result="refused",
-        reason=first.code,
+        reason=first.code if gathered.is_mixed else _reason(first),
         after={
             "count": gathered.count,
             "first": time_text(gathered.since),
@@ -197,7 +230,7 @@ def _deed(gathered: _Gathered) -> Deed:
 def _circumstances(gathered: _Gathered) -> Circumstances:
     first = gathered.first
     return Circumstances(
-        address=None if gathered.is_mixed else first.address,
+        address=first.address if gathered.has_address else None,
         user_agent=first.user_agent,
         request_id=first.request_id,
     )

@@ -15,7 +15,7 @@ _UNKNOWN: Final = PolicyRefusal(caller=None, code=UNKNOWN_CREDENTIAL, target_kin
 
 def report(exchange: "Exchange", error: LingpaiError) -> None:
     """Tell of a call that is refused with one of `POLICY_CODES`."""
-    if exchange.principal is None:
+    if exchange.principal is None and error.code == UNKNOWN_CREDENTIAL:
         exchange.gateway.on_refusal(_UNKNOWN)
         return
     model = exchange.model_in_path or getattr(exchange.request, "model", None) or ""

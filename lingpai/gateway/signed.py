@@ -83,6 +83,7 @@ class SignedCalls:
         token = authenticate.read_credential(dict(request.headers.raw))
         head = read_head(message, now=time.time())
         found, principal = await self.prove(head, token, address)
+        request.state.caller = principal  # refusals from here on are recorded as theirs
         authenticate.check_principal(principal, address, time.time())
         if not isinstance(request, HeadOnly):
             await self.signatures.accept(head, found, await request.body(), user_id=principal.user_id)

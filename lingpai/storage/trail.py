@@ -21,7 +21,10 @@ POLICY_CODES: Final = frozenset(
         "key_expired",
         "model_not_allowed",
         "not_found",
+        "signature_invalid",
+        "signature_required",
         "tls_required",
+        "token_expired",
     }
 )
 """The codes of `lingpai.errors` that tell of a rule that somebody met, and not of a mistake in what they sent."""
@@ -48,10 +51,11 @@ class Deed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyRefusal:
-    """A request that met a rule (`POLICY_CODES`). What is refused again and again is recorded once, with a count.
+    """A request that met a rule: one of `POLICY_CODES`, or of the OAuth endpoints' own codes. What is refused again and again is recorded once, with a count.
 
     `target_kind` and `target_id` say what was wanted, in few different forms (a route's pattern, a model); `reference`
-    is the name or id that the caller wrote, if any. `caller` is None for unknown credentials only.
+    is the name or id that the caller wrote, if any; `detail` says which rule it was where the code is of several, in few
+    different sentences, of which none repeats what the caller sent. `caller` is None where nobody has proven who they are.
     """
 
     caller: Principal | None
@@ -59,6 +63,7 @@ class PolicyRefusal:
     target_kind: str
     target_id: str
     reference: str = ""
+    detail: str = ""
     address: str | None = None
     user_agent: str | None = None
     request_id: str | None = None

@@ -25,22 +25,39 @@ def report_refusal(request: Request, error: LingpaiError, *, path: str | None = 
     Of what was not found only what somebody looked for who does not see everything: whether it is another's or nobody's
     is not asked, for the time that takes would tell the caller.
     """
-    on_refusal: OnRefusal | None = getattr(request.app.state, "on_refusal", None)
-    if on_refusal is None or error.code not in POLICY_CODES:
+    if error.code not in POLICY_CODES:
         return
     caller: Principal | None = getattr(request.state, "caller", None)
     if error.code == "not_found" and (caller is None or caller.is_admin):
         return
+    references = (str(value) for value in request.path_params.values())
+    tell_refusal(request, error.code, caller, path=path, reference=" ".join(references))
+
+
+def tell_refusal(
+    request: Request,
+    code: str,
+    caller: Principal | None,
+    *,
+    path: str | None = None,
+    reference: str = "",
+    detail: str = "",
+) -> None:
+    """Tell that `request` was refused; the rest as in `PolicyRefusal`."""
+    app = request.scope.get("app")
+    on_refusal: OnRefusal | None = None if app is None else getattr(app.state, "on_refusal", None)
+    if on_refusal is None:
+        return
     origin = current_origin.get() or _NOWHERE
     pattern = path or getattr(request.scope.get("route"), "path", "(no route)")
-    references = (str(value) for value in request.path_params.values())
     on_refusal(
         PolicyRefusal(
             caller=caller,
-            code=error.code,
+            code=code,
             target_kind="route",
             target_id=f"{request.method} {pattern}",
-            reference=" ".join(references),
+            reference=reference,
+            detail=detail,
             address=origin.address,
             user_agent=origin.user_agent,
             request_id=current_request.get() or None,

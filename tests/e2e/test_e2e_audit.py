@@ -8,12 +8,16 @@ import threading
 import time
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
+import httpx2
 import pytest
 
 from tests.e2e.conftest import MakeServer
 from tests.e2e.lingpai_server import LingpaiServer
-from tests.e2e.raw_http import chat, post
+from tests.e2e.raw_http import chat, exchange, get, post
+from tests.e2e.signed_caller import SignedCaller
+from tests.secrets_scan import SCAN
 
 
 def records(server: LingpaiServer) -> list[dict[str, object]]:
@@ -57,6 +61,78 @@ def test_the_command_line_shows_who_did_what(make_server: MakeServer) -> None:
     table = server.cli("audit", "list", "--action", "key.disable").stdout
     assert "key my-app" in table
     assert "disabled" in table
+
+
+def refusals(server: LingpaiServer) -> list[tuple[str, str, str, int]]:
+    """Who was refused, why, where and how often, sorted. The server is stopped, so that all is written."""
+    server.stop()
+    found = []
+    for record in records(server):
+        if record["action"] == "access.refuse":
+            actor: Any = record["actor"]
+            credential = actor["credential"]
+            who = actor["kind"] if credential is None else f"{actor['name']} by {credential['kind']}"
+            target: Any = record["target"]
+            after: Any = record["after"]
+            assert record["address"] == "127.0.0.1", record
+            found.append((who, str(record["reason"]), target["id"], after["count"]))
+    return sorted(found)
+
+
+def test_refusals_of_who_is_signed_in_are_recorded(make_server: MakeServer) -> None:
+    server = make_server().start()
+    password = "quiet orchard of the audit trail"
+    SCAN.secrets.add("password", password)
+    server.admin("POST", "/api/v1/users", {"name": "bob", "password": password})
+    server.make_key("admins")
+    sign_in = {"name": "bob", "password": password}
+    theirs = {"sec-fetch-site": "cross-site"}
+    with httpx2.Client(base_url=server.base, trust_env=False, timeout=30) as browser:
+        assert browser.post("/api/v1/sessions", json=sign_in, headers=theirs).status_code == 403
+        proxied = {"x-forwarded-for": "203.0.113.9"}  # what a proxy adds that is not declared
+        assert browser.post("/api/v1/sessions", json=sign_in, headers=proxied).status_code == 403
+        csrf = browser.post("/api/v1/sessions", json=sign_in).json()["csrf_token"]
+        ours = {"sec-fetch-site": "same-origin", "x-lingpai-csrf": csrf}
+        for _ in range(2):
+            assert browser.get("/api/v1/keys/admins").status_code == 404
+        assert browser.get("/api/v1/audit", headers=ours).status_code == 403
+        assert browser.post("/api/v1/keys", json={"name": "k"}).status_code == 403
+        assert browser.delete("/api/v1/keys/admins", headers=theirs).status_code == 403
+
+    assert refusals(server) == [
+        ("bob by session", "csrf_refused", "DELETE /api/v1/keys/{id}", 1),
+        ("bob by session", "csrf_refused", "POST /api/v1/keys", 1),
+        ("bob by session", "insufficient_scope", "GET /api/v1/audit", 1),
+        ("bob by session", "not_found", "GET /api/v1/keys/{id}", 2),
+        ("unknown", "csrf_refused", "POST /api/v1/sessions", 1),
+        ("unknown", "tls_required", "POST /api/v1/sessions", 1),
+    ]
+
+
+def test_refusals_of_who_signs_are_recorded(make_server: MakeServer) -> None:
+    server = make_server().start()
+    caller = SignedCaller(server, "signs", scopes=["model:inference"], signature_required=True)
+    assert caller.send(method="GET", path="/api/v1/keys").status == 403
+    assert caller.send(b'{"name": "x"}', path="/api/v1/users").status == 403
+    replayed = caller.request(method="GET", path="/v1/key")
+    assert [exchange(server.port, replayed).status for _ in range(3)] == [200, 401, 401]
+    late = caller.send(method="GET", path="/v1/key", clock_offset_s=-4000)
+    assert late.error["code"] == "signature_invalid"
+    call = json.dumps(chat("hello", model="lingpai/eliza")).encode()
+    assert caller.send(call, clock_offset_s=-4000).error["code"] == "signature_invalid"
+    unsigned = post(server.port, "/v1/chat/completions", call, key=caller.key)
+    assert unsigned.error["code"] == "signature_required"
+    assert get(server.port, "/v1/key", key=caller.key).error["code"] == "signature_required"
+
+    assert refusals(server) == [
+        ("admin by key", "insufficient_scope", "GET /api/v1/keys", 1),
+        ("admin by key", "insufficient_scope", "POST /api/v1/users", 1),
+        ("admin by key", "signature_invalid", "GET /v1/key", 2),
+        ("admin by key", "signature_required", "/v1/chat/completions", 1),
+        ("admin by key", "signature_required", "GET /v1/key", 1),
+        ("unknown", "signature_invalid", "/v1/chat/completions", 1),
+        ("unknown", "signature_invalid", "GET /v1/key", 1),
+    ]
 
 
 def test_a_trail_is_verified_beside_a_running_server_and_after_it(make_server: MakeServer) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,12 @@ from lingpai.audit.keys import FILE, read_keys
 from lingpai.audit.signing import PublicKeys, public_keys
 from lingpai.errors import LingpaiError
 from lingpai.identity.schemas import KeyCreate, KeyUpdate, UserCreate
+from lingpai.identity.signing.schemas import SigningKeyCreate
 from lingpai.ids import mint_credential
 from lingpai.quotas.settings import LimitsSettings
 from lingpai.settings import ModelSettings, ServerSettings, Settings
 from lingpai.targets import DEMONSTRATION, DEMONSTRATION_NAME
+from lingpai.wire.request_signing import RequestSigner, hmac_sha256
 from tests.in_process import InProcessServer
 
 SETTINGS = Settings(server=ServerSettings(port=0))
@@ -224,6 +227,84 @@ def test_refusals_by_policy_on_management_routes_are_recorded(tmp_path: Path) ->
     assert looked_for["after"]["references"] == ["admins"]
     assert (looked_for["actor"]["name"], looked_for["address"]) == ("bob", "127.0.0.1")
     assert looked_for["request_id"].startswith("req_")
+
+
+def test_refusals_of_sessions_signatures_and_unknown_callers_are_recorded(tmp_path: Path) -> None:
+    password = "quiet orchard of the audit trail"
+
+    async def story(server: InProcessServer, client: httpx2.AsyncClient) -> None:
+        domains, admin = server.application.domains, server.application.local_administrator
+        hash_ = await asyncio.to_thread(
+            domains.people.password_changes.hash_for_new_user, admin, "bob", password
+        )
+        bob = UserCreate(name="bob")
+        await asyncio.to_thread(partial(domains.users.create, admin, bob, password_hash=hash_))
+        await make_key(server, name="admins")
+        sign_in = {"name": "bob", "password": password}
+        session = (await client.post("/api/v1/sessions", json=sign_in)).json()
+        ours = {"sec-fetch-site": "same-origin", "x-lingpai-csrf": session["csrf_token"]}
+        assert (await client.get("/api/v1/keys/admins")).status_code == 404
+        user = {"name": "eve"}
+        assert (await client.post("/api/v1/users", json=user, headers=ours)).status_code == 403
+        assert (await client.post("/api/v1/keys", json={"name": "k"})).status_code == 403
+        theirs = {"sec-fetch-site": "cross-site"}
+        assert (await client.get("/api/v1/keys", headers=theirs)).status_code == 403
+        client.cookies.clear()
+        for _ in range(3):
+            answer = await client.post("/api/v1/sessions", json=sign_in, headers=theirs)
+            assert answer.status_code == 403
+        elsewhere = {"x-forwarded-for": "203.0.113.9"}
+        assert (await client.post("/api/v1/sessions", json=sign_in, headers=elsewhere)).status_code == 403
+
+        signed_only, token = await make_key(server, name="signed", signature_required=True)
+        body = SigningKeyCreate(name="one", algorithm="hmac-sha256")
+        made = await asyncio.to_thread(domains.signing_keys.create, admin, signed_only, body)
+        sign = hmac_sha256(made.secret or "")
+        signer = RequestSigner(made.key.id, "hmac-sha256", sign)
+        url = f"{client.base_url}/api/v1/keys".replace("//api", "/api")
+        host = {"host": url.split("/")[2]}
+        signed = signer.sign("GET", url, host)
+        assert (await client.get("/api/v1/keys", headers=signed)).status_code == 403
+        again = await client.get("/api/v1/keys", headers=signed)
+        assert again.json()["error"]["code"] == "signature_invalid"
+        other = RequestSigner(made.key.id, "hmac-sha256", lambda _: b"0" * 32).sign("GET", url, host)
+        forged = await client.get("/api/v1/keys", headers=other)
+        assert forged.json()["error"]["code"] == "signature_invalid"
+        call = {"model": "lingpai/eliza", "messages": [{"role": "user", "content": "hello"}]}
+        forged = await client.post(CHAT, json=call, headers=other)
+        assert forged.json()["error"]["code"] == "signature_invalid"
+        for _ in range(2):
+            assert (await client.get("/api/v1/keys", headers=bearer(token))).status_code == 401
+            assert (await client.post(CHAT, json=call, headers=bearer(token))).status_code == 401
+
+    records = play(tmp_path, story, DEMO)
+
+    def who(actor: dict[str, Any]) -> str:
+        credential = actor["credential"]
+        return actor["kind"] if credential is None else f"{actor['name']} by {credential['kind']}"
+
+    found = [
+        (who(record["actor"]), record["reason"], record["target"]["id"], record["after"]["count"])
+        for record in records
+        if record["action"] == "access.refuse"
+    ]
+    assert sorted(found) == sorted(
+        [
+            ("bob by session", "not_found", "GET /api/v1/keys/{id}", 1),
+            ("bob by session", "insufficient_scope", "POST /api/v1/users", 1),
+            ("bob by session", "csrf_refused", "POST /api/v1/keys", 1),
+            ("bob by session", "csrf_refused", "GET /api/v1/keys", 1),
+            ("unknown", "csrf_refused", "POST /api/v1/sessions", 3),
+            ("unknown", "tls_required", "POST /api/v1/sessions", 1),
+            ("admin by key", "insufficient_scope", "GET /api/v1/keys", 1),
+            ("admin by key", "signature_invalid", "GET /api/v1/keys", 1),
+            ("unknown", "signature_invalid", "GET /api/v1/keys", 1),
+            ("unknown", "signature_invalid", CHAT, 1),
+            ("admin by key", "signature_required", "GET /api/v1/keys", 2),
+            ("admin by key", "signature_required", CHAT, 2),
+        ]
+    )
+    assert {record["address"] for record in records if record["reason"] == "csrf_refused"} == {"127.0.0.1"}
 
 
 def test_refusals_by_policy_on_model_calls_are_recorded(tmp_path: Path) -> None:

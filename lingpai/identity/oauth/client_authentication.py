@@ -136,6 +136,13 @@ class ClientAuthenticator:
         return await self._known.load(id_)
 
     def _check(self, known: KnownClient, address: str) -> None:
+        try:
+            self._check_rules(known, address)
+        except OAuthError as error:
+            error.client = known.client  # for the audit trail
+            raise
+
+    def _check_rules(self, known: KnownClient, address: str) -> None:
         client, now = known.client, self._clock()
         if client.disabled_because is not None:
             raise cannot_be_used(client.disabled_because)

@@ -37,7 +37,7 @@ from lingpai.identity.signing.store import SqlSigningKeyStore
 from lingpai.identity.store import Position
 from lingpai.ids import mint_credential
 from lingpai.principal import Principal
-from lingpai.storage.trail import Deed
+from lingpai.storage.trail import Deed, changed
 
 DEFAULT_GRANTS: Final[tuple[Grant, ...]] = ("client_credentials",)
 NOUN: Final = "client"
@@ -125,10 +125,10 @@ class Clients(CredentialService):
                     self._store.update(connection, client.id, values)
             except IntegrityError as exc:
                 raise already_exists(NOUN, body.name or "") from exc
-            changed = find_client(connection, client.client_id)
-            self._note(connection, caller, "client.update", client, changed)
+            updated = find_client(connection, client.client_id)
+            self._trail.record(connection, caller, _change(client, updated))
         self._on_change("client", client.client_id, began)
-        return changed
+        return updated
 
     def rotate(self, caller: Principal, reference: str, body: SecretRotation) -> CreatedClient:
         """Give a client another secret; the present one works until the overlap is over, one before it ends now."""
@@ -211,6 +211,12 @@ class Clients(CredentialService):
                 after=None if after is None else ClientView.of(after).model_dump(),
             ),
         )
+
+
+def _change(before: Client, after: Client) -> Deed:
+    """A client was changed, disabled or enabled."""
+    views = ClientView.of(before).model_dump(), ClientView.of(after).model_dump()
+    return changed(NOUN, after.client_id, *views, name=after.name, project_id=after.project_id)
 
 
 def _check_may_grant(caller: Principal, grants: Collection[Grant]) -> None:

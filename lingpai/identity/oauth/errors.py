@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
+from lingpai.identity.oauth.interfaces import Client
+
 ErrorName = Literal[
     "invalid_client",
     "invalid_grant",
@@ -28,12 +30,18 @@ NO_STORE: Final = {"cache-control": "no-store", "pragma": "no-cache"}
 
 @dataclass(slots=True, eq=False)
 class OAuthError(Exception):
-    """A refusal. `description` says what is wrong and what to do next, in ASCII without quotes and backslashes."""
+    """A refusal. `description` says what is wrong and what to do next, in ASCII without quotes and backslashes.
+
+    `is_echo`: it repeats something that the caller wrote, so it is for them alone. `client` is the one that was refused
+    although it is known, where that is found out while it authenticates.
+    """
 
     error: ErrorName
     description: str
     headers: Mapping[str, str] = field(default_factory=dict)
     is_too_often: bool = False
+    is_echo: bool = False
+    client: Client | None = None
 
     def __post_init__(self) -> None:
         if not _DESCRIPTION.fullmatch(self.description):

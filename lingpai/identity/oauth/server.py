@@ -19,9 +19,11 @@ from lingpai.identity.oauth import client_credentials, password
 from lingpai.identity.oauth.client_authentication import Asking, ClientAuthenticator
 from lingpai.identity.oauth.errors import NO_STORE, OAuthError, printable
 from lingpai.identity.oauth.form import MAX_BODY_BYTES, check_address, read_form
+from lingpai.identity.oauth.interfaces import Client
 from lingpai.identity.oauth.introspection import Introspection
 from lingpai.identity.oauth.jwt_tokens import Claims
 from lingpai.identity.oauth.refresh_token import RefreshFlow
+from lingpai.identity.oauth.refusals import report_refusal
 from lingpai.identity.oauth.revocation import revoke
 from lingpai.identity.oauth.settings import OAuthSettings
 from lingpai.identity.oauth.token_request import GrantFlow, Parts, TokenRequest
@@ -150,9 +152,13 @@ class AuthorizationServer:
     async def _answered(
         self, request: Request, handle: Callable[[TokenRequest], Awaitable[dict[str, Any] | None]]
     ) -> Response:
+        client: Client | None = None
         try:
-            body = await handle(await self._read(request))
+            asked = await self._read(request)
+            client = asked.client
+            body = await handle(asked)
         except OAuthError as error:
+            report_refusal(request, error, client or error.client)
             return JSONResponse(error.body(), error.status, {**NO_STORE, **error.headers})
         except ClientDisconnect:  # in the middle of the body; nobody reads this
             return Response(status_code=400)

@@ -248,7 +248,8 @@ def wanted_scopes(
     asked = form["scope"].split(" ")
     for scope in asked:
         if scope not in ALL_SCOPES:
-            raise OAuthError("invalid_scope", f"There is no scope {printable(scope) or '(empty)'}.")
+            description = f"There is no scope {printable(scope) or '(empty)'}."
+            raise OAuthError("invalid_scope", description, is_echo=True)
         if scope not in may_have:
             raise OAuthError("invalid_scope", f"The scope {scope} cannot be had here.")
     return tuple(sorted(set(asked)))

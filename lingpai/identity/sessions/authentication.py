@@ -31,5 +31,6 @@ async def signed_in(request: Request, sessions: Sessions, *, has_credential: boo
         raise LingpaiError(
             "session_ended", "Your session has ended. Sign in again.", headers=cookie_that_clears(request)
         )
+    request.state.caller = caller  # refusals from here on are recorded as theirs
     check_page(request, token)
     return caller

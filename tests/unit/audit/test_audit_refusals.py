@@ -164,6 +164,58 @@ def test_unknown_credentials_are_counted_and_never_recorded(world, refusals):
     assert refusals.unknown_credentials == 1000
 
 
+def test_who_is_unknown_is_recorded_with_their_address(world, refusals):
+    refusals.note(refusal(caller=None, code="csrf_refused"))
+    refusals.note(refusal(caller=None, code="csrf_refused"))
+    refusals.note(refusal(caller=None, code="csrf_refused", address="203.0.113.8"))
+    write_all(refusals)
+
+    assert recorded(world) == [
+        ("csrf_refused", "acme/chat", "203.0.113.7", 2),
+        ("csrf_refused", "acme/chat", "203.0.113.8", 1),
+    ]
+    assert world.records()[0]["actor"] == {"kind": "unknown", "id": None, "name": None, "credential": None}
+
+
+def test_which_rule_it_was_is_told_apart_and_not_without_bound(world, refusals):
+    for number in range(100):
+        refusals.note(refusal(code="invalid_scope", detail=f"The scope {number} cannot be had here."))
+        refusals.note(refusal(code="invalid_scope", detail="The scope 0 cannot be had here."))
+    write_all(refusals)
+
+    reasons = [(record["reason"], record["after"]["count"]) for record in world.records()]
+    assert len(reasons) == refusals_module.MOST_PER_CREDENTIAL + 1
+    assert reasons[0] == ("invalid_scope: The scope 0 cannot be had here.", 101)
+    assert reasons[-1] == ("invalid_scope", 80)
+
+
+def test_of_one_unknown_network_few_are_kept_apart(world, refusals):
+    for number in range(100):
+        refusals.note(refusal(caller=None, code="tls_required", target=f"route {number}"))
+    write_all(refusals)
+
+    found = recorded(world)
+    assert len(found) == refusals_module.MOST_PER_UNKNOWN + 1
+    assert found[-1] == ("tls_required", "", "203.0.113.7", 100 - refusals_module.MOST_PER_UNKNOWN)
+
+
+def test_unknown_ones_from_everywhere_are_few_records_and_crowd_nobody_out(world, refusals):
+    for number in range(5000):
+        address = f"10.{number // 62500}.{number // 250 % 250}.{number % 250}"
+        refusals.note(refusal(caller=None, code="tls_required", address=address))
+        refusals.note(refusal(caller=None, code="csrf_refused", address=address))
+    refusals.note(refusal())
+    assert len(refusals._gathered) == refusals_module.MOST_UNKNOWN + 3
+    write_all(refusals)
+
+    found = recorded(world)
+    assert sum(count for *_, count in found) == 10_001
+    assert found[-1] == ("model_not_allowed", "acme/chat", "203.0.113.7", 1)
+    assert ("tls_required", "", None, 5000 - refusals_module.MOST_UNKNOWN // 2) in found
+    assert refusals.dropped == 0
+    assert (refusals._unknown, len(refusals._kinds)) == (0, 0)
+
+
 def test_some_of_what_was_asked_for_is_named_without_credentials(world, refusals):
     token = mint_credential("sk-lp-").token
     for reference in (token, "a", "a", "b", "c", "d", "e", "f"):

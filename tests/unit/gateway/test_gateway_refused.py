@@ -13,7 +13,7 @@ BOB = Principal("usr_bob", "bob", "member", key_id="bobs")
 NO = LingpaiError("model_not_allowed", "no")
 
 
-def told(*, principal=BOB, request=None, model_in_path=None, address="203.0.113.7", fields=None):
+def told(*, principal=BOB, request=None, model_in_path=None, address="203.0.113.7", fields=None, error=NO):
     found = []
     report(
         SimpleNamespace(
@@ -26,7 +26,7 @@ def told(*, principal=BOB, request=None, model_in_path=None, address="203.0.113.
             request_id=b"req_1",
             gateway=SimpleNamespace(on_refusal=found.append),
         ),
-        NO,
+        error,
     )
     [refusal] = found
     return refusal
@@ -69,4 +69,11 @@ def test_a_call_through_the_socket_has_no_address():
 
 def test_all_unknown_credentials_are_one_and_the_same():
     """They come in floods, and are only counted."""
-    assert told(principal=None) is told(principal=None)
+    unknown = LingpaiError("invalid_api_key", "no")
+    assert told(principal=None, error=unknown) is told(principal=None, error=unknown)
+
+
+def test_a_signature_that_is_none_is_told_with_the_address_it_came_from():
+    found = told(principal=None, error=LingpaiError("signature_invalid", "no"))
+
+    assert (found.caller, found.code, found.address) == (None, "signature_invalid", "203.0.113.7")

@@ -195,3 +195,25 @@ def test_rfc9700_s4_9_3_debug_log_shows_no_secret(
     assert "what is logged is kept" in caplog.text
     for secret in (tokens["access_token"], tokens["refresh_token"], agent.secret, stage.passwords["mia"]):
         assert str(secret) not in caplog.text
+
+
+def test_switching_a_client_off_and_on_is_recorded_as_that(stage: Stage, agent: Program) -> None:
+    """As with keys: what differs, before and after, and nothing else."""
+    stage.change_program(agent, disabled=True)
+    stage.change_program(agent, disabled=False)
+    stage.change_program(agent, name="renamed")
+
+    kept = [deed for deed in stage.deeds if deed.target_id == agent.id and deed.action != "client.create"]
+    assert [(deed.action, deed.before, deed.after) for deed in kept] == [
+        (
+            "client.disable",
+            {"disabled": False, "disabled_because": None},
+            {"disabled": True, "disabled_because": "disabled"},
+        ),
+        (
+            "client.enable",
+            {"disabled": True, "disabled_because": "disabled"},
+            {"disabled": False, "disabled_because": None},
+        ),
+        ("client.update", {"name": "agent"}, {"name": "renamed"}),
+    ]

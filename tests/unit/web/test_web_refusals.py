@@ -85,6 +85,13 @@ def test_what_somebody_unknown_does_not_find_is_not_told():
     assert refused("not_found", path="/open/x", is_authenticated=False)[0] == []
 
 
+@pytest.mark.parametrize("code", sorted(POLICY_CODES - {"not_found"}))
+def test_what_somebody_unknown_is_refused_is_told_with_the_address(code):
+    [told], _ = refused(code, path="/open/x", is_authenticated=False)
+
+    assert (told.caller, told.code, told.address) == (None, code, "203.0.113.7")
+
+
 def test_an_address_that_is_none_is_no_refusal():
     assert refused("not_found", path="/nowhere")[0] == []
 
