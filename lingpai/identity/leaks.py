@@ -16,6 +16,9 @@ from lingpai.identity.key_secrets import Match, stored_secrets
 from lingpai.identity.oauth.jwt_tokens import find_jwts
 from lingpai.identity.peppers import Peppers
 from lingpai.identity.schemas import KeyView
+from lingpai.identity.signing.interfaces import SigningKey
+from lingpai.identity.signing.schemas import SigningKeyView
+from lingpai.identity.signing.store import SqlSigningKeyStore
 from lingpai.identity.store import SqlCredentialStore, SqlKeyStore, key_of
 from lingpai.ids import credential_id, find_credentials
 from lingpai.storage.database import Database
@@ -113,13 +116,17 @@ class LeakedKeys:
         self._trail = trail
         self._credentials = SqlCredentialStore(database)
         self._store = SqlKeyStore()
+        self._signing_keys = SqlSigningKeyStore()
 
     def works(self, connection: Connection, token: bytes, *, now: float) -> bool:
         """See `Finder`."""
         return self._find(connection, token, now) is not None
 
     def end(self, connection: Connection, token: bytes, *, now: float) -> Leak | None:
-        """See `Finder`. A key that is disabled already is marked, so that nobody enables it with the same secret."""
+        """See `Finder`. A key that is disabled already is marked, so that nobody enables it with the same secret.
+
+        Its signing keys go: who had the secret may have made one, which would work on when the key has another secret.
+        """
         found = self._find(connection, token, now)
         if found is None:
             return None
@@ -129,8 +136,12 @@ class LeakedKeys:
         # From now, also where it was disabled before: a rotation since then has not made another secret of this one.
         values = {"disabled_at": now, "disabled_because": LEAKED, "old_secret_hmac": None}
         self._store.update(connection, key.id, values)
+        gone = self._signing_keys.delete_of_key(connection, key.id)
+        for each in gone:
+            self._trail.record(connection, None, _signing_key_deleted(key, each))
         self._record(connection, key, "key.disable", now)
-        return _leak(key, "It is disabled. Give it a new secret, and ask an administrator to enable it.")
+        done = "It is disabled, and its signing keys are deleted." if gone else "It is disabled."
+        return _leak(key, f"{done} Give it a new secret, and ask an administrator to enable it.")
 
     def tell(self, leak: Leak, began: float) -> None:
         """See `Finder`."""
@@ -168,6 +179,18 @@ class LeakedKeys:
             reason=LEAKED,
         )
         self._trail.record(connection, None, deed)
+
+
+def _signing_key_deleted(key: ApiKey, signing_key: SigningKey) -> Deed:
+    return Deed(
+        action="signing_key.delete",
+        target_kind="signing_key",
+        target_id=signing_key.id,
+        target_name=signing_key.name,
+        project_id=key.project_id or None,
+        before={"key": key.id, **SigningKeyView.of(signing_key).model_dump()},
+        reason=LEAKED,
+    )
 
 
 def credentials_in(text: bytes) -> list[bytes]:

@@ -44,6 +44,12 @@ class SqlSigningKeyStore:
         """Remove a signing key, and its secret with it."""
         connection.execute(signing_keys.delete().where(signing_keys.c.id == id_))
 
+    def delete_of_key(self, connection: Connection, key_id: str) -> list[SigningKey]:
+        """Remove those of an API key, which are returned, and their secrets with them."""
+        gone = self.of_owner(connection, key_id)
+        connection.execute(signing_keys.delete().where(signing_keys.c.key_id == key_id))
+        return gone
+
     def delete_of_deleted(self, connection: Connection) -> None:
         """Remove those of API keys and clients that are gone, and their secrets with them."""
         for column, owners in ((signing_keys.c.key_id, api_keys), (signing_keys.c.client_id, clients)):

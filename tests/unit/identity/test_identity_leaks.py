@@ -22,11 +22,14 @@ from lingpai.identity.rotation import KeyRotation
 from lingpai.identity.schemas import KeyCreate, KeyRotate, KeyUpdate
 from lingpai.identity.secret_routes import MOST_REPORT_BYTES, leak_routes
 from lingpai.identity.service import Keys
+from lingpai.identity.signing.schemas import SigningKeyCreate
+from lingpai.identity.signing.service import SigningKeys
 from lingpai.identity.store import SqlCredentialStore
 from lingpai.ids import mint_credential
 from lingpai.jobs.runner import JobRunner
 from lingpai.principal import Principal
 from lingpai.storage.database import Database
+from lingpai.storage.sealing import RootKeys, Sealer
 from lingpai.web.errors import install_error_handlers
 
 PATH = "/api/v1/keys/leaked"
@@ -190,6 +193,20 @@ class TestReports:
         assert (len(new.key.secrets(NOW)), new.key.state(NOW)) == (1, "disabled")
         enabled = keys.update(admin, "ci", KeyUpdate(disabled=False))
         assert (enabled.state(NOW), enabled.disabled_because) == ("active", None)
+
+    def test_signing_keys_of_a_leaked_key_are_gone(
+        self, reports: LeakReports, made: CreatedKey, database: Database, trail: KeptTrail, admin: Principal
+    ) -> None:
+        """Whoever had the secret may have made one, and it would work as soon as the key has another secret."""
+        sealer = Sealer(RootKeys({1: b"r" * 32}))
+        signing = SigningKeys(database, on_change=lambda *_: None, sealer=sealer, trail=trail)
+        thiefs = signing.create(admin, "ci", SigningKeyCreate(name="thief", algorithm="hmac-sha256"))
+
+        reports.take([made.token.encode()])
+
+        assert signing.list(admin, "ci") == []
+        (deed,) = [deed for _, deed in trail if deed.action == "signing_key.delete"]
+        assert (deed.target_id, deed.reason) == (thiefs.key.id, LEAKED)
 
     @pytest.mark.parametrize("is_leaked_first", [True, False])
     def test_next_secret_that_leaks_while_the_key_is_disabled_does_not_enable_it_either(
