@@ -443,14 +443,19 @@ class Front(HttpToolsProtocol):
 
     def _drop_app_request(self) -> None:
         """Refuse the request that the application is reading, unless there is an answer on its way."""
-        cycle = self.cycle
-        is_alone = not self.pipeline and not cycle.response_started
-        if is_alone:
-            cycle.disconnected = cycle.response_complete = True
-            cycle.message_event.set()  # it learns that its caller has left
+        if self._has_taken_back():
             self._refuse_head(*_APP_BODY_TOO_LARGE)
         else:
             self.transport.abort()
+
+    def _has_taken_back(self) -> bool:
+        """Tell the application that its caller has left, if no answer is on its way: then this is false, and does nothing."""
+        cycle = self.cycle
+        if self.pipeline or cycle.response_started:
+            return False
+        cycle.disconnected = cycle.response_complete = True
+        cycle.message_event.set()
+        return True
 
     def _turn_away(self, status: int, message: str) -> None:
         doorman = self.doorman
@@ -546,8 +551,11 @@ class Front(HttpToolsProtocol):
             return
         if self.call is not None:
             self.call.caller_left()  # what it has heard of until now was no request
-        if self.cycle is not None and not self.cycle.response_complete:
-            self._stop_serving()  # no answer may overtake another one
+        cycle = self.cycle
+        is_being_answered = cycle is not None and not cycle.response_complete
+        # The application would wait for the rest of a body that is none; but no answer may overtake another one.
+        if is_being_answered and not (cycle.more_body and self._has_taken_back()):
+            self._stop_serving()
             return
         self.transport.write(self.calls.malformed(status, message))
         self._in_head = False

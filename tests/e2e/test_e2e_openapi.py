@@ -15,6 +15,7 @@ import pytest
 from lingpai.identity.scopes import ALL_SCOPES, SCOPES_OF_ROLE
 from tests.e2e.conftest import MakeServer
 from tests.e2e.lingpai_server import ROOT, LingpaiServer
+from tests.e2e.oauth_server import basic_header
 from tests.secrets_scan import SCAN
 from tests.test_routes import OPEN
 
@@ -34,20 +35,67 @@ def test_schemathesis_finds_nothing(make_server: MakeServer, tmp_path: Path, rol
     key = key_of(server, role)
     for path in ("keys", "clients", "projects"):
         server.admin("POST", f"/api/v1/{path}", {"name": "laptop"})
+    server.admin("POST", "/api/v1/users", {"name": "neighbour", "limits": ["none"]})
+    peer = server.make_key("of-peer", user="neighbour", scopes=sorted(SCOPES_OF_ROLE["member"]))
+    with_peers = config_with_peers(tmp_path, [key, peer]) if role == "member" else CONFIG
+    arguments = () if role == "member" else ("-H", f"Authorization: Bearer {key}")
 
+    run_schemathesis(
+        server, *arguments, config=with_peers, kept=stands_on(server, key) | stands_on(server, peer)
+    )
+
+    (tmp_path / "users.json").unlink(missing_ok=True)  # it holds the keys
+    is_peer_used = server.admin("GET", f"/api/v1/keys/{peer[6:18]}")["last_used_at"] is not None
+    assert is_peer_used == (role == "member"), (
+        "object_level_authorization asks for the same things as the peer"
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_schemathesis_finds_nothing_as_a_client(make_server: MakeServer):
+    """The endpoints of OAuth, with a client's own credentials: a bearer key gets a 401 there, whatever else is sent."""
+    server = make_server("lingpai.demo").start()
+    client = server.admin("POST", "/api/v1/clients", {"name": "asking", "limits": ["none"]})
+    credentials = basic_header(client["client_id"], client["client_secret"])
+
+    run_schemathesis(
+        server, "-H", f"Authorization: {credentials}", "--include-path-regex", "^(/oauth/|/api/v1/token$)",
+        config=CONFIG, kept={client["client_id"], client["name"]},
+    )  # fmt: skip
+
+    assert server.admin("GET", "/api/v1/tokens")["data"], "it was given tokens"
+
+
+def config_with_peers(folder: Path, keys: list[str]) -> Path:
+    """The configuration, to call with the first of two keys, and to look whether the other sees what is the first one's."""
+    names = ("owner", "peer")
+    users = [
+        {"name": name, "fixedHeaders": [{"name": "Authorization", "value": f"Bearer {key}"}]}
+        for name, key in zip(names, keys, strict=True)
+    ]
+    (folder / "users.json").write_text(json.dumps({"auth": users}))
+    wfc = f'[auth.wfc]\npath = "{folder / "users.json"}"\nuser = "owner"\npeers = ["owner", "peer"]\n\n'
+    (folder / "schemathesis.toml").write_text(wfc + CONFIG.read_text())
+    return folder / "schemathesis.toml"
+
+
+def run_schemathesis(server: LingpaiServer, *arguments: str, config: Path, kept: set[str]) -> None:
+    """Try all operations, or those that `arguments` choose. What is `kept` is neither changed nor deleted."""
     outcome = subprocess.run(
         [
-            str(Path(sys.executable).with_name("schemathesis")), "--config-file", str(CONFIG),
-            "run", f"{server.base}/openapi.json", "-H", f"Authorization: Bearer {key}", "--seed", SEED,
+            str(Path(sys.executable).with_name("schemathesis")), "--config-file", str(config),
+            "run", f"{server.base}/openapi.json", *arguments, "--seed", SEED,
             "--max-examples", str(MOST_EXAMPLES), "--phases", "examples,coverage,fuzzing,stateful",
             "--continue-on-failure", "--no-color",
         ],
-        env={**server.environment, "LINGPAI_KEPT": " ".join(stands_on(server, key)), "PYTHONPATH": str(ROOT), "SCHEMATHESIS_HOOKS": HOOKS},
-        cwd=tmp_path, capture_output=True, text=True, check=False, timeout=500,
+        env={**server.environment, "LINGPAI_KEPT": " ".join(kept), "PYTHONPATH": str(ROOT), "SCHEMATHESIS_HOOKS": HOOKS},
+        cwd=server.folder, capture_output=True, text=True, check=False, timeout=500,
     )  # fmt: skip
 
     SCAN.note("what Schemathesis shows", outcome.stdout)
     assert outcome.returncode == 0, outcome.stdout[-20000:]
+    assert "will not run" not in outcome.stdout
     assert "Traceback" not in server.stderr
     assert httpx2.get(f"{server.base}/readyz").status_code == 200
 

@@ -4,6 +4,7 @@ import itertools
 import json
 import math
 import sqlite3
+import ssl
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -28,8 +29,9 @@ for _password in (PASSWORD, OTHER):
 class Browser:
     """One browser: it keeps cookies, and says of its pages whose they are."""
 
-    def __init__(self, server: LingpaiServer) -> None:
-        self.client = httpx2.Client(base_url=server.base, trust_env=False, timeout=30)
+    def __init__(self, server: LingpaiServer, *, verify: ssl.SSLContext | bool = True) -> None:
+        """`verify` is what it trusts, where the server speaks TLS."""
+        self.client = httpx2.Client(base_url=server.base, verify=verify, trust_env=False, timeout=30)
         self.csrf = ""
 
     def __enter__(self) -> "Browser":

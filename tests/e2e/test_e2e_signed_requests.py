@@ -5,6 +5,7 @@ import random
 
 import pytest
 
+from tests.e2e.every_byte import check_that_every_byte_counts
 from tests.e2e.raw_http import RawConnection, chat, exchange, post
 from tests.e2e.signed_caller import CHAT, SignedCaller, refusal
 from tests.secrets_scan import SCAN
@@ -94,43 +95,13 @@ def test_rfc9421_s7_1_1_every_single_byte_of_what_is_covered_counts(hmac_caller,
     """After every attempt the request itself is still good: no forgery uses its nonce up."""
     request = hmac_caller.request(BODY, path=f"{CHAT}?trace=abc", key=hmac_caller.key)
 
-    _check_that_every_byte_counts(hmac_caller.server.port, request, random.Random(new_seed))
+    check_that_every_byte_counts(hmac_caller.server.port, request, random.Random(new_seed))
 
 
 def test_rfc9421_s7_1_1_every_single_byte_of_a_management_request_counts(hmac_caller, new_seed):
     request = hmac_caller.request(b'{"name": "made in the end"}', path="/api/v1/keys")
 
-    _check_that_every_byte_counts(hmac_caller.server.port, request, random.Random(new_seed))
-
-
-def _check_that_every_byte_counts(port, request, pick):
-    answers = {}
-    for place in _covered_places(request):
-        forged = bytearray(request)
-        forged[place] = pick.choice([byte for byte in range(0x21, 0x7F) if byte != request[place]])
-        answers[place] = exchange(port, bytes(forged)).status
-
-    accepted = [request[place - 20 : place + 20] for place, status in answers.items() if status < 400]
-    assert accepted == []
-    assert {status for status in answers.values() if status >= 500} == set()
-    assert list(answers.values()).count(401) > 0.8 * len(answers)
-    assert exchange(port, request).status < 300
-
-
-def _covered_places(request):
-    """Where the bytes of method, target, covered fields, signature and body are."""
-    head, _, body = request.partition(b"\r\n\r\n")
-    start = 0
-    for number, line in enumerate(head.split(b"\r\n")):
-        if number == 0:
-            yield from range(line.rindex(b" "))
-        name, _, value = line.partition(b": ")
-        if name in {
-            b"host", b"content-type", b"content-digest", b"authorization", b"signature-input", b"signature"
-        }:  # fmt: skip
-            yield from range(start + len(name) + 2, start + len(name) + 2 + len(value))
-        start += len(line) + 2
-    yield from range(len(request) - len(body), len(request))
+    check_that_every_byte_counts(hmac_caller.server.port, request, random.Random(new_seed))
 
 
 @pytest.mark.parametrize(

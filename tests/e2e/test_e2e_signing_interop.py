@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import random
 import secrets
 import subprocess
 from pathlib import Path
@@ -20,6 +21,7 @@ from http_message_signatures import HTTPMessageSigner, HTTPSignatureKeyResolver,
 from http_message_signatures.httpx2 import adapt_message
 
 from lingpai.wire.content_digest import content_digest
+from tests.e2e.every_byte import check_that_every_byte_counts
 from tests.e2e.raw_http import chat
 from tests.secrets_scan import SCAN
 
@@ -57,11 +59,12 @@ def pair(demo, key_name, request):
 # -- npm
 
 
-def sent_by_node(pair, url, *, method="POST", body=BODY, fields=COVERED, change=None):
+def signed_by_node(pair, url, *, method="POST", body=BODY, fields=COVERED, send=True):
+    """What Node has signed, and what it got when it sent that."""
     headers = {"content-type": "application/json", "content-digest": content_digest(body)} if body else {}
     wanted = {
         "method": method, "url": url, "headers": headers, "body": body.decode(), "fields": fields, "keyId": pair.id,
-        "algorithm": pair.algorithm, "key": pair.key, "nonce": secrets.token_urlsafe(18), "change": change or {},
+        "algorithm": pair.algorithm, "key": pair.key, "nonce": secrets.token_urlsafe(18), "send": send,
     }  # fmt: skip
     outcome = subprocess.run(
         ["node", "sign.mjs"],
@@ -77,24 +80,25 @@ def sent_by_node(pair, url, *, method="POST", body=BODY, fields=COVERED, change=
 
 
 def test_rfc9421_s3_1_npm_signs_a_model_call(demo, pair):
-    answer = sent_by_node(pair, f"{demo.v1}/chat/completions")
+    answer = signed_by_node(pair, f"{demo.v1}/chat/completions")
 
     assert answer["status"] == 200, answer
 
 
 def test_npm_signs_a_request_without_a_body(demo, pair):
-    answer = sent_by_node(pair, f"{demo.base}/v1/key?x=1", method="GET", body=b"", fields=COVERED[:4])
+    answer = signed_by_node(pair, f"{demo.base}/v1/key?x=1", method="GET", body=b"", fields=COVERED[:4])
 
     assert answer["status"] == 200, answer
 
 
-def test_rfc9421_s3_2_what_npm_signed_and_was_changed_is_refused(demo, pair):
-    answer = sent_by_node(
-        pair, f"{demo.v1}/chat/completions", change={"content-type": "application/json; charset=x"}
-    )
+def test_rfc9421_s3_2_what_npm_signed_and_was_changed_is_refused(demo, pair, new_seed):
+    """Every single byte of it, in its signature, in what that covers and in the body."""
+    headers = signed_by_node(pair, f"{demo.v1}/chat/completions?trace=abc", send=False)["headers"]
+    lines = ["POST /v1/chat/completions?trace=abc HTTP/1.1", f"host: 127.0.0.1:{demo.port}"]
+    lines += [f"{name.lower()}: {value}" for name, value in headers.items()]
+    head = "\r\n".join([*lines, f"content-length: {len(BODY)}", "", ""])
 
-    assert answer["status"] == 401
-    assert json.loads(answer["body"])["error"]["param"] == "signature"
+    check_that_every_byte_counts(demo.port, head.encode() + BODY, random.Random(new_seed))
 
 
 # -- PyPI

@@ -1,5 +1,5 @@
-// Signs a request with npm's http-message-signatures and sends it. The request comes as JSON on stdin:
-// {method, url, headers, body, fields, keyId, algorithm, key, nonce}; what goes out is {status, body, headers}.
+// Signs a request with npm's http-message-signatures and sends it, unless `send` is false. The request comes as JSON on
+// stdin: {method, url, headers, body, fields, keyId, algorithm, key, nonce, send}; what goes out is {status, body, headers}.
 import { createPrivateKey } from "node:crypto";
 import { readFileSync } from "node:fs";
 import httpMessageSignatures from "http-message-signatures";
@@ -17,6 +17,10 @@ const signed = await httpbis.signMessage(
   },
   { method: wanted.method, url: wanted.url, headers: wanted.headers },
 );
-const body = wanted.method === "GET" ? undefined : wanted.body;
-const answer = await fetch(wanted.url, { method: wanted.method, headers: { ...signed.headers, ...wanted.change }, body });
-console.log(JSON.stringify({ status: answer.status, body: await answer.text(), headers: signed.headers }));
+const outcome = { headers: signed.headers };
+if (wanted.send) {
+  const body = wanted.method === "GET" ? undefined : wanted.body;
+  const answer = await fetch(wanted.url, { method: wanted.method, headers: signed.headers, body });
+  Object.assign(outcome, { status: answer.status, body: await answer.text() });
+}
+console.log(JSON.stringify(outcome));

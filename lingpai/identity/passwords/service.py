@@ -193,8 +193,10 @@ class Passwords:
         self._under_way[attempt.lane] = self._under_way.get(attempt.lane, 0) + 1
         try:
             stored = account.hash if account is not None else None
-            # Who has no password is compared with one that nobody knows, so that both take the same time.
-            compared = stored or self._dummies.hash_for(attempt.name)
+            # Who has no password is compared with one that nobody knows, so that both take the same time. It is made for
+            # everybody: that takes time as well.
+            dummy = self._dummies.hash_for(attempt.name)
+            compared = stored or dummy
             is_right = await asyncio.wrap_future(self._pool.is_right(compared, attempt.password))
         finally:
             self._under_way[attempt.lane] -= 1

@@ -33,6 +33,28 @@ def test_body_without_a_length_is_refused_when_it_is_too_large(run, lane):
     assert (status, rest) == (413, b"")
 
 
+@pytest.mark.parametrize(
+    "rest",
+    [
+        b"transfer-encoding: chunked\r\n\r\nzz\r\n",
+        b"transfer-encoding: chunked\r\n\r\n2;a\nb\r\n",
+        b"transfer-encoding: chunked\r\n\r\n2\r\n{}\r\nfffffffffffffffff\r\n",
+        b"transfer-encoding: rot13\r\n\r\n{}",
+    ],
+    ids=["no size", "LF in an extension", "too large a size behind a good one", "unknown coding"],
+)
+def test_body_that_is_none_is_refused_while_the_application_waits_for_it(run, lane, rest):
+    """At once, and not when time is up: the application never sees the end of such a body."""
+
+    async def test():
+        async with lane() as running:
+            caller = await running.caller()
+            await caller.send(b"POST /asgi HTTP/1.1\r\nhost: h\r\n" + rest)
+            return (await caller.answer())[0], await caller.rest()
+
+    assert run(test()) == (400, b"")
+
+
 def test_body_as_large_as_allowed_reaches_the_application(run, lane):
     async def test():
         async with lane() as running:
