@@ -5,7 +5,8 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
-from lingpai.identity.interfaces import KeyState, UserState
+from lingpai.identity.interfaces import UserState
+from lingpai.identity.list_filters import NameFilter, ScopeFilter, Search, StateFilter
 from lingpai.identity.people import People
 from lingpai.identity.projects import Projects
 from lingpai.identity.references import KeyReference, ProjectReference, UserReference
@@ -26,7 +27,6 @@ from lingpai.identity.service import Keys, Users
 from lingpai.principal import Principal
 from lingpai.web.auth import require
 from lingpai.web.errors import ERROR_RESPONSES
-from lingpai.web.formats import formatted
 from lingpai.web.paging import (
     DEFAULT_LIMIT,
     CursorParameter,
@@ -43,20 +43,6 @@ UserFilter = Annotated[
 ProjectFilter = Annotated[
     str | None, Query(max_length=64, description="Only the keys of this project (name or id).")
 ]
-NameFilter = Annotated[str | None, Query(max_length=64, description="Only keys with this name.")]
-Search = Annotated[
-    str | None,
-    Query(
-        min_length=1,
-        max_length=64,
-        description="Only those with this text in their name, in either case. No character has a special meaning.",
-    ),
-]
-ScopeFilter = Annotated[
-    str | None,
-    Query(max_length=64, description="Only keys that hold this scope.", json_schema_extra=formatted("scope")),
-]
-StateFilter = Annotated[KeyState | None, Query(description="Only keys in this state.")]
 UserStateFilter = Annotated[UserState | None, Query(description="Only users in this state.")]
 MemberFilter = Annotated[
     str | None, Query(max_length=64, description="Only projects in which this user (name or id) has a role.")

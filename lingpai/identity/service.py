@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
-from lingpai.errors import LingpaiError, did_you_mean
+from lingpai.errors import LingpaiError
 from lingpai.identity import restrictions
 from lingpai.identity.credential_service import CredentialService
 from lingpai.identity.deeds import key_changed, key_created, key_deleted, user_changed, user_created
@@ -271,10 +271,7 @@ class Keys(CredentialService):
         limit: int = 50,
     ) -> list[ApiKey]:
         """Up to `limit` of the keys that `caller` sees, oldest first; only those that fit everything given."""
-        if scope is not None and scope not in ALL_SCOPES:
-            raise LingpaiError(
-                "invalid_request", f"There is no scope `{scope}`.{did_you_mean(scope, ALL_SCOPES)}", "scope"
-            )
+        restrictions.check_scope_filter(scope)
         with self._database.read() as connection:
             wanted = KeyFilter(
                 name=name,
