@@ -24,7 +24,7 @@ from lingpai.identity.schemas import (
 )
 from lingpai.identity.scopes import Scope
 from lingpai.identity.service import Keys, Users
-from lingpai.principal import Principal
+from lingpai.principal import Principal, Role
 from lingpai.web.auth import require
 from lingpai.web.errors import ERROR_RESPONSES
 from lingpai.web.paging import (
@@ -44,6 +44,7 @@ ProjectFilter = Annotated[
     str | None, Query(max_length=64, description="Only the keys of this project (name or id).")
 ]
 UserStateFilter = Annotated[UserState | None, Query(description="Only users in this state.")]
+RoleFilter = Annotated[Role | None, Query(description="Only users with this role.")]
 MemberFilter = Annotated[
     str | None, Query(max_length=64, description="Only projects in which this user (name or id) has a role.")
 ]
@@ -183,11 +184,14 @@ def user_routes(users: Users, people: People) -> APIRouter:
         caller: Annotated[Principal, require(Scope.USERS_READ)],
         search: Search = None,
         state: UserStateFilter = None,
+        role: RoleFilter = None,
         limit: LimitParameter = DEFAULT_LIMIT,
         cursor: CursorParameter = None,
     ) -> Page[UserView]:
         """List users, oldest first: all for an administrator, themselves for everybody else."""
-        found = users.list(caller, search=search, state=state, after=place_of(cursor), limit=limit + 1)
+        found = users.list(
+            caller, search=search, state=state, role=role, after=place_of(cursor), limit=limit + 1
+        )
         return page_of(found, limit, view=UserView.of, place=when_made)
 
     @router.get("/{id}")

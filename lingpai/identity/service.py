@@ -41,7 +41,7 @@ from lingpai.identity.schemas import KeyCreate, KeyUpdate, UserCreate, UserUpdat
 from lingpai.identity.scopes import ALL_SCOPES
 from lingpai.identity.store import Position, SqlKeyStore, SqlUserStore
 from lingpai.ids import mint_credential, new_id
-from lingpai.principal import Principal
+from lingpai.principal import Principal, Role
 from lingpai.storage.database import Database
 from lingpai.storage.trail import Trail
 
@@ -140,13 +140,20 @@ class Users:
         *,
         search: str | None = None,
         state: UserState | None = None,
+        role: Role | None = None,
         after: Position | None = None,
         limit: int = 50,
     ) -> list[User]:
         """Up to `limit` of the users that `caller` sees, oldest first; only those that fit everything given."""
         with self._database.read() as connection:
             return self._store.page(
-                connection, only=visible_user(caller), search=search, state=state, after=after, limit=limit
+                connection,
+                only=visible_user(caller),
+                search=search,
+                state=state,
+                role=role,
+                after=after,
+                limit=limit,
             )
 
     def get(self, caller: Principal, reference: str) -> User:
