@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from starlette.requests import Request
 
 import lingpai
@@ -49,6 +49,7 @@ from lingpai.secrets import routes as secret_routes
 from lingpai.settings import Settings
 from lingpai.targets import Fleet
 from lingpai.telemetry.metrics import CallMetrics, render
+from lingpai.web.auth import check_open_query
 from lingpai.web.document import serve_document
 from lingpai.web.errors import install_error_handlers
 from lingpai.web.heads import HeadsFirst
@@ -102,7 +103,7 @@ def build_api(parts: Parts) -> FastAPI:
     app.state.authenticate = _authenticator(parts)
     app.state.on_refusal = parts.auditing.refusals.note
     for router in _routers(parts):
-        app.include_router(router)
+        app.include_router(router, dependencies=[Depends(check_open_query)])
     serve_document(app)
     app.add_middleware(HeadsFirst)
     install_error_handlers(app)

@@ -95,18 +95,24 @@ def create(
 @app.command(
     name="list",
     help_epilogue=examples(
-        "lingpai clients list", "lingpai clients list --user alice", "lingpai clients list --json"
+        "lingpai clients list", "lingpai clients list --user alice", "lingpai clients list --state disabled"
     ),
 )
 def list_(
     *,
     user: Annotated[str | None, Parameter(help="Only this user's clients.")] = None,
     project: Annotated[str | None, Parameter(help="Only this project's clients.")] = None,
+    search: Annotated[str | None, Parameter(help="Only clients with this text in their name.")] = None,
+    scope: Annotated[str | None, Parameter(help="Only clients that hold this scope.")] = None,
+    state: Annotated[
+        Literal["active", "disabled", "expired"] | None, Parameter(help="Only clients in this state.")
+    ] = None,
     options: Options = NO_OPTIONS,
 ) -> None:
     """List the clients. A secret cannot be shown again; its hint helps to recognize it."""
+    query = {"user": user, "project": project, "search": search, "scope": scope, "state": state}
     with connect(options) as server:
-        clients = all_pages(server, CLIENT.path, {"user": user, "project": project, "limit": 200})
+        clients = all_pages(server, CLIENT.path, {**query, "limit": 200})
     if options.as_json:
         print_json(clients)
     elif clients:

@@ -122,11 +122,12 @@ def list_(
     state: Annotated[
         Literal["active", "disabled"] | None, Parameter(help="Only users in this state.")
     ] = None,
+    role: Annotated[Literal["admin", "member"] | None, Parameter(help="Only users with this role.")] = None,
     options: Options = NO_OPTIONS,
 ) -> None:
     """List the users."""
     with connect(options) as client:
-        users = all_pages(client, PATH, {"search": search, "state": state, "limit": 200})
+        users = all_pages(client, PATH, {"search": search, "state": state, "role": role, "limit": 200})
     if options.as_json:
         print_json(users)
     else:

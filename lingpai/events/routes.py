@@ -44,6 +44,14 @@ Since = Annotated[
         json_schema_extra=formatted("period"),
     ),
 ]
+Until = Annotated[
+    str | None,
+    Query(
+        max_length=64,
+        description="Only events before this; the same forms as `since`.",
+        json_schema_extra=formatted("period"),
+    ),
+]
 
 _DURATION: Final = re.compile(r"([0-9]{1,6})([smhdw])")
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
@@ -61,6 +69,7 @@ def event_routes(
         caller: Annotated[Principal, require("events:read")],
         type: TypeFilter = None,  # noqa: A002  the name on the wire
         since: Since = None,
+        until: Until = None,
         limit: LimitParameter = DEFAULT_LIMIT,
         cursor: CursorParameter = None,
     ) -> Page[EventView]:
@@ -68,7 +77,8 @@ def event_routes(
         found = events.list(
             caller,
             type_=_checked_type(type),
-            since=None if since is None else _moment(since, clock()),
+            since=None if since is None else _moment(since, clock(), param="since"),
+            until=None if until is None else _moment(until, clock(), param="until"),
             before=place_of(cursor),
             limit=limit + 1,
         )
@@ -101,7 +111,7 @@ def _checked_type(text: str | None) -> str | None:
     return text
 
 
-def _moment(text: str, now: float) -> float:
+def _moment(text: str, now: float, *, param: str) -> float:
     """Unix seconds of a duration before `now`, a date (its first instant in UTC) or a date and time (UTC if not said)."""
     duration = _DURATION.fullmatch(text.strip())
     if duration is not None:
@@ -113,5 +123,5 @@ def _moment(text: str, now: float) -> float:
         raise LingpaiError(
             "invalid_request",
             "Write a duration (`7d`, `12h`, `30m`), a date such as `2026-11-20`, or a date and time.",
-            param="since",
+            param=param,
         ) from None

@@ -141,6 +141,7 @@ class Events:
         *,
         type_: str | None = None,
         since: float | None = None,
+        until: float | None = None,
         before: Position | None = None,
         limit: int = 50,
     ) -> list[Event]:
@@ -150,7 +151,9 @@ class Events:
         """
         user_id = None if caller.is_admin else caller.user_id
         project_ids = () if user_id is None else tuple(self._owners.projects(user_id))
-        wanted = EventFilter(user_id=user_id, project_ids=project_ids, type=type_, since=since, before=before)
+        wanted = EventFilter(
+            user_id=user_id, project_ids=project_ids, type=type_, since=since, until=until, before=before
+        )
         return self._store.page(wanted, limit=limit)
 
     async def _stored(self, batch: Sequence[_Emitted]) -> bool:

@@ -33,7 +33,7 @@ _IS_WAITING: Final[ColumnElement[bool]] = webhook_deliveries.c.state == literal_
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventFilter:
-    """Which events a list shows; None does not restrict. `since` is in Unix seconds.
+    """Which events a list shows; None does not restrict. `since` and `until` (excluded) are in Unix seconds.
 
     With `user_id` those that are this user's, and those about the projects `project_ids`.
     """
@@ -42,6 +42,7 @@ class EventFilter:
     project_ids: tuple[str, ...] = ()
     type: str | None = None
     since: float | None = None
+    until: float | None = None
     before: Position | None = None
 
 
@@ -196,6 +197,8 @@ def _conditions(wanted: EventFilter) -> list[ColumnElement[bool]]:
         conditions.append(events.c.type == wanted.type)
     if wanted.since is not None:
         conditions.append(events.c.occurred_at >= wanted.since)
+    if wanted.until is not None:
+        conditions.append(events.c.occurred_at < wanted.until)
     if wanted.before is not None:
         conditions.append(tuple_(events.c.occurred_at, events.c.id) < wanted.before)
     return conditions

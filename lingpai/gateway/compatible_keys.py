@@ -20,6 +20,7 @@ from lingpai.principal import Principal
 from lingpai.web.auth import ANY, require
 from lingpai.web.errors import ERROR_RESPONSES
 from lingpai.web.periods import iso_utc
+from lingpai.web.query import any_query
 
 Describe = Callable[[tuple[Any, ...], float], Any]
 
@@ -39,6 +40,7 @@ def compatible_key_routes(describe: Describe, clock: Callable[[], float]) -> API
         return choose(describe(caller.account.meters, clock()), units)
 
     @router.get("/api/v1/key", summary="What is left of this key, as OpenRouter says it")
+    @any_query("it answers programs that were written for OpenRouter")
     async def like_openrouter(caller: Annotated[Principal, require(ANY)]) -> JSONResponse:
         limit = chosen(caller, _UNITS_OF_OPENROUTER)
         used, left = (_number(limit["used"]), _number(limit["remaining"])) if limit else (0, None)

@@ -1,10 +1,10 @@
-"""Which keys a list shows, and in which state a key is: in SQL, and of a row that was read."""
+"""Which keys or clients a list shows, and in which state one is: in SQL, and of a row that was read."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
-from sqlalchemy import ColumnElement, Row, String, and_, cast, func, not_, or_
+from sqlalchemy import ColumnElement, Row, String, Table, and_, cast, func, not_, or_
 
 from lingpai.identity.interfaces import KeyState
 from lingpai.identity.roles import ROLES_WITH_KEYS
@@ -14,7 +14,7 @@ from lingpai.identity.tables import api_keys, project_members, users
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyFilter:
-    """Which keys a list shows; None does not restrict. `search` is a part of the name, `now` is in Unix seconds."""
+    """Which keys or clients a list shows; None does not restrict. `search` is a part of the name, `now` is in Unix seconds."""
 
     name: str | None = None
     search: str | None = None
@@ -23,15 +23,6 @@ class KeyFilter:
     scope: str | None = None
     state: KeyState | None = None
     now: float = 0.0
-
-
-# When a key does not work although nobody has disabled it; `disabled_because` says the same of a row.
-_IS_ROLE_MISSING: Final = and_(
-    api_keys.c.project_id.is_not(None),
-    users.c.role != "admin",
-    func.coalesce(project_members.c.role, "none").not_in(ROLES_WITH_KEYS),
-)
-_IS_OFF: Final = or_(api_keys.c.disabled_at.is_not(None), users.c.disabled_at.is_not(None), _IS_ROLE_MISSING)
 
 
 def disabled_because(row: Row[Any], nouns: str = "keys") -> str | None:
@@ -50,9 +41,9 @@ def _owner_disables(row: Row[Any], nouns: str) -> str | None:
     return None
 
 
-def conditions_of(wanted: KeyFilter) -> Iterator[ColumnElement[bool]]:
-    """Conditions for what `SqlKeyStore` selects from."""
-    columns = api_keys.c
+def conditions_of(wanted: KeyFilter, table: Table = api_keys) -> Iterator[ColumnElement[bool]]:
+    """Conditions for what selects from `table` (keys or clients), joined with `users` and `project_members` of the owner."""
+    columns = table.c
     if wanted.name is not None:
         yield columns.name == wanted.name
     if wanted.search is not None:
@@ -65,12 +56,23 @@ def conditions_of(wanted: KeyFilter) -> Iterator[ColumnElement[bool]]:
         yield cast(columns.scopes, String).contains(f'"{wanted.scope}"', autoescape=True)
         yield users.c.role.in_([role for role, held in SCOPES_OF_ROLE.items() if wanted.scope in held])
     if wanted.state is not None:
-        yield _is_in_state(wanted.state, wanted.now)
+        yield _is_in_state(wanted.state, wanted.now, table)
 
 
-def _is_in_state(state: KeyState, now: float) -> ColumnElement[bool]:
+def _is_in_state(state: KeyState, now: float, table: Table) -> ColumnElement[bool]:
+    is_off = _is_off(table)
     if state == "disabled":
-        return _IS_OFF
-    expires_at = api_keys.c.expires_at
+        return is_off
+    expires_at = table.c.expires_at
     has_expired = and_(expires_at.is_not(None), expires_at <= now)
-    return and_(not_(_IS_OFF), has_expired if state == "expired" else not_(has_expired))
+    return and_(not_(is_off), has_expired if state == "expired" else not_(has_expired))
+
+
+def _is_off(table: Table) -> ColumnElement[bool]:
+    """When one does not work although nobody has disabled it, or because somebody has; `disabled_because` says it of a row."""
+    is_role_missing = and_(
+        table.c.project_id.is_not(None),
+        users.c.role != "admin",
+        func.coalesce(project_members.c.role, "none").not_in(ROLES_WITH_KEYS),
+    )
+    return or_(table.c.disabled_at.is_not(None), users.c.disabled_at.is_not(None), is_role_missing)

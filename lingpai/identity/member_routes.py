@@ -2,10 +2,12 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path
+from fastapi import APIRouter, Path, Query
 
+from lingpai.identity.list_filters import Search
 from lingpai.identity.member_schemas import MemberCreate, MemberUpdate, MemberView
 from lingpai.identity.members import Members
+from lingpai.identity.roles import ProjectRole
 from lingpai.identity.scopes import Scope
 from lingpai.principal import Principal
 from lingpai.web.auth import require
@@ -21,6 +23,7 @@ from lingpai.web.paging import (
 
 ProjectReference = Annotated[str, Path(description="The project's id or name.", examples=["search"])]
 UserReference = Annotated[str, Path(description="The member's user id or name.", examples=["bob"])]
+RoleFilter = Annotated[ProjectRole | None, Query(description="Only members with this role.")]
 
 
 def member_routes(members: Members) -> APIRouter:
@@ -29,13 +32,16 @@ def member_routes(members: Members) -> APIRouter:
 
     @router.get("")
     def list_members(
+        *,
         id: ProjectReference,  # noqa: A002  the name on the wire
         caller: Annotated[Principal, require(Scope.PROJECTS_READ)],
+        search: Search = None,
+        role: RoleFilter = None,
         limit: LimitParameter = DEFAULT_LIMIT,
         cursor: CursorParameter = None,
     ) -> Page[MemberView]:
         """List who has a role in a project, those of longest standing first."""
-        found = members.list(caller, id, after=place_of(cursor), limit=limit + 1)
+        found = members.list(caller, id, search=search, role=role, after=place_of(cursor), limit=limit + 1)
         return page_of(found, limit, view=MemberView.of, place=lambda last: (last.created_at, last.user_id))
 
     @router.post("", status_code=201)

@@ -43,11 +43,22 @@ class SqlMemberStore:
         return next((member for member in found if member.user_id == reference), found[0] if found else None)
 
     def page(
-        self, connection: Connection, project_id: str, *, after: Position | None, limit: int
+        self,
+        connection: Connection,
+        project_id: str,
+        *,
+        search: str | None = None,
+        role: ProjectRole | None = None,
+        after: Position | None,
+        limit: int,
     ) -> list[Member]:
-        """Up to `limit` members, those of longest standing first."""
+        """Up to `limit` members, those of longest standing first; with `search` in their name, and this role."""
         columns = project_members.c
         query = _members(project_id)
+        if search is not None:
+            query = query.where(users.c.name.icontains(search, autoescape=True))
+        if role is not None:
+            query = query.where(columns.role == role)
         if after is not None:
             query = query.where(tuple_(columns.created_at, columns.user_id) > after)
         query = query.order_by(columns.created_at, columns.user_id).limit(limit)

@@ -14,7 +14,7 @@ from lingpai.identity.member_schemas import MemberCreate, MemberUpdate, MemberVi
 from lingpai.identity.member_store import Position, SqlMemberStore
 from lingpai.identity.project_store import SqlProjectStore
 from lingpai.identity.rights import check_may
-from lingpai.identity.roles import ProjectAction
+from lingpai.identity.roles import ProjectAction, ProjectRole
 from lingpai.principal import Principal
 from lingpai.storage.database import Database
 from lingpai.storage.trail import Deed, Trail
@@ -44,13 +44,20 @@ class Members:
         self._projects = SqlProjectStore()
 
     def list(
-        self, caller: Principal, project: str, *, after: Position | None = None, limit: int = 50
+        self,
+        caller: Principal,
+        project: str,
+        *,
+        search: str | None = None,
+        role: ProjectRole | None = None,
+        after: Position | None = None,
+        limit: int = 50,
     ) -> list[Member]:
-        """Up to `limit` members of a project, those of longest standing first."""
+        """Up to `limit` members of a project, those of longest standing first; only those that fit everything given."""
         with self._database.read() as connection:
             found = find_project(connection, project, caller=caller)
             check_may(standing_in(connection, caller, found.id), ProjectAction.SEE_MEMBERS, found)
-            return self._store.page(connection, found.id, after=after, limit=limit)
+            return self._store.page(connection, found.id, search=search, role=role, after=after, limit=limit)
 
     def add(self, caller: Principal, project: str, body: MemberCreate) -> Member:
         """Take somebody into a project.

@@ -63,6 +63,12 @@ def checked_scopes(scopes: Sequence[str]) -> tuple[str, ...]:
     return tuple(sorted(set(scopes)))
 
 
+def check_scope_filter(scope: str | None) -> None:
+    """Refuse a list of what holds a scope that does not exist; it would be empty without saying why."""
+    if scope is not None and scope not in ALL_SCOPES:
+        _refuse("scope", f"There is no scope `{scope}`.{did_you_mean(scope, ALL_SCOPES)}")
+
+
 def checked_models(models: Sequence[str]) -> tuple[str, ...]:
     """Model ids and patterns. Whether such models exist does not matter: they may come later."""
     for model in models:

@@ -5,7 +5,8 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
-from lingpai.identity.interfaces import KeyState, UserState
+from lingpai.identity.interfaces import UserState
+from lingpai.identity.list_filters import NameFilter, ScopeFilter, Search, StateFilter
 from lingpai.identity.people import People
 from lingpai.identity.projects import Projects
 from lingpai.identity.references import KeyReference, ProjectReference, UserReference
@@ -23,10 +24,9 @@ from lingpai.identity.schemas import (
 )
 from lingpai.identity.scopes import Scope
 from lingpai.identity.service import Keys, Users
-from lingpai.principal import Principal
+from lingpai.principal import Principal, Role
 from lingpai.web.auth import require
 from lingpai.web.errors import ERROR_RESPONSES
-from lingpai.web.formats import formatted
 from lingpai.web.paging import (
     DEFAULT_LIMIT,
     CursorParameter,
@@ -43,21 +43,8 @@ UserFilter = Annotated[
 ProjectFilter = Annotated[
     str | None, Query(max_length=64, description="Only the keys of this project (name or id).")
 ]
-NameFilter = Annotated[str | None, Query(max_length=64, description="Only keys with this name.")]
-Search = Annotated[
-    str | None,
-    Query(
-        min_length=1,
-        max_length=64,
-        description="Only those with this text in their name, in either case. No character has a special meaning.",
-    ),
-]
-ScopeFilter = Annotated[
-    str | None,
-    Query(max_length=64, description="Only keys that hold this scope.", json_schema_extra=formatted("scope")),
-]
-StateFilter = Annotated[KeyState | None, Query(description="Only keys in this state.")]
 UserStateFilter = Annotated[UserState | None, Query(description="Only users in this state.")]
+RoleFilter = Annotated[Role | None, Query(description="Only users with this role.")]
 MemberFilter = Annotated[
     str | None, Query(max_length=64, description="Only projects in which this user (name or id) has a role.")
 ]
@@ -197,11 +184,14 @@ def user_routes(users: Users, people: People) -> APIRouter:
         caller: Annotated[Principal, require(Scope.USERS_READ)],
         search: Search = None,
         state: UserStateFilter = None,
+        role: RoleFilter = None,
         limit: LimitParameter = DEFAULT_LIMIT,
         cursor: CursorParameter = None,
     ) -> Page[UserView]:
         """List users, oldest first: all for an administrator, themselves for everybody else."""
-        found = users.list(caller, search=search, state=state, after=place_of(cursor), limit=limit + 1)
+        found = users.list(
+            caller, search=search, state=state, role=role, after=place_of(cursor), limit=limit + 1
+        )
         return page_of(found, limit, view=UserView.of, place=when_made)
 
     @router.get("/{id}")

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
-from lingpai.errors import LingpaiError, did_you_mean
+from lingpai.errors import LingpaiError
 from lingpai.identity import restrictions
 from lingpai.identity.credential_service import CredentialService
 from lingpai.identity.deeds import key_changed, key_created, key_deleted, user_changed, user_created
@@ -41,7 +41,7 @@ from lingpai.identity.schemas import KeyCreate, KeyUpdate, UserCreate, UserUpdat
 from lingpai.identity.scopes import ALL_SCOPES
 from lingpai.identity.store import Position, SqlKeyStore, SqlUserStore
 from lingpai.ids import mint_credential, new_id
-from lingpai.principal import Principal
+from lingpai.principal import Principal, Role
 from lingpai.storage.database import Database
 from lingpai.storage.trail import Trail
 
@@ -140,13 +140,20 @@ class Users:
         *,
         search: str | None = None,
         state: UserState | None = None,
+        role: Role | None = None,
         after: Position | None = None,
         limit: int = 50,
     ) -> list[User]:
         """Up to `limit` of the users that `caller` sees, oldest first; only those that fit everything given."""
         with self._database.read() as connection:
             return self._store.page(
-                connection, only=visible_user(caller), search=search, state=state, after=after, limit=limit
+                connection,
+                only=visible_user(caller),
+                search=search,
+                state=state,
+                role=role,
+                after=after,
+                limit=limit,
             )
 
     def get(self, caller: Principal, reference: str) -> User:
@@ -271,10 +278,7 @@ class Keys(CredentialService):
         limit: int = 50,
     ) -> list[ApiKey]:
         """Up to `limit` of the keys that `caller` sees, oldest first; only those that fit everything given."""
-        if scope is not None and scope not in ALL_SCOPES:
-            raise LingpaiError(
-                "invalid_request", f"There is no scope `{scope}`.{did_you_mean(scope, ALL_SCOPES)}", "scope"
-            )
+        restrictions.check_scope_filter(scope)
         with self._database.read() as connection:
             wanted = KeyFilter(
                 name=name,

@@ -30,7 +30,7 @@ from lingpai.identity.oauth.tables import access_tokens, clients
 from lingpai.identity.scopes import effective_scopes
 from lingpai.identity.signing.store import SqlSigningKeyStore
 from lingpai.identity.tables import api_keys, project_members, projects, users
-from lingpai.principal import Principal
+from lingpai.principal import Principal, Role
 from lingpai.storage.database import Database
 
 Position = tuple[float, str]
@@ -246,6 +246,7 @@ class SqlUserStore:
         only: str | None,
         search: str | None = None,
         state: UserState | None = None,
+        role: Role | None = None,
         after: Position | None,
         limit: int,
     ) -> list[User]:
@@ -255,6 +256,8 @@ class SqlUserStore:
             query = query.where(users.c.name.icontains(search, autoescape=True))
         if state is not None:
             query = query.where((users.c.disabled_at.is_(None)) == (state == "active"))
+        if role is not None:
+            query = query.where(users.c.role == role)
         return [user_of(row) for row in connection.execute(query.limit(limit))]
 
     def update(self, connection: Connection, user_id: str, values: Mapping[str, Any]) -> None:

@@ -16,6 +16,7 @@ from fastapi.security.base import SecurityBase
 
 from lingpai.errors import LingpaiError
 from lingpai.principal import Principal
+from lingpai.web.query import check_query
 
 ANY: Final = "*"
 """The scope of a route that every valid key may call."""
@@ -39,7 +40,7 @@ class ScopeRequirement(SecurityBase):
         )
 
     async def __call__(self, request: Request) -> Principal:
-        """Who is calling. Raises LingpaiError when nobody valid is, or the key lacks the scope."""
+        """Who is calling. Raises LingpaiError when nobody valid is, the key lacks the scope, or the query is not understood."""
         authenticate: Authenticate = request.app.state.authenticate
         try:
             caller = await authenticate(request)
@@ -49,7 +50,14 @@ class ScopeRequirement(SecurityBase):
             raise
         if self.scope != ANY and self.scope not in caller.scopes:
             raise insufficient_scope(self.scope, caller)
+        check_query(request)
         return caller
+
+
+async def check_open_query(request: Request) -> None:
+    """Dependency of all routers: does for open routes what `ScopeRequirement` does for the others, once the caller is known."""
+    if open_reason(request.scope.get("route")) is not None:
+        check_query(request)
 
 
 def require(scope: str) -> Any:

@@ -54,6 +54,23 @@ def test_secret_from_the_command_line_gets_tokens_that_call_models(server: Lingp
     assert (again["client_id"], again["last_used_ip"]) == (client.id, "127.0.0.1")
 
 
+def test_clients_are_searched_and_filtered_by_the_server(server: LingpaiServer):
+    server.cli("clients", "create", "Nightly_1", "--scope", "usage:read")
+    server.cli("clients", "create", "nightly-2")
+    server.cli("clients", "create", "hourly")
+    server.cli("clients", "disable", "nightly-2")
+
+    def found(*filters: str) -> set[str]:
+        return {client["name"] for client in server.cli_json("clients", "list", *filters)}
+
+    assert found() == {"Nightly_1", "nightly-2", "hourly"}
+    assert found("--search", "nightly") == {"Nightly_1", "nightly-2"}
+    assert found("--search", "_") == {"Nightly_1"}
+    assert found("--search", "nightly", "--state", "active") == {"Nightly_1"}
+    assert found("--state", "disabled") == {"nightly-2"}
+    assert found("--scope", "usage:read") == {"Nightly_1"}
+
+
 def test_update_disable_and_delete_act_on_the_next_call(server: LingpaiServer):
     client = make_client(server, "nightly")
     token = client.token()

@@ -4,6 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
+from lingpai.identity.list_filters import NameFilter, ScopeFilter, Search, StateFilter
 from lingpai.identity.oauth.clients import Clients
 from lingpai.identity.oauth.schemas import (
     ClientCreate,
@@ -51,12 +52,26 @@ def client_routes(clients: Clients) -> APIRouter:
         *,
         caller: Annotated[Principal, require(Scope.CLIENTS_READ)],
         user: UserFilter = None,
+        name: NameFilter = None,
+        search: Search = None,
         project: ProjectFilter = None,
+        scope: ScopeFilter = None,
+        state: StateFilter = None,
         limit: LimitParameter = DEFAULT_LIMIT,
         cursor: CursorParameter = None,
     ) -> Page[ClientView]:
         """List clients, oldest first: all for an administrator, for everybody else their own and those of their projects."""
-        found = clients.list(caller, user=user, project=project, after=place_of(cursor), limit=limit + 1)
+        found = clients.list(
+            caller,
+            user=user,
+            name=name,
+            search=search,
+            project=project,
+            scope=scope,
+            state=state,
+            after=place_of(cursor),
+            limit=limit + 1,
+        )
         return page_of(found, limit, view=ClientView.of, place=when_made)
 
     @router.get("/{id}")

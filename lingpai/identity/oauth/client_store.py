@@ -6,7 +6,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, Row, Select, and_, bindparam, func, or_, select, update
 
 from lingpai.identity.interfaces import Use
-from lingpai.identity.key_states import disabled_because
+from lingpai.identity.key_states import KeyFilter, conditions_of, disabled_because
 from lingpai.identity.member_store import projects_of
 from lingpai.identity.oauth.interfaces import CLIENT_ID_PREFIX, Client
 from lingpai.identity.oauth.tables import clients
@@ -74,19 +74,14 @@ class SqlClientStore:
     def page(
         self,
         connection: Connection,
+        wanted: KeyFilter,
         *,
         caller: Principal | None,
-        user_id: str | None = None,
-        project_id: str | None = None,
         after: Position | None,
         limit: int,
     ) -> list[Client]:
-        """Up to `limit` clients, of one user or project if given, oldest first, beginning after a position."""
-        query = _visible(caller).where(is_after(clients.c, after))
-        if user_id is not None:
-            query = query.where(clients.c.user_id == user_id)
-        if project_id is not None:
-            query = query.where(clients.c.project_id == project_id)
+        """Up to `limit` of the wanted clients, oldest first, beginning after a position."""
+        query = _visible(caller).where(is_after(clients.c, after), *conditions_of(wanted, clients))
         query = query.order_by(clients.c.created_at, clients.c.id).limit(limit)
         return [client_of(row) for row in connection.execute(query)]
 

@@ -12,8 +12,9 @@ from lingpai.errors import LingpaiError
 from lingpai.identity import restrictions
 from lingpai.identity.credential_service import CredentialService
 from lingpai.identity.finding import find_client, find_person, find_project, find_user, standing_to
-from lingpai.identity.interfaces import Use
+from lingpai.identity.interfaces import KeyState, Use
 from lingpai.identity.key_secrets import secret_columns
+from lingpai.identity.key_states import KeyFilter
 from lingpai.identity.oauth.client_store import SqlClientStore
 from lingpai.identity.oauth.interfaces import CLIENT_ID_PREFIX, GRANTS, Client, CreatedClient, Grant
 from lingpai.identity.oauth.schemas import (
@@ -94,20 +95,27 @@ class Clients(CredentialService):
         caller: Principal,
         *,
         user: str | None = None,
+        name: str | None = None,
+        search: str | None = None,
         project: str | None = None,
+        scope: str | None = None,
+        state: KeyState | None = None,
         after: Position | None = None,
         limit: int = 50,
     ) -> list[Client]:
-        """Up to `limit` of the clients that `caller` sees, oldest first; of one user or project if given."""
+        """Up to `limit` of the clients that `caller` sees, oldest first; only those that fit everything given."""
+        restrictions.check_scope_filter(scope)
         with self._database.read() as connection:
-            return self._store.page(
-                connection,
-                caller=caller,
+            wanted = KeyFilter(
+                name=name,
+                search=search,
                 user_id=user and find_person(connection, user, caller=caller, param="user").id,
                 project_id=project and find_project(connection, project, caller=caller, param="project").id,
-                after=after,
-                limit=limit,
+                scope=scope,
+                state=state,
+                now=self.clock(),
             )
+            return self._store.page(connection, wanted, caller=caller, after=after, limit=limit)
 
     def get(self, caller: Principal, reference: str) -> Client:
         """The client with this id, or with this name: the caller's own, or the only one that they see."""

@@ -17,6 +17,7 @@ from lingpai.identity.oauth.metadata import (
 from lingpai.identity.oauth.server import AuthorizationServer
 from lingpai.web.auth import open_route
 from lingpai.web.errors import ERROR_RESPONSES
+from lingpai.web.query import any_query
 
 _WHY_OPEN: Final = "clients authenticate in the request itself (RFC 6749 section 2.3)"
 _METADATA: Final = "metadata is public (RFC 8414 section 3, RFC 9728 section 3)"
@@ -93,6 +94,7 @@ def oauth_routes(server: AuthorizationServer) -> APIRouter:
 
     @router.post("/oauth/token", **_described(_GRANT_FIELDS, ["grant_type"], _TOKENS, _GRANT))
     @router.post("/api/v1/token", **_described(_GRANT_FIELDS, ["grant_type"], _TOKENS, _GRANT))
+    @any_query("unknown parameters of a token request are ignored (RFC 6749 section 3.2)")
     @open_route(_WHY_OPEN)
     async def token(request: Request) -> Response:
         """Get tokens: `client_credentials`, `refresh_token` or `password` (RFC 6749)."""

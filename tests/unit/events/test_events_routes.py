@@ -91,6 +91,9 @@ def test_filters(client):
     assert messages(client.get("/api/v1/events?since=99s")) == ["80 %."]
     assert messages(client.get("/api/v1/events?since=2026-11-18T11:06:41Z")) == ["80 %."]
     assert messages(client.get("/api/v1/events?since=2026-11-19")) == []
+    assert messages(client.get("/api/v1/events?until=99s")) == ["Damaged."]
+    assert messages(client.get("/api/v1/events?until=2026-11-18T11:06:41Z")) == ["Damaged."]
+    assert messages(client.get("/api/v1/events?since=1h&until=2026-11-19")) == ["80 %.", "Damaged."]
 
 
 def test_pages_lead_through_all(client):
@@ -103,7 +106,13 @@ def test_pages_lead_through_all(client):
 
 @pytest.mark.parametrize(
     ("query", "param"),
-    [("type=limit.treshold", "type"), ("since=soon", "since"), ("limit=0", "limit"), ("cursor=x", "cursor")],
+    [
+        ("type=limit.treshold", "type"),
+        ("since=soon", "since"),
+        ("until=soon", "until"),
+        ("limit=0", "limit"),
+        ("cursor=x", "cursor"),
+    ],
 )
 def test_wrong_query_parameters_are_named(client, query, param):
     answer = client.get(f"/api/v1/events?{query}")

@@ -6,12 +6,13 @@ Whoever has no role in a project gets for it, and for what is in it, what they g
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from test_identity_access import outcome
 from test_identity_roles import KEY_TABLE, PROJECT_TABLE, ROLES, letter
 
+from lingpai.identity.interfaces import KeyState
 from lingpai.identity.member_schemas import MemberCreate, MemberUpdate
 from lingpai.identity.members import Members
 from lingpai.identity.oauth.clients import Clients
@@ -178,6 +179,43 @@ def test_list_of_a_person_has_what_the_caller_sees_of_theirs(make_world: MakeWor
     assert [client.name for client in world.clients.list(world.bob, user="cleo")] == ["others"]
     assert {client.name for client in world.clients.list(world.bob, project="search")} == {"others", "own"}
     assert outcome(lambda: world.clients.list(world.bob, user="admin")) == "not_found"
+
+
+def test_list_is_narrowed_by_name_text_and_scope_without_wildcards(make_world: MakeWorld) -> None:
+    world = make_world("member")
+    body = ClientCreate(name="Own_2", user="bob", project="search", scopes=["usage:read"])
+    world.clients.create(world.admin, body)
+
+    def found(**filters: Any) -> set[str]:
+        return {client.name for client in world.clients.list(world.bob, **filters)}
+
+    assert found(name="own") == {"own"}
+    assert found(search="OWN") == {"own", "Own_2"}
+    assert found(search="_") == {"Own_2"}
+    assert found(search="%") == set()
+    assert found(scope="usage:read", search="own_") == {"Own_2"}
+    assert found(scope="audit:read") == set()
+    assert outcome(lambda: found(scope="usage:raed")) == "invalid_request"
+
+
+def test_list_of_a_state_agrees_with_what_clients_say_of_themselves(
+    make_world: MakeWorld, clock: Callable[[], float]
+) -> None:
+    """Also when the cause is the owner's role in the project."""
+    world = make_world("viewer")
+    for name, fields in {"off": {}, "short": {"expires_in": "2h"}}.items():
+        world.clients.create(world.admin, ClientCreate(name=name, user="cleo", project="search", **fields))
+    world.clients.update(world.admin, "off", ClientUpdate(disabled=True))
+    world.clients.clock = lambda: clock() + 3 * 3600
+
+    found = {
+        state: {client.name for client in world.clients.list(world.admin, state=state)}
+        for state in get_args(KeyState)
+    }
+
+    assert found == {"active": {"others"}, "expired": {"short"}, "disabled": {"off", "own"}}
+    why = {client.name: client.disabled_because for client in world.clients.list(world.admin)}
+    assert {name for name, reason in why.items() if reason} == found["disabled"]
 
 
 def test_name_means_ones_own_client_first(make_world: MakeWorld) -> None:

@@ -251,6 +251,32 @@ def test_pages_of_a_filtered_list_hold_everything_once(client: TestClient) -> No
     assert sorted(seen) == [f"match-{number}" for number in range(7)]
 
 
+def test_users_are_filtered_by_role(client: TestClient) -> None:
+    everybody = {user["name"]: user["role"] for user in client.get("/api/v1/users").json()["data"]}
+
+    for role in ("admin", "member"):
+        assert names(client.get("/api/v1/users", params={"role": role})) == {
+            name for name, held in everybody.items() if held == role
+        }
+    assert set(everybody.values()) == {"admin", "member"}
+    assert client.get("/api/v1/users?role=owner").status_code == 400
+
+
+def test_members_are_searched_by_name_and_filtered_by_role(client: TestClient) -> None:
+    client.post("/api/v1/projects", json={"name": "search", "owner": "bob"})
+    client.post("/api/v1/projects/search/members", json={"user": "eve", "role": "viewer"})
+
+    def found(**filters: str) -> set[str]:
+        page = client.get("/api/v1/projects/search/members", params=filters)
+        return {member["user"] for member in page.json()["data"]}
+
+    assert found() == {"bob", "eve"}
+    assert found(search="OB") == {"bob"}
+    assert found(search="%") == set()
+    assert found(role="viewer") == {"eve"}
+    assert found(role="viewer", search="bob") == set()
+
+
 def test_members_are_added_listed_changed_and_removed(client: TestClient) -> None:
     client.post("/api/v1/projects", json={"name": "search", "owner": "bob"})
 
