@@ -49,6 +49,7 @@ from lingpai.secrets import routes as secret_routes
 from lingpai.settings import Settings
 from lingpai.targets import Fleet
 from lingpai.telemetry.metrics import CallMetrics, render
+from lingpai.web import document_parts
 from lingpai.web.auth import check_open_query
 from lingpai.web.document import serve_document
 from lingpai.web.errors import install_error_handlers
@@ -88,13 +89,15 @@ class Parts(Protocol):
 
 
 class _Api(FastAPI):
-    """Its document has examples of the answers."""
+    """Its document has examples of the answers, every way to authenticate, and the refusals of each operation."""
 
     def openapi(self) -> dict[str, Any]:
         """The OpenAPI document."""
-        document = super().openapi()
-        add_answer_examples(document)
-        return document
+        if self.openapi_schema is None:
+            document = super().openapi()
+            add_answer_examples(document)
+            document_parts.complete(document)
+        return super().openapi()
 
 
 def build_api(parts: Parts) -> FastAPI:

@@ -42,7 +42,9 @@ class AuditParameters:
     ] = None
     actor: Annotated[Filter, Query(description="A user's id or name, or a credential's id.")] = None
     target: Annotated[Filter, Query(description="The id or name of what it was done to.")] = None
-    result: Literal["done", "refused", "failed"] | None = None
+    result: Annotated[
+        Literal["done", "refused", "failed"] | None, Query(description="Only what came out so.")
+    ] = None
     since: Annotated[
         str | None,
         Query(

@@ -3,16 +3,19 @@
 from collections.abc import Awaitable
 from typing import Annotated, Any, Protocol
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Path, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import SecretStr
 
 from lingpai.catalog.interfaces import Model
 from lingpai.catalog.schemas import (
+    Checked,
     CheckRequest,
+    CheckStep,
+    ModelPage,
+    ModelPages,
     NewTarget,
     anthropic_list,
-    model_page,
     openai_list,
     openai_model,
 )
@@ -22,6 +25,9 @@ from lingpai.principal import Principal
 from lingpai.web.auth import ANY, require
 from lingpai.web.errors import ERROR_RESPONSES
 
+ModelReference = Annotated[
+    str, Path(description="The model's id or an alias, with its slashes.", examples=["lingpai/eliza"])
+]
 NO_STORE = {"cache-control": "no-store"}
 
 
@@ -71,33 +77,42 @@ def management_routes(catalog: Catalog, targets: Targets) -> APIRouter:
     router = APIRouter(prefix="/api/v1/models", tags=["models"], responses=ERROR_RESPONSES)
 
     @router.get("", summary="List all models with their state")
-    async def list_all(caller: Annotated[Principal, require("models:read")]) -> dict[str, Any]:
-        return {"data": [model_page(model) for model in catalog.models() if caller.may_call(model.id)]}
+    async def list_all(caller: Annotated[Principal, require("models:read")]) -> ModelPages:
+        """All that the caller may call, with where they run, their parameters, prices and limits."""
+        return ModelPages(
+            data=[ModelPage.of(model) for model in catalog.models() if caller.may_call(model.id)]
+        )
 
     @router.post("", status_code=201, summary="Serve a target")
     async def add(
         body: NewTarget, request: Request, caller: Annotated[Principal, require("models:write")]
-    ) -> dict[str, Any]:
+    ) -> ModelPages:
+        """Serve the models of a target, now and after the next start; the answer lists them."""
         require_admin(caller)
         is_local = bool(getattr(request.state, "is_local", False))
         models = await targets.add(caller, body.target, is_local=is_local, api_key=plain_key(body.api_key))
-        return {"data": [model_page(model) for model in models]}
+        return ModelPages(data=[ModelPage.of(model) for model in models])
 
     @router.post("/check", summary="Try a model out")
-    async def check(
-        body: CheckRequest, caller: Annotated[Principal, require("models:write")]
-    ) -> dict[str, Any]:
+    async def check(body: CheckRequest, caller: Annotated[Principal, require("models:write")]) -> Checked:
+        """Reach the backend, then call the model with a short text, past all limits, if a text is what it takes."""
         require_admin(caller)  # it calls the model, past all limits
         model = _find(catalog, body.model, caller)
         steps = await targets.check(caller, model)
-        return {"model": model.id, "ok": all(step["ok"] for step in steps), "steps": steps}
+        return Checked(
+            model=model.id,
+            ok=all(step["ok"] for step in steps),
+            steps=[CheckStep(**step) for step in steps],
+        )
 
     @router.get("/{id:path}", summary="One model with its state")
-    async def show(id: str, caller: Annotated[Principal, require("models:read")]) -> dict[str, Any]:  # noqa: A002
-        return model_page(_find(catalog, id, caller))
+    async def show(id: ModelReference, caller: Annotated[Principal, require("models:read")]) -> ModelPage:  # noqa: A002
+        """Where it runs, its parameters, price and limits."""
+        return ModelPage.of(_find(catalog, id, caller))
 
     @router.delete("/{id:path}", status_code=204, summary="Stop serving the target that a model came from")
-    async def remove(id: str, caller: Annotated[Principal, require("models:write")]) -> None:  # noqa: A002
+    async def remove(id: ModelReference, caller: Annotated[Principal, require("models:write")]) -> None:  # noqa: A002
+        """All models of that target go, also after the next start."""
         require_admin(caller)
         model = catalog.find(id)
         if model is None and await targets.remove_kept(caller, id):

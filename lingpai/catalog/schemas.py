@@ -148,22 +148,74 @@ def anthropic_list(models: list[Model]) -> dict[str, Any]:
     }
 
 
-def model_page(model: Model) -> dict[str, Any]:
-    """Everything an operator may know of a model."""
-    return {
-        "id": model.id,
-        "task": model.task,
-        "is_task_certain": model.is_task_certain,
-        "description": model.description,
-        "aliases": list(model.aliases),
-        "status": model.backend.state,
-        "backends": [{"name": model.backend.name, "kind": model.backend.kind, "state": model.backend.state}],
-        "parameters": dict(model.parameters),
-        "input": dict(model.input),
-        "output": dict(model.output),
-        "price": None if model.price is None else model.price.as_written(),
-        "limits": list(model.limits),
-        "user_limits": list(model.user_limits),
-        "default_max_tokens": model.default_max_tokens,
-        "has_tokenizer": model.tokenizer is not None,
-    }
+class ModelBackend(BaseModel):
+    """Where a model runs."""
+
+    name: str
+    kind: str
+    state: str
+
+
+class ModelPage(BaseModel):
+    """Everything an operator may know of a model. `parameters`, `input` and `output` are JSON schemas."""
+
+    id: str
+    task: str
+    is_task_certain: bool = Field(description="False where the task was guessed.")
+    description: str
+    aliases: list[str]
+    status: str
+    backends: list[ModelBackend]
+    parameters: dict[str, Any]
+    input: dict[str, Any]
+    output: dict[str, Any]
+    price: dict[str, Any] | None
+    limits: list[str]
+    user_limits: list[str]
+    default_max_tokens: int | None
+    has_tokenizer: bool
+
+    @classmethod
+    def of(cls, model: Model) -> "ModelPage":
+        """The page of `model`."""
+        backend = model.backend
+        return cls(
+            id=model.id,
+            task=model.task,
+            is_task_certain=model.is_task_certain,
+            description=model.description,
+            aliases=list(model.aliases),
+            status=backend.state,
+            backends=[ModelBackend(name=backend.name, kind=backend.kind, state=backend.state)],
+            parameters=dict(model.parameters),
+            input=dict(model.input),
+            output=dict(model.output),
+            price=None if model.price is None else model.price.as_written(),
+            limits=list(model.limits),
+            user_limits=list(model.user_limits),
+            default_max_tokens=model.default_max_tokens,
+            has_tokenizer=model.tokenizer is not None,
+        )
+
+
+class ModelPages(BaseModel):
+    """Models that are served: as many as targets have, so there are no pages of them."""
+
+    data: list[ModelPage]
+
+
+class CheckStep(BaseModel):
+    """One step of trying a model out; `ms` is how long it took."""
+
+    name: str
+    ok: bool
+    ms: int
+    detail: str
+
+
+class Checked(BaseModel):
+    """How trying a model out went."""
+
+    model: str
+    ok: bool
+    steps: list[CheckStep]

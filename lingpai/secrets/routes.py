@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Path, Request
 
 from lingpai.principal import Principal
 from lingpai.secrets.interfaces import Kind
@@ -10,6 +10,8 @@ from lingpai.secrets.schemas import RotateSecret, SecretVersions, SecretVersionV
 from lingpai.secrets.service import Secrets, check_is_local
 from lingpai.web.auth import require
 from lingpai.web.errors import ERROR_RESPONSES
+
+KindInPath = Annotated[Kind, Path(description="Which of the server's secrets.")]
 
 
 def secret_routes(secrets: Secrets) -> APIRouter:
@@ -27,7 +29,7 @@ def secret_routes(secrets: Secrets) -> APIRouter:
 
     @router.post("/{kind}/rotate", status_code=201)
     def rotate_secret(
-        kind: Kind,
+        kind: KindInPath,
         body: RotateSecret,
         request: Request,
         caller: Annotated[Principal, require("secrets:write")],
@@ -39,7 +41,10 @@ def secret_routes(secrets: Secrets) -> APIRouter:
 
     @router.delete("/{kind}/{version}", status_code=204)
     def retire_secret(
-        kind: Kind, version: str, request: Request, caller: Annotated[Principal, require("secrets:write")]
+        kind: KindInPath,
+        version: Annotated[str, Path(description="The version, as the list has it.")],
+        request: Request,
+        caller: Annotated[Principal, require("secrets:write")],
     ) -> None:
         """Take a version away for good; refused while anything needs it. On its own machine only."""
         _check(request)

@@ -13,6 +13,7 @@ from lingpai.identity.oauth.schemas import (
     CreatedClientView,
     SecretRotation,
 )
+from lingpai.identity.references import ClientReference
 from lingpai.identity.scopes import Scope
 from lingpai.principal import Principal
 from lingpai.web.auth import require
@@ -75,13 +76,16 @@ def client_routes(clients: Clients) -> APIRouter:
         return page_of(found, limit, view=ClientView.of, place=when_made)
 
     @router.get("/{id}")
-    def get_client(id: str, caller: Annotated[Principal, require(Scope.CLIENTS_READ)]) -> ClientView:  # noqa: A002  wire name
+    def get_client(
+        id: ClientReference,  # noqa: A002  the name on the wire
+        caller: Annotated[Principal, require(Scope.CLIENTS_READ)],
+    ) -> ClientView:
         """Show one client."""
         return ClientView.of(clients.get(caller, id))
 
     @router.patch("/{id}")
     def update_client(
-        id: str,  # noqa: A002  the name on the wire
+        id: ClientReference,  # noqa: A002  the name on the wire
         body: ClientUpdate,
         caller: Annotated[Principal, require(Scope.CLIENTS_WRITE)],
     ) -> ClientView:
@@ -90,7 +94,7 @@ def client_routes(clients: Clients) -> APIRouter:
 
     @router.post("/{id}/rotate")
     def rotate_client(
-        id: str,  # noqa: A002  the name on the wire
+        id: ClientReference,  # noqa: A002  the name on the wire
         body: SecretRotation,
         response: Response,
         caller: Annotated[Principal, require(Scope.CLIENTS_WRITE)],
@@ -100,7 +104,10 @@ def client_routes(clients: Clients) -> APIRouter:
         return CreatedClientView.of_created(clients.rotate(caller, id, body))
 
     @router.delete("/{id}", status_code=204)
-    def delete_client(id: str, caller: Annotated[Principal, require(Scope.CLIENTS_WRITE)]) -> None:  # noqa: A002  wire name
+    def delete_client(
+        id: ClientReference,  # noqa: A002  the name on the wire
+        caller: Annotated[Principal, require(Scope.CLIENTS_WRITE)],
+    ) -> None:
         """Delete a client and its tokens for good. Usage reports go on showing its name."""
         clients.delete(caller, id)
 

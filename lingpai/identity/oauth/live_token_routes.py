@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Self
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Path, Query
 from pydantic import BaseModel, Field
 
 from lingpai.errors import LingpaiError
@@ -68,6 +68,11 @@ class LiveTokenView(BaseModel):
         return cls(**fields)
 
 
+TokenId = Annotated[
+    str, Path(description="The id of a sign-in (`fam_…`) or of an access token, as the list has it.")
+]
+
+
 def live_token_routes(tokens: LiveTokens) -> APIRouter:
     """The routes."""
     router = APIRouter(prefix="/api/v1/tokens", tags=["tokens"], responses=ERROR_RESPONSES)
@@ -93,7 +98,10 @@ def live_token_routes(tokens: LiveTokens) -> APIRouter:
         )
 
     @router.delete("/{id}", status_code=204)
-    def revoke_token(id: str, caller: Annotated[Principal, require(Scope.TOKENS_WRITE)]) -> None:  # noqa: A002  wire name
+    def revoke_token(
+        id: TokenId,  # noqa: A002  the name on the wire
+        caller: Annotated[Principal, require(Scope.TOKENS_WRITE)],
+    ) -> None:
         """End a sign-in with all of its tokens, or one access token, from the next call on."""
         tokens.revoke(caller, id)
 

@@ -3,7 +3,7 @@
 import asyncio
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Path, Query, Request, Response
 
 from lingpai.errors import LingpaiError
 from lingpai.identity.interfaces import User
@@ -91,7 +91,10 @@ def session_routes(people: People) -> APIRouter:
         clear_session_cookie(request, response)
 
     @router.delete("/{id}", status_code=204)
-    def end_session(id: str, caller: Annotated[Principal, require(Scope.SESSIONS_WRITE)]) -> None:  # noqa: A002  wire name
+    def end_session(
+        id: Annotated[str, Path(description="The session's id, as the list has it.")],  # noqa: A002  the name on the wire
+        caller: Annotated[Principal, require(Scope.SESSIONS_WRITE)],
+    ) -> None:
         """End a session at once. Programs that have signed in stay so."""
         sessions.end(caller, id)
 

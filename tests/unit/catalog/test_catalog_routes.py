@@ -6,7 +6,7 @@ from fastapi.testclient import TestClient
 
 from lingpai.catalog.interfaces import Model
 from lingpai.catalog.routes import client_routes, management_routes
-from lingpai.catalog.schemas import model_page
+from lingpai.catalog.schemas import ModelPage
 from lingpai.catalog.service import Catalog
 from lingpai.identity.scopes import ALL_SCOPES
 from lingpai.prices import parse_price
@@ -202,7 +202,7 @@ def test_page_of_a_model_shows_its_price_and_limits():
     price = parse_price({"input": "0.5", "output": "1.5", "request": "0.01", "currency": "CNY"})
     priced = model("a/b", price=price, limits=("5/day",), user_limits=("1/day",), default_max_tokens=99)
 
-    page = model_page(priced)
+    page = ModelPage.of(priced).model_dump()
 
     assert page["price"] == {
         "input": "0.5", "output": "1.5", "cached_input": "0.5", "request": "0.01", "currency": "CNY",
