@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from lingpai.identity.oauth.jwt_tokens import MAX_TOKEN_BYTES
 from lingpai.ids import mint_credential
 from tests.e2e.conftest import MakeServer
 from tests.e2e.lingpai_server import LingpaiServer
@@ -204,7 +205,9 @@ def test_reports_are_answered_alike_and_at_the_same_time(server: LingpaiServer) 
 
 
 def test_owasp_api6_anybody_may_report_but_not_too_much(server: LingpaiServer) -> None:
-    answers = [post(server.port, "/api/v1/keys/leaked", {"keys": ["x" * 1001]}) for _ in range(14)]
+    answers = [
+        post(server.port, "/api/v1/keys/leaked", {"keys": ["x" * (MAX_TOKEN_BYTES + 1)]}) for _ in range(14)
+    ]
 
     assert {answer.status for answer in answers} == {400, 429}
     assert int(answers[-1].headers["retry-after"]) >= 1
