@@ -41,7 +41,8 @@ class Case:
     ) -> RawAnswer:
         self.form_seen += [value for name, value in fields.items() if name not in ("grant_type", "client_id")]
         basic = None if client is None else (client.id, secret or client.secret)
-        return self.server.form(path, fields, basic=basic, headers=(f"x-forwarded-for: {self.address}",))
+        forwarded = (f"x-forwarded-for: {self.address}", "x-forwarded-proto: https")
+        return self.server.form(path, fields, basic=basic, headers=forwarded)
 
     def change(self, client: Client, **fields: Any) -> None:
         self.server.admin("PATCH", f"/api/v1/clients/{client.id}", fields)
@@ -135,7 +136,7 @@ def wrong_password(case: Case) -> list[Found]:
     for _ in range(2):
         assert case.send(form, client).json["error"] == "invalid_grant"
     assert case.send({**form, "client_id": public.id}).json["error"] == "invalid_grant"
-    why = "invalid_grant: The user name or the password is wrong."
+    why = "invalid_grant: The user name or the password is wrong, or this user cannot sign in."
     return [
         (f"admin by client {client.id}", why, "POST /oauth/token", 2, []),
         # Anybody can say that they are a public client.

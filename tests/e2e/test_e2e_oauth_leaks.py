@@ -209,6 +209,7 @@ def invite(server: OAuthServer) -> str:
 def accept(server: OAuthServer, invitation: str) -> str:
     """The secret of the session in which it signs in."""
     SCAN.secrets.add("password", NEW_PASSWORD)
+    server.people[OWNER] = NEW_PASSWORD
     answer = post(
         server.port, "/api/v1/invitations/accept", {"invitation": invitation, "password": NEW_PASSWORD}
     )
