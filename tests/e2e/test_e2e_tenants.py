@@ -227,7 +227,11 @@ def test_owasp_api1_no_list_shows_anything_of_the_other(tenants: Tenants, client
     assert len(lists) >= 9
 
     for path in [*lists, "/api/v1/projects/bobs/members"]:
-        for query in ({}, {"by": "user,key,project"} if path.endswith("usage") else {"limit": 200}):
+        known = {
+            each["name"] for each in document["paths"].get(path, {}).get("get", {}).get("parameters", ())
+        }
+        more = {"by": "user,key,project", "limit": "200"}
+        for query in ({}, {name: value for name, value in more.items() if name in known}):
             answer = client.get(path, params=query)
             is_for_admins = re.match(r"/api/v1/(audit|secrets|targets)", path) is not None
             is_no_list = path.endswith(("explain", "journal", "export", "current"))
