@@ -51,8 +51,12 @@ class RawConnection:
         timeout: float = 10,
         receive_buffer: int | None = None,
         tls: ssl.SSLContext | None = None,
+        address: str | None = None,
     ) -> None:
+        """`address` is where it comes from: one of this machine's, such as `127.0.0.2`."""
         self._socket = socket.socket()
+        if address is not None:
+            self._socket.bind((address, 0))
         if receive_buffer is not None:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self._socket.settimeout(timeout)
@@ -199,10 +203,15 @@ def post_bytes(
 
 
 def exchange(
-    port: int, request: bytes, *, timeout: float = 10, tls: ssl.SSLContext | None = None
+    port: int,
+    request: bytes,
+    *,
+    timeout: float = 10,
+    tls: ssl.SSLContext | None = None,
+    address: str | None = None,
 ) -> RawAnswer:
     """Send `request` on a connection of its own and read one answer."""
-    with RawConnection(port, timeout=timeout, tls=tls) as connection:
+    with RawConnection(port, timeout=timeout, tls=tls, address=address) as connection:
         connection.send(request)
         return connection.read_answer()
 
