@@ -217,11 +217,9 @@ class Keyring:
         self.look_ups = next(self._look_up_numbers)
         id_ = None if self._jwts is None else self._jwts.verified_id(token)
         row = None if id_ is None else self._store.access_token(id_)
-        if (
-            row is None or row.secret_hmac is not None
-        ):  # gone, or an opaque one, which no signature stands for
-            return None
-        return principal_of_token(row, as_of)
+        # An opaque one has a secret, which no signature stands for.
+        is_jwt = row is not None and row.secret_hmac is None
+        return principal_of_token(row, as_of) if row is not None and is_jwt else None
 
     def load_id(self, key_id: str) -> Principal | None:
         """The principal of a key whose owner has proven it otherwise, or None. Blocks: run it in a worker thread."""

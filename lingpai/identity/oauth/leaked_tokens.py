@@ -1,5 +1,6 @@
 """Finders of leaked tokens: an access token (opaque, or a JWT) is revoked, a refresh token with everything that came from its sign-in."""
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 from sqlalchemy import Connection, Row
@@ -15,11 +16,11 @@ from lingpai.ids import credential_id
 from lingpai.storage.trail import Deed, Trail
 
 
-class LeakedAccessTokens:
-    """The finder of access tokens (`at-lp-`). What else came from the same sign-in stays."""
+class _LeakedTokens(ABC):
+    """What the finders of tokens share."""
 
     def __init__(self, peppers: Peppers, *, on_change: OnChange, trail: Trail) -> None:
-        """`on_change` is told of each token that ended (kind `token`)."""
+        """`on_change` is told of each access token that ended (kind `token`)."""
         self._peppers = peppers
         self._on_change = on_change
         self._trail = trail
@@ -28,6 +29,19 @@ class LeakedAccessTokens:
     def works(self, connection: Connection, token: bytes, *, now: float) -> bool:
         """See `lingpai.identity.leaks.Finder`."""
         return self._find(connection, token, now) is not None
+
+    def tell(self, leak: Leak, began: float) -> None:
+        """See `lingpai.identity.leaks.Finder`."""
+        for each in leak.tokens:
+            self._on_change("token", each, began)
+
+    @abstractmethod
+    def _find(self, connection: Connection, token: bytes, now: float) -> Row[Any] | None:
+        """The row of a token that works; None for any other."""
+
+
+class LeakedAccessTokens(_LeakedTokens):
+    """The finder of access tokens (`at-lp-`). What else came from the same sign-in stays."""
 
     def end(self, connection: Connection, token: bytes, *, now: float) -> Leak | None:
         """See `lingpai.identity.leaks.Finder`."""
@@ -44,11 +58,6 @@ class LeakedAccessTokens:
             about=_about(row, is_of_sign_in=row.family_id is not None),
             tokens=tuple(gone),
         )
-
-    def tell(self, leak: Leak, began: float) -> None:
-        """See `lingpai.identity.leaks.Finder`."""
-        for each in leak.tokens:
-            self._on_change("token", each, began)
 
     def _find(self, connection: Connection, token: bytes, now: float) -> Row[Any] | None:
         token_id = credential_id(token)
@@ -72,22 +81,11 @@ class LeakedJwts(LeakedAccessTokens):
         return row if row is not None and row.secret_hmac is None and now < row.expires_at else None
 
 
-class LeakedRefreshTokens:
+class LeakedRefreshTokens(_LeakedTokens):
     """The finder of refresh tokens (`rt-lp-`).
 
     One that was used ends its family, too, as it does where it is used again (RFC 9700 section 4.14.2).
     """
-
-    def __init__(self, peppers: Peppers, *, on_change: OnChange, trail: Trail) -> None:
-        """`on_change` is told of each access token that ended with its family (kind `token`)."""
-        self._peppers = peppers
-        self._on_change = on_change
-        self._trail = trail
-        self._store = SqlTokenStore()
-
-    def works(self, connection: Connection, token: bytes, *, now: float) -> bool:
-        """See `lingpai.identity.leaks.Finder`."""
-        return self._find(connection, token, now) is not None
 
     def end(self, connection: Connection, token: bytes, *, now: float) -> Leak | None:
         """See `lingpai.identity.leaks.Finder`."""
@@ -104,11 +102,6 @@ class LeakedRefreshTokens:
             about=_about(row, is_of_sign_in=True),
             tokens=tuple(gone),
         )
-
-    def tell(self, leak: Leak, began: float) -> None:
-        """See `lingpai.identity.leaks.Finder`."""
-        for each in leak.tokens:
-            self._on_change("token", each, began)
 
     def _find(self, connection: Connection, token: bytes, now: float) -> Row[Any] | None:
         token_id = credential_id(token)
